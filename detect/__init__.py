@@ -1,0 +1,1 @@
+"""Training, comparing and shipping SSDLite object detectors."""

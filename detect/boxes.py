@@ -1,0 +1,72 @@
+"""Arithmetic on boxes: forms, areas, overlap, and the one way from the input's frame to the file's.
+
+Everything here is pure and works on any number of leading dimensions; shape letters as in `types`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def xyxy_to_xywh(boxes: Tensor) -> Tensor:
+    """(..., 4) corners to (..., 4) left, top, width, height: the form of COCO files."""
+    top_left, bottom_right = boxes.split(2, dim=-1)
+    return torch.cat([top_left, bottom_right - top_left], dim=-1)
+
+
+def xywh_to_xyxy(boxes_xywh: Tensor) -> Tensor:
+    """(..., 4) left, top, width, height to (..., 4) corners; the inverse of `xyxy_to_xywh`."""
+    top_left, size = boxes_xywh.split(2, dim=-1)
+    return torch.cat([top_left, top_left + size], dim=-1)
+
+
+def box_area(boxes: Tensor) -> Tensor:
+    """(..., 4) boxes to (...,) areas in px^2; a box turned inside out has area 0."""
+    width, height = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).unbind(-1)
+    return width * height
+
+
+def intersection(boxes: Tensor, others: Tensor) -> Tensor:
+    """Area that each of (..., N, 4) `boxes` shares with each of (..., M, 4) `others`: (..., N, M) px^2.
+
+    Written one coordinate at a time: that moves a quarter of the memory of the (..., N, M, 2) form.
+    """
+    x0, y0, x1, y1 = boxes.unsqueeze(-2).unbind(-1)  # each (..., N, 1)
+    other_x0, other_y0, other_x1, other_y1 = others.unsqueeze(-3).unbind(-1)  # each (..., 1, M)
+    width = (torch.minimum(x1, other_x1) - torch.maximum(x0, other_x0)).clamp(min=0)
+    height = (torch.minimum(y1, other_y1) - torch.maximum(y0, other_y0)).clamp(min=0)
+    return width * height
+
+
+def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
+    """Intersection over union of (..., N, 4) with (..., M, 4): (..., N, M), 0 where either has no area.
+
+    Computed in float32 whatever the autocast state: areas of large boxes overflow float16.
+    """
+    shared = intersection(boxes.float(), others.float())
+    union = box_area(boxes.float()).unsqueeze(-1) + box_area(others.float()).unsqueeze(-2) - shared
+    return torch.where(union > 0, shared / union.clamp(min=torch.finfo(torch.float32).tiny), 0.0)
+
+
+def clip_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """Cut (..., 4) boxes to an image of `image_size` (H, W)."""
+    height, width = image_size
+    limit = boxes.new_tensor([width, height, width, height])
+    return torch.minimum(boxes.clamp(min=0), limit)
+
+
+def rescale_boxes(boxes: Tensor, image_size: tuple[int, int], orig_size: Tensor) -> Tensor:
+    """Input frame to file frame, the only place: the whole file was stretched onto the whole input.
+
+    Args:
+        boxes: (B, D, 4) xyxy, px of the network input.
+        image_size: (H, W) of the network input.
+        orig_size: (B, 2) height and width of each file in px.
+
+    Returns:
+        (B, D, 4) xyxy, px of the file.
+    """
+    height, width = image_size
+    scale = orig_size.to(boxes.dtype) / boxes.new_tensor([height, width])  # (B, 2) as (sy, sx)
+    return boxes * scale.flip(-1).repeat(1, 2).unsqueeze(1)
