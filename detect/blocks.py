@@ -213,7 +213,7 @@ class PredictionHead(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) map to (B, h * w * anchors, columns), anchors of a cell side by side."""
-        y: Tensor = super().forward(x)
+        y: Tensor = nn.Sequential.forward(self, x)  # type: ignore[no-untyped-call]
         # (B, anchors * columns, h, w) -> (B, h, w, anchors * columns) -> (B, h * w * anchors, columns)
         return y.permute(0, 2, 3, 1).reshape(y.shape[0], -1, self.columns)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 from torch import Tensor, nn
 
@@ -144,7 +144,7 @@ class MobileNetV3(Backbone):
         x = self.stem(images)
         for block in self.blocks[: self.tap]:
             x = block(x)
-        tapped: InvertedResidual = self.blocks[self.tap]
+        tapped = cast(InvertedResidual, self.blocks[self.tap])
         c4 = tapped.expand(x)  # paper 6.3: the expansion layer at stride 16
         x = tapped.from_expanded(c4, x)
         for block in self.blocks[self.tap + 1 :]:

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from detect.errors import InputError
+
 
 @dataclass(frozen=True)
 class ClassMap:
@@ -22,12 +24,12 @@ class ClassMap:
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.category_ids):
-            raise ValueError(f"{len(self.names)} class names for {len(self.category_ids)} category ids")
+            raise InputError(f"{len(self.names)} class names for {len(self.category_ids)} category ids")
         for what, values in (("class name", self.names), ("category id", self.category_ids)):
             seen: set[int | str] = set()
             for value in values:
                 if value in seen:
-                    raise ValueError(f"{what} {value!r} occurs twice; labels would be ambiguous")
+                    raise InputError(f"{what} {value!r} occurs twice; labels would be ambiguous")
                 seen.add(value)
 
     @property
@@ -55,11 +57,11 @@ class ClassMap:
         """The inverse of `to_list`.
 
         Raises:
-            ValueError: labels are not 1..K in order.
+            InputError: labels are not 1..K in order.
         """
         for expected, row in enumerate(rows, 1):
             if row["label"] != expected:
-                raise ValueError(f"class map: expected label {expected}, found {row['label']!r}")
+                raise InputError(f"class map: expected label {expected}, found {row['label']!r}")
         return cls(tuple(str(r["name"]) for r in rows), tuple(r["category_id"] for r in rows))
 
 
