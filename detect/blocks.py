@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -210,6 +210,11 @@ class PredictionHead(nn.Sequential):
             nn.Conv2d(in_channels, anchors * columns, 1),
         )
         self.columns = columns
+
+    @property
+    def predictor(self) -> nn.Conv2d:
+        """The last convolution; its bias is `columns` values for each anchor of a cell."""
+        return cast(nn.Conv2d, self[-1])
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) map to (B, h * w * anchors, columns), anchors of a cell side by side."""

@@ -7,9 +7,16 @@ deltas relative to an anchor.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from torch import Tensor
+
+ScoreActivation = Literal["softmax", "sigmoid"]
+"""Softmax over K + 1 columns, or a sigmoid for each of the K object columns."""
+
+ResizeRule = Literal["antialias", "torchvision"]
+"""How a file is stretched onto the input: Pillow's antialiased bilinear on uint8 (ours), or float32 bilinear
+without antialias, as torchvision's detectors do after normalisation."""
 
 
 class Target(NamedTuple):

@@ -1,0 +1,31 @@
+"""The learning rate over a run: warm-up and cosine, a pure function of the step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """Steps are optimizer steps, so they belong to the total batch size and not to the number of devices."""
+
+    warmup_steps: int = 0
+    """Steps of linear growth at the start."""
+    warmup_factor: float = 0.001
+    """Factor at step 0."""
+    min_factor: float = 0.0
+    """Factor at the last step."""
+
+
+def warmup_cosine(step: int, *, total_steps: int, config: ScheduleConfig) -> float:
+    """Factor on the base learning rate at optimizer step `step` (0-based) of `total_steps`.
+
+    The warm-up is a bound on the cosine, not a part before it: both run from step 0.
+    """
+    progress = min(step / max(total_steps, 1), 1.0)
+    cosine = config.min_factor + (1 - config.min_factor) * 0.5 * (1 + math.cos(math.pi * progress))
+    if step < config.warmup_steps:
+        ramp = config.warmup_factor + (1 - config.warmup_factor) * (step + 1) / config.warmup_steps
+        return min(ramp, 1.0) * cosine
+    return cosine

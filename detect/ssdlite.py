@@ -1,0 +1,128 @@
+"""The network: backbone, extra levels, one class head and one box head a map. Images in, HeadOutputs out."""
+
+from __future__ import annotations
+
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from detect.anchors import AnchorConfig, AnchorGenerator
+from detect.backbones.base import Backbone
+from detect.blocks import ConvSettings, ExtraLevel, PredictionHead, normalize
+from detect.errors import InputError
+from detect.types import HeadOutputs
+
+# Channels (mid, out) of the four maps after C5 at width 1.0; counted from Table 6 of the V3 paper.
+EXTRA_LEVELS = ((256, 512), (128, 256), (128, 256), (64, 128))
+
+
+class SSDLite(nn.Module):
+    """SSDLite on any backbone with two taps.
+
+    Args:
+        backbone: gives C4 and C5; its `width` scales the extra levels.
+        num_classes: K, without background.
+        image_size: (H, W) of the input in px; anchors and grids follow from it.
+        anchors: style of the head and, where given, anchors by hand.
+        settings: BatchNorm of extra levels and heads; null: eps 1e-3, momentum 0.03.
+        mean: of each channel in 0..1, subtracted from the input.
+        std: of each channel in 0..1.
+        init: of convolutions outside the backbone; "normal" is N(0, 0.03), as TensorFlow and torchvision.
+
+    Source: "Searching for MobileNetV3" section 6.3; MobileNetV2 section 6.2 (SSDLite).
+    """
+
+    anchors: Tensor
+    """(A, 4) xyxy, px of the input; a buffer that no checkpoint holds, for it follows from the settings."""
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        *,
+        image_size: tuple[int, int] = (320, 320),
+        anchors: AnchorConfig = AnchorConfig(),
+        settings: ConvSettings = ConvSettings(),
+        mean: tuple[float, float, float] = (0.5, 0.5, 0.5),
+        std: tuple[float, float, float] = (0.5, 0.5, 0.5),
+        init: Literal["normal", "kaiming"] = "normal",
+    ) -> None:
+        super().__init__()
+        if num_classes < 1:
+            raise InputError(f"num_classes is {num_classes}; a detector needs at least one class")
+        self.num_classes = num_classes
+        self.image_size = (int(image_size[0]), int(image_size[1]))
+        self.backbone = backbone
+        c4, c5 = backbone.out_channels
+
+        levels: list[ExtraLevel] = []
+        channels = c5
+        for mid, out in EXTRA_LEVELS:
+            mid, out = int(mid * backbone.width), int(out * backbone.width)
+            levels.append(ExtraLevel(channels, mid, out, settings=settings))
+            channels = out
+        self.extra_levels = nn.ModuleList(levels)
+
+        map_channels = [c4, c5, *(level.out_channels for level in levels)]
+        self.anchor_generator = AnchorGenerator(anchors, num_levels=len(map_channels))
+        per_cell = self.anchor_generator.per_cell
+        pairs = list(zip(map_channels, per_cell, strict=True))
+        self.cls_heads = nn.ModuleList(
+            PredictionHead(c, a, num_classes + 1, settings=settings) for c, a in pairs
+        )
+        self.box_heads = nn.ModuleList(PredictionHead(c, a, 4, settings=settings) for c, a in pairs)
+
+        self.register_buffer("mean", torch.tensor(mean), persistent=False)
+        self.register_buffer("std", torch.tensor(std), persistent=False)
+        self.grid_sizes = self._grid_sizes()
+        anchor_boxes = self.anchor_generator(self.grid_sizes, self.image_size)
+        self.register_buffer("anchors", anchor_boxes, persistent=False)
+        self._init_weights(init)
+
+    def forward(self, images: Tensor) -> HeadOutputs:
+        """The same in training and evaluation mode; no resizing, matching, loss or NMS.
+
+        Args:
+            images: (B, 3, H, W) uint8 RGB, or float32 in the same 0..255 units.
+        """
+        maps = self.feature_maps(normalize(images, self.mean, self.std))
+        cls_logits = torch.cat([head(x) for head, x in zip(self.cls_heads, maps, strict=True)], dim=1)
+        box_deltas = torch.cat([head(x) for head, x in zip(self.box_heads, maps, strict=True)], dim=1)
+        return HeadOutputs(cls_logits, box_deltas)
+
+    def feature_maps(self, images: Tensor) -> list[Tensor]:
+        """Normalised images (B, 3, H, W) to six maps; at 320x320 20, 10, 5, 3, 2 and 1 cells wide."""
+        c4, c5 = self.backbone(images)
+        maps = [c4, c5]
+        for level in self.extra_levels:
+            maps.append(level(maps[-1]))
+        return maps
+
+    def set_class_prior(self, bias: Tensor) -> None:
+        """Start the class heads from `bias` (K + 1,), the same for every anchor."""
+        with torch.no_grad():
+            for head in self.cls_heads:
+                predictor = cast(PredictionHead, head).predictor
+                assert predictor.bias is not None
+                predictor.bias.copy_(bias.repeat(predictor.out_channels // bias.numel()))
+
+    def _grid_sizes(self) -> list[tuple[int, int]]:
+        """(rows, columns) of each map: every stride of 2 halves the grid, rounding up."""
+        sizes = [tuple(-(-side // stride) for side in self.image_size) for stride in self.backbone.strides]
+        for _ in self.extra_levels:
+            sizes.append(tuple(-(-side // 2) for side in sizes[-1]))
+        return [(rows, columns) for rows, columns in sizes]
+
+    def _init_weights(self, init: Literal["normal", "kaiming"]) -> None:
+        for part in (self.extra_levels, self.cls_heads, self.box_heads):
+            for layer in part.modules():
+                if isinstance(layer, nn.Conv2d):
+                    if init == "normal":
+                        nn.init.normal_(layer.weight, std=0.03)
+                    else:
+                        nn.init.kaiming_normal_(layer.weight, mode="fan_out")
+                    if layer.bias is not None:
+                        nn.init.zeros_(layer.bias)
