@@ -10,6 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Activation = Literal["relu", "relu6", "hard_swish", "none"]
+Init = Literal["normal", "kaiming"]
+"""Normal with `INIT_STD`, or Kaiming's by fan-out (torchvision's classification networks)."""
+
+INIT_STD = 0.03  # TensorFlow's detectors (initializer stddev 0.03) and torchvision's ssdlite320
 
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -21,7 +25,7 @@ ACTIVATIONS: dict[Activation, type[nn.Module]] = {
 
 @dataclass(frozen=True)
 class ConvSettings:
-    """What differs between the sources of weights, the same for every convolution of a network."""
+    """What differs between the sources of weights, the same for every block of a network."""
 
     bn_eps: float = 1e-3
     """TensorFlow's value; torchvision's MobileNetV2 and most of timm use 1e-5."""
@@ -29,6 +33,8 @@ class ConvSettings:
     """PyTorch's convention: TensorFlow's decay 0.97 in detectors."""
     padding: Literal["symmetric", "same"] = "symmetric"
     """"same" is TensorFlow's: where a stride leaves an odd number of pixels, the extra one is at the end."""
+    squeeze_divisor: int = 8
+    """Squeeze widths are multiples of this: of 8 in the papers; timm's MnasNet does not round (1)."""
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:
@@ -221,6 +227,18 @@ class PredictionHead(nn.Sequential):
         y: Tensor = nn.Sequential.forward(self, x)  # type: ignore[no-untyped-call]
         # (B, anchors * columns, h, w) -> (B, h, w, anchors * columns) -> (B, h * w * anchors, columns)
         return y.permute(0, 2, 3, 1).reshape(y.shape[0], -1, self.columns)
+
+
+def init_weights(module: nn.Module, scheme: Init) -> None:
+    """Draw the weights of every convolution below `module`, biases 0; BatchNorm keeps scale 1 and shift 0."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            if scheme == "normal":
+                nn.init.normal_(layer.weight, std=INIT_STD)
+            else:
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 def freeze_batch_norm(module: nn.Module) -> None:

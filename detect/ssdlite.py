@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from detect.anchors import AnchorConfig, AnchorGenerator
-from detect.backbones.base import Backbone
-from detect.blocks import ConvSettings, ExtraLevel, PredictionHead, normalize
+from detect.backbones.base import Backbone, Rgb
+from detect.blocks import ConvSettings, ExtraLevel, Init, PredictionHead, init_weights, normalize
 from detect.errors import InputError
 from detect.types import HeadOutputs
 
@@ -26,9 +26,10 @@ class SSDLite(nn.Module):
         image_size: (H, W) of the input in px; anchors and grids follow from it.
         anchors: style of the head and, where given, anchors by hand.
         settings: BatchNorm of extra levels and heads; null: eps 1e-3, momentum 0.03.
-        mean: of each channel in 0..1, subtracted from the input.
-        std: of each channel in 0..1.
-        init: of convolutions outside the backbone; "normal" is N(0, 0.03), as TensorFlow and torchvision.
+        mean: of each channel in 0..1, subtracted from the input; null: what the backbone was trained with.
+        std: of each channel in 0..1; null: likewise.
+        init: of every convolution without pretrained weights; "normal" is N(0, 0.03), as TensorFlow and
+            torchvision.
 
     Source: "Searching for MobileNetV3" section 6.3; MobileNetV2 section 6.2 (SSDLite).
     """
@@ -46,9 +47,9 @@ class SSDLite(nn.Module):
         image_size: tuple[int, int] = (320, 320),
         anchors: AnchorConfig = AnchorConfig(),
         settings: ConvSettings = ConvSettings(),
-        mean: tuple[float, float, float] = (0.5, 0.5, 0.5),
-        std: tuple[float, float, float] = (0.5, 0.5, 0.5),
-        init: Literal["normal", "kaiming"] = "normal",
+        mean: Rgb | None = None,
+        std: Rgb | None = None,
+        init: Init = "normal",
     ) -> None:
         super().__init__()
         if num_classes < 1:
@@ -75,12 +76,14 @@ class SSDLite(nn.Module):
         )
         self.box_heads = nn.ModuleList(PredictionHead(c, a, 4, settings=settings) for c, a in pairs)
 
-        self.register_buffer("mean", torch.tensor(mean), persistent=False)
-        self.register_buffer("std", torch.tensor(std), persistent=False)
+        self.register_buffer("mean", torch.tensor(mean or backbone.mean), persistent=False)
+        self.register_buffer("std", torch.tensor(std or backbone.std), persistent=False)
         self.grid_sizes = self._grid_sizes()
         anchor_boxes = self.anchor_generator(self.grid_sizes, self.image_size)
         self.register_buffer("anchors", anchor_boxes, persistent=False)
-        self._init_weights(init)
+        backbone.init_weights(init)
+        for part in (self.extra_levels, self.cls_heads, self.box_heads):
+            init_weights(part, init)
 
     def forward(self, images: Tensor) -> HeadOutputs:
         """The same in training and evaluation mode; no resizing, matching, loss or NMS.
@@ -115,14 +118,3 @@ class SSDLite(nn.Module):
         for _ in self.extra_levels:
             sizes.append(tuple(-(-side // 2) for side in sizes[-1]))
         return [(rows, columns) for rows, columns in sizes]
-
-    def _init_weights(self, init: Literal["normal", "kaiming"]) -> None:
-        for part in (self.extra_levels, self.cls_heads, self.box_heads):
-            for layer in part.modules():
-                if isinstance(layer, nn.Conv2d):
-                    if init == "normal":
-                        nn.init.normal_(layer.weight, std=0.03)
-                    else:
-                        nn.init.kaiming_normal_(layer.weight, mode="fan_out")
-                    if layer.bias is not None:
-                        nn.init.zeros_(layer.bias)

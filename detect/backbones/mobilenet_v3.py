@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple
 
-from torch import Tensor, nn
-
-from detect.backbones.base import Backbone
+from detect.backbones.base import InvertedResidualBackbone, last_strided
+from detect.backbones.pretrained import (
+    HALF,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Source,
+    find_weights,
+    load_pretrained,
+)
 from detect.blocks import Activation, ConvNormAct, ConvSettings, InvertedResidual, make_divisible
+
+Size = Literal["large", "small"]
 
 
 class Row(NamedTuple):
@@ -60,6 +68,40 @@ TABLES = {"large": LARGE, "small": SMALL}
 NONLINEARITIES: dict[str, Activation] = {"RE": "relu", "HS": "hard_swish"}
 LAST_EXPANSION = 6  # the last 1x1 widens the last block's output six times (160 -> 960, 96 -> 576)
 
+SOURCES: dict[Size, tuple[Source, ...]] = {
+    "large": (
+        Source(
+            "torchvision",
+            "MobileNet_V3_Large_Weights.IMAGENET1K_V2",
+            ConvSettings(),
+            IMAGENET_MEAN,
+            IMAGENET_STD,
+        ),
+        Source(
+            "timm", "mobilenetv3_large_100.ra_in1k", ConvSettings(bn_eps=1e-5), IMAGENET_MEAN, IMAGENET_STD
+        ),
+    ),
+    "small": (
+        Source(
+            "torchvision",
+            "MobileNet_V3_Small_Weights.IMAGENET1K_V1",
+            ConvSettings(),
+            IMAGENET_MEAN,
+            IMAGENET_STD,
+        ),
+        Source(
+            "timm", "mobilenetv3_small_100.lamb_in1k", ConvSettings(bn_eps=1e-5), IMAGENET_MEAN, IMAGENET_STD
+        ),
+    ),
+}
+# Converted from TensorFlow's own checkpoints, hence its padding.
+MINIMALISTIC_SOURCES: dict[Size, tuple[Source, ...]] = {
+    size: (
+        Source("timm", f"tf_mobilenetv3_{size}_minimal_100.in1k", ConvSettings(padding="same"), HALF, HALF),
+    )
+    for size in ("large", "small")
+}
+
 
 def simplify(rows: tuple[Row, ...]) -> tuple[Row, ...]:
     """The same network without squeeze-and-excite, h-swish and 5x5 kernels.
@@ -69,58 +111,56 @@ def simplify(rows: tuple[Row, ...]) -> tuple[Row, ...]:
     return tuple(row._replace(kernel=3, squeeze=False, nonlinearity="RE") for row in rows)
 
 
-def tap_index(rows: tuple[Row, ...]) -> int:
-    """Index of the block that strides from 16 to 32: the last one with stride 2."""
-    return max(i for i, row in enumerate(rows) if row.stride == 2)
-
-
 def reduce_tail(rows: tuple[Row, ...]) -> tuple[Row, ...]:
     """Halve the output channels of every block from C4 on; an expansion follows its block's *input*.
 
     The first of them keeps its expansion (its input is not halved), the later ones shrink with theirs.
     Source: V3 paper section 6.3; the rule for expansions from the counts of Table 6.
     """
-    tap = tap_index(rows)
+    tap = last_strided([row.stride for row in rows])
     return rows[:tap] + tuple(
         row._replace(out=row.out // 2, expanded=row.expanded if i == 0 else row.expanded // 2)
         for i, row in enumerate(rows[tap:])
     )
 
 
-class MobileNetV3(Backbone):
+class MobileNetV3(InvertedResidualBackbone):
     """MobileNetV3 up to the last layer before pooling.
+
+    C4 is the expansion of block 13 in Large (672 channels), of block 9 in Small (288).
 
     Args:
         size: "large" (Table 1) or "small" (Table 2).
         reduced_tail: halve the channels of the tail between C4 and C5 (paper 6.3).
         width: multiplier on every channel count.
         minimalistic: no squeeze-and-excite, no h-swish, no 5x5 kernels.
-        settings: BatchNorm and padding; weights of another source need that source's.
-        squeeze_divisor: squeeze widths are rounded to multiples of this; the paper's are of 8.
+        settings: BatchNorm, padding, rounding of squeeze widths. Null: those that `weights` need, else
+            TensorFlow's.
+        weights: "imagenet", a path or a `file://` URL; see `detect.backbones.pretrained`.
     """
 
     def __init__(
         self,
-        size: Literal["large", "small"] = "large",
+        size: Size = "large",
         *,
         reduced_tail: bool = False,
         width: float = 1.0,
         minimalistic: bool = False,
-        settings: ConvSettings = ConvSettings(),
-        squeeze_divisor: int = 8,
+        settings: ConvSettings | None = None,
+        weights: str | None = None,
     ) -> None:
-        super().__init__()
-        self.width = width
+        sources = (MINIMALISTIC_SOURCES if minimalistic else SOURCES)[size]
+        pretrained = find_weights(weights, sources, width=width)
+        settings = settings or (pretrained.source.settings if pretrained else ConvSettings())
         rows = TABLES[size]
         activation: Activation = "relu" if minimalistic else "hard_swish"
         if minimalistic:
             rows = simplify(rows)
         if reduced_tail:
             rows = reduce_tail(rows)
-        self.tap = tap_index(rows)
 
         channels = make_divisible(STEM * width)
-        self.stem = ConvNormAct(3, channels, kernel=3, stride=2, activation=activation, settings=settings)
+        stem = ConvNormAct(3, channels, kernel=3, stride=2, activation=activation, settings=settings)
         blocks: list[InvertedResidual] = []
         for row in rows:
             expanded = make_divisible(row.expanded * width)
@@ -130,28 +170,15 @@ class MobileNetV3(Backbone):
                 make_divisible(row.out * width),
                 kernel=row.kernel,
                 stride=row.stride,
-                squeeze=make_divisible(expanded / 4, squeeze_divisor) if row.squeeze else None,
+                squeeze=make_divisible(expanded / 4, settings.squeeze_divisor) if row.squeeze else None,
                 activation=NONLINEARITIES[row.nonlinearity],
                 settings=settings,
             )
             blocks.append(block)
             channels = block.out_channels
-        self.blocks = nn.ModuleList(blocks)
-        self.last = ConvNormAct(channels, LAST_EXPANSION * channels, activation=activation, settings=settings)
-        self.out_channels = (blocks[self.tap].expanded_channels, self.last.out_channels)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.stem(images)
-        for block in self.blocks[: self.tap]:
-            x = block(x)
-        tapped = cast(InvertedResidual, self.blocks[self.tap])
-        c4 = tapped.expand(x)  # paper 6.3: the expansion layer at stride 16
-        x = tapped.from_expanded(c4, x)
-        for block in self.blocks[self.tap + 1 :]:
-            x = block(x)
-        return c4, self.last(x)
-
-    def stages(self) -> dict[str, nn.Module]:
-        parts: dict[str, nn.Module] = {"stem": self.stem}
-        parts |= {f"block{i}": block for i, block in enumerate(self.blocks, 1)}
-        return parts | {"last": self.last}
+        last = ConvNormAct(channels, LAST_EXPANSION * channels, activation=activation, settings=settings)
+        tap = last_strided([row.stride for row in rows])
+        super().__init__(stem, blocks, last=last, tap=tap, width=width, settings=settings)
+        self.reduced_tail = reduced_tail
+        if pretrained is not None:
+            load_pretrained(self, pretrained)
