@@ -1,0 +1,226 @@
+"""Everything `--data.*` sets: opens both splits, makes their classes agree, and builds the loaders."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
+
+from detect.data.check import Finding, summarise
+from detect.data.dataset import DetectionDataset, collate
+from detect.data.labels import Annotations, ClassMap
+from detect.data.sampler import BatchPlan, DetectionLoader, TrainLoader, TrainSampler, ValSampler
+from detect.data.splits import OpenedSplit, Role, open_split
+from detect.data.transforms import Augmentation, ResizeRule, default_augmentations
+from detect.errors import InputError
+
+MAX_WORKERS = 8
+"""More workers than this wait for each other's memory rather than for the trainer."""
+
+
+class DetectionData(LightningDataModule):
+    """A training and a validation split of one data set.
+
+    Args:
+        root: folder of the data set; COCO and Pascal VOC are recognised.
+        train_split: name of the training split; null takes train2017 or train.
+        val_split: name of the validation split; null takes val2017, val, valid or test.
+        train_annotations: annotation file of the training split, instead of the one below root.
+        train_images: image folder of the training split.
+        val_annotations: annotation file of the validation split.
+        val_images: image folder of the validation split.
+        voc_one_based: subtract the VOC devkit's 1 from xmin and ymin; null: for the official sets alone.
+        total_batch_size: images per optimizer step over all devices.
+        batch_size: images per device and forward pass; null derives it from total_batch_size.
+        workers: loading processes per device; null chooses by the cores.
+        prefetch: batches that each worker prepares ahead.
+        augmentations: classes of detect.data.transforms, in order; null takes SSD's.
+        image_size: height and width of the network input; set by model.image_size.
+        seed: of order and augmentation; set by seed_everything.
+        resize_rule: how validation images are resized; torchvision is for checkpoints from there.
+    """
+
+    allow_zero_length_dataloader_with_multiple_devices = True  # a rank may have no validation image
+
+    train: Annotations
+    val: Annotations
+    classes: ClassMap
+
+    def __init__(
+        self,
+        root: Path | None = None,
+        train_split: str | None = None,
+        val_split: str | None = None,
+        train_annotations: Path | None = None,
+        train_images: Path | None = None,
+        val_annotations: Path | None = None,
+        val_images: Path | None = None,
+        voc_one_based: bool | None = None,
+        total_batch_size: int = 32,
+        batch_size: int | None = None,
+        workers: int | None = None,
+        prefetch: int = 2,
+        augmentations: list[Augmentation] | None = None,
+        image_size: tuple[int, int] = (320, 320),
+        seed: int = 0,
+        resize_rule: ResizeRule = "antialias",
+    ) -> None:
+        super().__init__()
+        self.root = root
+        self.split_names = {"train": train_split, "val": val_split}
+        self.annotation_files = {"train": train_annotations, "val": val_annotations}
+        self.image_folders = {"train": train_images, "val": val_images}
+        self.voc_one_based = voc_one_based
+        self.total_batch_size = total_batch_size
+        self.batch_size = batch_size
+        self.workers = workers
+        self.prefetch = prefetch
+        self.augmentations = augmentations
+        self.image_size = image_size
+        self.seed = seed
+        self.resize_rule = resize_rule
+        self.findings: dict[str, list[Finding]] = {}
+        self._opened: dict[str, OpenedSplit] = {}
+
+    def open(self, roles: Sequence[Role] = ("train", "val")) -> None:
+        """Read the splits of `roles`, once; `train`, `val`, `classes` and `findings` are there afterwards.
+
+        Validation labels follow the order of the training classes; with "val" alone the classes are its own.
+
+        Raises:
+            InputError: a split cannot be read, or validation has classes that training lacks.
+        """
+        for role in roles:
+            if role not in self._opened:
+                self._opened[role] = self._open(role)
+        if "train" in self._opened:
+            self.train = self._opened["train"].annotations
+            self.classes = self.train.classes
+        if "val" in self._opened:
+            self.val = self._opened["val"].annotations
+            if "train" in self._opened:
+                self.val = align_classes(self.val, self.classes)
+            else:
+                self.classes = self.val.classes
+
+    def setup(self, stage: str | None = None) -> None:
+        self.open(("train", "val") if stage in ("fit", None) else ("val",))
+
+    def plan_batches(self) -> BatchPlan:
+        """The shares of `total_batch_size` on the trainer's devices; alone, all on one.
+
+        Where `batch_size` is given, the trainer's accumulation follows from it and is set.
+        """
+        trainer = self.trainer
+        world_size = trainer.world_size if trainer else 1
+        accumulate = trainer.accumulate_grad_batches if trainer else 1
+        if self.batch_size is None:
+            return BatchPlan.derive(self.total_batch_size, world_size=world_size, accumulate=accumulate)
+        plan = BatchPlan.derive(
+            self.total_batch_size,
+            world_size=world_size,
+            batch_size=self.batch_size,
+            accumulate=accumulate if accumulate > 1 else None,
+        )
+        if trainer:
+            trainer.accumulate_grad_batches = plan.accumulate
+        return plan
+
+    def train_dataloader(self) -> TrainLoader:
+        plan = self.plan_batches()
+        rank = self.trainer.global_rank if self.trainer else 0
+        sampler = TrainSampler(np.diff(self.train.offsets), plan, rank=rank, seed=self.seed)
+        rank_zero_info(f"{plan}; {sampler.steps_per_epoch} steps an epoch")
+        if sampler.dropped_per_epoch:
+            rank_zero_info(
+                f"{sampler.dropped_per_epoch} images of each epoch, others each time, fill no batch"
+            )
+        augmentations = self.augmentations if self.augmentations is not None else default_augmentations()
+        dataset = DetectionDataset(self.train, self.image_size, augmentations=augmentations, seed=self.seed)
+        return TrainLoader(dataset, batch_sampler=sampler, **self._loader_options())
+
+    def val_dataloader(self) -> DetectionLoader:
+        trainer = self.trainer
+        world_size, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
+        batch_size = self.batch_size or max(1, self.total_batch_size // world_size)
+        sampler = ValSampler(np.diff(self.val.offsets), batch_size, rank=rank, world_size=world_size)
+        dataset = DetectionDataset(self.val, self.image_size, resize_rule=self.resize_rule)
+        return DetectionLoader(dataset, batch_sampler=sampler, **self._loader_options())
+
+    def _open(self, role: Role) -> OpenedSplit:
+        opened = open_split(
+            self.root,
+            self.split_names[role],
+            role=role,
+            annotations=self.annotation_files[role],
+            images=self.image_folders[role],
+            voc_one_based=self.voc_one_based,
+        )
+        self.findings[role] = opened.findings
+        found = opened.annotations
+        rank_zero_info(
+            f"{role}: {opened.split} ({opened.format}) in {found.root}: {len(found)} images, "
+            f"{len(found.boxes)} boxes, {found.classes.num_classes} classes"
+        )
+        if opened.findings:
+            rank_zero_info(summarise(opened.findings))
+        return opened
+
+    def _loader_options(self) -> dict[str, Any]:
+        trainer = self.trainer
+        ranks_here = trainer.num_devices if trainer else 1
+        workers = self.workers if self.workers is not None else choose_workers(available_cores(), ranks_here)
+        return {
+            "collate_fn": collate,
+            "num_workers": workers,
+            "persistent_workers": workers > 0,
+            "prefetch_factor": self.prefetch if workers else None,
+            "pin_memory": trainer is not None and trainer.strategy.root_device.type == "cuda",
+            "worker_init_fn": _leave_interrupts_to_the_trainer,
+        }
+
+
+def align_classes(annotations: Annotations, classes: ClassMap) -> Annotations:
+    """The same boxes with labels of `classes`, matched by name.
+
+    Raises:
+        InputError: `annotations` has a class that `classes` lacks; names the difference.
+    """
+    if annotations.classes == classes:
+        return annotations
+    unknown = [name for name in annotations.classes.names if name not in classes.names]
+    if unknown:
+        absent = [name for name in classes.names if name not in annotations.classes.names]
+        raise InputError(
+            f"{annotations.source} has classes that are not trained: {', '.join(unknown)}; "
+            f"trained but not in it: {', '.join(absent) or 'none'}. Names must be spelt alike"
+        )
+    new_labels = np.array([0] + [classes.names.index(name) + 1 for name in annotations.classes.names])
+    return replace(annotations, classes=classes, labels=new_labels[annotations.labels].astype(np.int64))
+
+
+def available_cores() -> int:
+    """Cores that this process may use, by its affinity and the control group's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
+
+
+def choose_workers(cores: int, ranks_here: int) -> int:
+    """Workers of one rank: a core stays with the trainer, the ranks of the machine share the others."""
+    return min(MAX_WORKERS, max(0, cores // ranks_here - 1))
+
+
+def _leave_interrupts_to_the_trainer(worker: int) -> None:
+    """Ctrl-C reaches the whole process group; the trainer needs its workers to finish the step and save."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,174 @@
+"""From a row of the annotations to a sample, and from samples to a `Batch`.
+
+A sample is a pure function of (seed, epoch, row): no state, so workers, ranks and restarts change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset, get_worker_info
+
+from detect.data.image import choose_draft_scale, load_image
+from detect.data.labels import Annotations
+from detect.data.transforms import Augmentation, ResizeRule, View, boxes_to_input, render, resize_whole
+from detect.errors import InputError
+from detect.types import Batch, Target
+
+MIN_PADDED_BOXES = 8
+
+
+class SampleKey(NamedTuple):
+    """What the sampler asks for."""
+
+    epoch: int
+    row: int
+    """Of the annotations: which image."""
+    padded_boxes: int
+    """Boxes of the batch after padding; the same on every rank."""
+
+
+class Sample(NamedTuple):
+    """One image as the network will see it, with G boxes."""
+
+    image: NDArray[np.uint8] | NDArray[np.float32]
+    """(H, W, 3) RGB."""
+    boxes: NDArray[np.float32]
+    """(G, 4) xyxy px of the input."""
+    labels: NDArray[np.int64]
+    """(G,) 1..K."""
+    ignore: NDArray[np.bool_]
+    """(G,) crowd and difficult boxes."""
+    key: SampleKey
+    orig_size: NDArray[np.int32]
+    """(2,) height and width of the upright file."""
+
+
+class DetectionDataset(Dataset[Sample]):
+    """The images of one split as samples.
+
+    Args:
+        annotations: the split.
+        image_size: (H, W) of the network input.
+        augmentations: the plan, in order; None shows every image whole.
+        seed: of the augmentations.
+        resize_rule: how whole images are resized; a view that was augmented always is by "antialias".
+    """
+
+    def __init__(
+        self,
+        annotations: Annotations,
+        image_size: tuple[int, int],
+        *,
+        augmentations: Sequence[Augmentation] | None = None,
+        seed: int = 0,
+        resize_rule: ResizeRule = "antialias",
+    ) -> None:
+        self.annotations = annotations
+        self.image_size = image_size
+        self.augmentations = augmentations
+        self.seed = seed
+        self.resize_rule = resize_rule
+
+    def __len__(self) -> int:
+        return len(self.annotations)
+
+    def __getitem__(self, key: SampleKey) -> Sample:
+        """The sample of `key`.
+
+        Raises:
+            InputError: the file cannot be decoded, or has another size than when it was checked.
+        """
+        view = self.view(key)
+        annotations, rows = self.annotations, self.annotations.rows(key.row)
+        ignore = annotations.ignore[rows]
+        mapped = boxes_to_input(annotations.boxes[rows], view, self.image_size, ignore=ignore)
+        return Sample(
+            image=self._pixels(key.row, view),
+            boxes=mapped.boxes,
+            labels=annotations.labels[rows][mapped.kept],
+            ignore=ignore[mapped.kept],
+            key=key,
+            orig_size=annotations.sizes[key.row],
+        )
+
+    def view(self, key: SampleKey) -> View:
+        """What `key` shows of its image: the plan without its pixels."""
+        view = View.whole(self._orig_size(key.row))
+        rows = self.annotations.rows(key.row)
+        objects = self.annotations.boxes[rows][~self.annotations.ignore[rows]]
+        rng = np.random.default_rng((self.seed, key.epoch, key.row))
+        for augment in self.augmentations or ():
+            view = augment(view, objects, rng)
+        return view
+
+    def _orig_size(self, index: int) -> tuple[int, int]:
+        height, width = self.annotations.sizes[index].tolist()
+        return height, width
+
+    def _pixels(self, index: int, view: View) -> NDArray[np.uint8] | NDArray[np.float32]:
+        orig_size = self._orig_size(index)
+        draft_scale = choose_draft_scale(orig_size, self.image_size) if self.augmentations is not None else 1
+        image = load_image(self.annotations.path(index), draft_scale=draft_scale)
+        file_scale = self._file_scale(image, index, draft_scale)
+        if self.augmentations is None and self.resize_rule == "torchvision":
+            return resize_whole(image, self.image_size, self.resize_rule).transpose(1, 2, 0)
+        return render(image, view, self.image_size, file_scale=file_scale)
+
+    def _file_scale(self, image: Image.Image, index: int, draft_scale: int) -> float:
+        """Px of the file per px of `image`; a draft rounds its last column and row up."""
+        height, width = self._orig_size(index)
+        for scale in (draft_scale, 1):
+            if image.size == (-(-width // scale), -(-height // scale)):
+                return float(scale)
+        raise InputError(
+            f"{self.annotations.path(index)} is {image.width} x {image.height} px, was {width} x {height} "
+            f"when the data set was checked; touch {self.annotations.source} to have everything checked anew"
+        )
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Stack samples, boxes padded with zero rows to the `padded_boxes` of their key.
+
+    Images are stacked as they lie in memory, (B, H, W, 3), and seen as (B, 3, H, W): the layout that torch
+    calls channels_last. In a worker they are written straight into the memory that the trainer reads.
+    """
+    count, padded = len(samples), samples[0].key.padded_boxes
+    boxes = np.zeros((count, padded, 4), dtype=np.float32)
+    labels = np.zeros((count, padded), dtype=np.int64)
+    ignore = np.zeros((count, padded), dtype=np.bool_)
+    for row, sample in enumerate(samples):
+        objects = len(sample.boxes)
+        boxes[row, :objects] = sample.boxes
+        labels[row, :objects] = sample.labels
+        ignore[row, :objects] = sample.ignore
+    return Batch(
+        images=_stack_images([sample.image for sample in samples]).permute(0, 3, 1, 2),
+        target=Target(torch.from_numpy(boxes), torch.from_numpy(labels), torch.from_numpy(ignore)),
+        sample_idx=torch.tensor([sample.key.row for sample in samples], dtype=torch.int64),
+        orig_size=torch.from_numpy(np.stack([sample.orig_size for sample in samples]).astype(np.int64)),
+    )
+
+
+def padded_box_count(most_boxes: int) -> int:
+    """The smallest of 8, 16, 32, ... that holds `most_boxes`: few shapes, so that little is compiled."""
+    padded = MIN_PADDED_BOXES
+    while padded < most_boxes:
+        padded *= 2
+    return padded
+
+
+def _stack_images(images: Sequence[NDArray[np.uint8] | NDArray[np.float32]]) -> Tensor:
+    """(B, H, W, 3), in shared memory when called in a worker."""
+    shape = (len(images), *images[0].shape)
+    stacked = torch.empty(shape, dtype=torch.uint8 if images[0].dtype == np.uint8 else torch.float32)
+    if get_worker_info() is not None:
+        stacked = stacked.share_memory_()
+    np.stack(images, out=stacked.numpy())
+    return stacked

@@ -1,0 +1,87 @@
+"""From file to pixels: any picture as upright RGB uint8, or an error that names the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
+
+from detect.errors import InputError
+
+TRANSPOSED_ORIENTATIONS = (5, 6, 7, 8)
+"""EXIF orientations that swap width and height (EXIF 2.32, tag 0x0112)."""
+DRAFT_SCALES = (8, 4, 2)
+"""Reductions that a JPEG decoder gives almost for nothing, by leaving coefficients out."""
+BACKGROUND = (255, 255, 255, 255)
+"""What shows through transparent pixels: white, as on paper."""
+
+
+def load_image(path: Path, *, draft_scale: int = 1) -> Image.Image:
+    """Decode a file to upright RGB, whatever its mode: grey, 16 bit, palette, CMYK, transparent, rotated.
+
+    Args:
+        path: the image file.
+        draft_scale: 1, 2, 4 or 8: decode a JPEG at 1 / draft_scale; other formats ignore it.
+
+    Raises:
+        InputError: missing, broken, cut off or too large; names the file and the reason.
+    """
+    try:
+        with Image.open(path) as image:
+            if draft_scale > 1:
+                image.draft(None, (image.width // draft_scale, image.height // draft_scale))
+            return upright_rgb(image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"cannot read image {path}: {error}") from error
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """(H, W) of the upright image, from the header alone.
+
+    Raises:
+        InputError: missing, or not an image; names the file and the reason.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"cannot read image {path}: {error}") from error
+    return (width, height) if orientation in TRANSPOSED_ORIENTATIONS else (height, width)
+
+
+def choose_draft_scale(orig_size: tuple[int, int], image_size: tuple[int, int]) -> int:
+    """The largest reduction that leaves the shorter side at twice the longer input side.
+
+    A function of the sizes alone, so that a crop of the same file always sees the same pixels. The factor 2
+    keeps a crop of half the file at full sharpness.
+    """
+    wanted = 2 * max(image_size)
+    return next((scale for scale in DRAFT_SCALES if min(orig_size) // scale >= wanted), 1)
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """An opened image of any mode, turned as its EXIF tag says, as RGB."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "RGB":
+        image.load()
+        return image
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _from_deep(image)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, BACKGROUND), layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_deep(image: Image.Image) -> Image.Image:
+    """Grey of more than 8 bits: 16-bit range to 8 bits; floats of at most 1 are fractions of white."""
+    values = np.asarray(image).astype(np.float32)
+    highest = float(values.max(initial=0))
+    if image.mode == "F" and highest <= 1:
+        values *= 255
+    elif image.mode.startswith("I;16") or highest > 255:
+        values /= 257  # 65535 / 255
+    grey = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return Image.fromarray(grey).convert("RGB")

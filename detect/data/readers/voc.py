@@ -1,0 +1,210 @@
+"""Pascal VOC folders: `Annotations/*.xml`, `JPEGImages/`, `ImageSets/Main/SPLIT.txt`.
+
+Boxes are the file's own numbers. The devkit counts pixels from 1; `voc_one_based` subtracts that 1 from
+xmin and ymin (xmax and ymax then are the right and lower edge), by itself for the official sets alone.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+import numpy as np
+
+from detect.data.labels import ClassMap
+from detect.data.readers import RawAnnotations, SplitSource, byte_array, find_rows
+from detect.errors import InputError
+
+NAME = "voc"
+LAYOUT = "Annotations/, JPEGImages/, ImageSets/Main/SPLIT.txt"
+LABELS_FILE = "labels.txt"
+"""One class name a line, beside `Annotations`: sets the order; otherwise names are sorted."""
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+OFFICIAL_FOLDER = re.compile(r"VOC20\d\d")
+OFFICIAL_DATABASE = re.compile(r"The VOC20\d\d Database")
+
+
+class VocObject(NamedTuple):
+    """One <object> of an XML file."""
+
+    name: str
+    box: tuple[float, float, float, float]
+    difficult: bool
+
+
+class VocFile(NamedTuple):
+    """One XML file; `height` and `width` are 0 where it does not say."""
+
+    height: int
+    width: int
+    database: str
+    objects: list[VocObject]
+
+
+def recognises(root: Path) -> bool:
+    """Whether `root` holds `Annotations` with XML files, and `JPEGImages`."""
+    return (root / "JPEGImages").is_dir() and any((root / "Annotations").glob("*.xml"))
+
+
+def find_splits(root: Path) -> list[str]:
+    """The lists in `ImageSets/Main`, sorted, without the official sets' lists of one class (`cat_train`)."""
+    names = {path.stem for path in (root / "ImageSets" / "Main").glob("*.txt")}
+    return sorted(name for name in names if "_" not in name or name.rsplit("_", 1)[1] not in names)
+
+
+def locate(root: Path, split: str) -> SplitSource:
+    """The list and the image folder of `split`."""
+    return SplitSource(root / "ImageSets" / "Main" / f"{split}.txt", root / "JPEGImages")
+
+
+def watched(source: SplitSource) -> list[Path]:
+    """The list, the labels and every XML file."""
+    root = _root(source)
+    return [source.annotations, root / LABELS_FILE, *sorted((root / "Annotations").glob("*.xml"))]
+
+
+def read(source: SplitSource) -> RawAnnotations:
+    """Read the XML files that the list names; the classes come from all XML files of the folder.
+
+    So every split of a folder has the same classes, whichever of them its images show.
+
+    Raises:
+        InputError: the list is missing or empty.
+    """
+    root = _root(source)
+    parsed: dict[str, VocFile] = {}
+    unread: list[tuple[str, str]] = []
+    for path in sorted((root / "Annotations").glob("*.xml")):
+        try:
+            parsed[path.stem] = _parse(path)
+        except (ElementTree.ParseError, OSError) as error:
+            unread.append((str(path), f"not readable as XML: {error}"))
+    broken = {Path(file).stem for file, _ in unread}
+    listed = _listed(source.annotations, parsed.keys() | broken)
+    known = [image_id for image_id in listed if image_id in parsed]
+    absent = [image_id for image_id in listed if image_id not in parsed and image_id not in broken]
+    unread = [(file, reason) for file, reason in unread if Path(file).stem in set(listed)]
+    unread += [(str(root / "Annotations" / f"{image_id}.xml"), "no such file") for image_id in absent]
+    classes = _class_map(root, parsed)
+    one_based = source.voc_one_based if source.voc_one_based is not None else _is_official(root, parsed)
+    return _flatten(source, known, parsed, classes, one_based=one_based, unread=tuple(unread))
+
+
+def _flatten(
+    source: SplitSource,
+    image_ids: list[str],
+    parsed: dict[str, VocFile],
+    classes: ClassMap,
+    *,
+    one_based: bool,
+    unread: tuple[tuple[str, str], ...],
+) -> RawAnnotations:
+    files = [parsed[image_id] for image_id in image_ids]
+    objects = [found for file in files for found in file.objects]
+    counts = [len(file.objects) for file in files]
+    image_rows = np.repeat(np.arange(len(files), dtype=np.int64), counts)
+    boxes = np.array([found.box for found in objects], dtype=np.float64).reshape(len(objects), 4)
+    boxes[:, :2] -= float(one_based)
+    names = byte_array([found.name for found in objects])
+    ids = byte_array(image_ids)
+    folder = _root(source) / "Annotations"
+    return RawAnnotations(
+        source=source,
+        classes=classes,
+        file_names=byte_array(_file_names(source.images, image_ids)),
+        annotation_files=byte_array([str(folder / f"{image_id}.xml") for image_id in image_ids]),
+        image_ids=ids,
+        sizes=np.array([(file.height, file.width) for file in files], dtype=np.int32).reshape(-1, 2),
+        image_rows=image_rows,
+        box_image_ids=ids[image_rows],
+        boxes=boxes,
+        labels=find_rows(names, byte_array(list(classes.names))) + 1,
+        box_category_ids=names,
+        ignore=np.array([found.difficult for found in objects], dtype=np.bool_),
+        areas=np.full(len(objects), np.nan),
+        annotation_ids=np.array([i for count in counts for i in range(1, count + 1)], dtype=np.int64),
+        unread=unread,
+    )
+
+
+def _root(source: SplitSource) -> Path:
+    """ROOT of ROOT/ImageSets/Main/SPLIT.txt."""
+    return source.annotations.absolute().parents[2]
+
+
+def _parse(path: Path) -> VocFile:
+    root = ElementTree.parse(path).getroot()
+    size = root.find("size")
+    return VocFile(
+        height=_whole_number(size, "height"),
+        width=_whole_number(size, "width"),
+        database=root.findtext("source/database", "").strip(),
+        # Direct children only: the person layout of VOC nests <part> with a <bndbox> of its own.
+        objects=[_parse_object(element) for element in root.findall("object")],
+    )
+
+
+def _parse_object(element: ElementTree.Element) -> VocObject:
+    x0, y0, x1, y1 = (_number(element, f"bndbox/{corner}") for corner in ("xmin", "ymin", "xmax", "ymax"))
+    return VocObject(
+        name=element.findtext("name", "").strip(),
+        box=(x0, y0, x1, y1),
+        difficult=element.findtext("difficult", "0").strip() == "1",
+    )
+
+
+def _number(element: ElementTree.Element, place: str) -> float:
+    """The number at `place`, NaN where there is none: the check names the file and the object."""
+    try:
+        return float(element.findtext(place, "nan"))
+    except ValueError:
+        return float("nan")
+
+
+def _whole_number(element: ElementTree.Element | None, place: str) -> int:
+    value = _number(element, place) if element is not None else 0.0
+    return int(value) if np.isfinite(value) else 0
+
+
+def _listed(path: Path, known: set[str]) -> list[str]:
+    """The image ids of a list; a line may be an id or a file name."""
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the list of images {path}: {error}") from error
+    listed = [line if line in known else _without_suffix(line) for line in lines if line]
+    if not listed:
+        raise InputError(f"the list of images {path} is empty")
+    return listed
+
+
+def _without_suffix(line: str) -> str:
+    return line[: -len(Path(line).suffix)] if Path(line).suffix.lower() in IMAGE_SUFFIXES else line
+
+
+def _file_names(images: Path, image_ids: list[str]) -> list[str]:
+    """The file of each id, with whichever suffix exists; ID.jpg where none does."""
+    found: dict[str, str] = {}
+    for suffix in reversed(IMAGE_SUFFIXES):  # the first suffix wins where two files share a stem
+        for path in images.glob("*"):
+            if path.suffix.lower() == suffix:
+                found[path.stem] = path.name
+    return [found.get(image_id, f"{image_id}.jpg") for image_id in image_ids]
+
+
+def _class_map(root: Path, parsed: dict[str, VocFile]) -> ClassMap:
+    labels = root / LABELS_FILE
+    if labels.is_file():
+        names = [line.strip() for line in labels.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    else:
+        names = sorted({found.name for file in parsed.values() for found in file.objects if found.name})
+    if not names:
+        raise InputError(f"no <object> with a <name> in {root / 'Annotations'}, and no {labels}")
+    return ClassMap(tuple(names), tuple(range(1, len(names) + 1)))
+
+
+def _is_official(root: Path, parsed: dict[str, VocFile]) -> bool:
+    database = next((file.database for file in parsed.values()), "")
+    return bool(OFFICIAL_FOLDER.fullmatch(root.name) or OFFICIAL_DATABASE.fullmatch(database))

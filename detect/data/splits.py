@@ -1,0 +1,131 @@
+"""From a folder to the annotations of one split: recognise the format, choose the split, read, check."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, NamedTuple, cast
+
+from detect.data import annotation_cache
+from detect.data.check import Finding, clean
+from detect.data.labels import Annotations
+from detect.data.readers import Reader, SplitSource, coco, voc
+from detect.errors import InputError
+
+READERS: tuple[Reader, ...] = (cast(Reader, coco), cast(Reader, voc))
+Role = Literal["train", "val"]
+DEFAULT_SPLITS: dict[Role, tuple[str, ...]] = {
+    "train": ("train2017", "train"),
+    "val": ("val2017", "val", "valid", "test"),
+}
+"""The first that exists is taken."""
+
+
+class OpenedSplit(NamedTuple):
+    """One split, ready to load."""
+
+    annotations: Annotations
+    findings: list[Finding]
+    split: str
+    """Its name; for files given explicitly, the stem of the annotation file."""
+    format: str
+
+
+def open_split(
+    root: Path | None,
+    split: str | None = None,
+    *,
+    role: Role,
+    annotations: Path | None = None,
+    images: Path | None = None,
+    voc_one_based: bool | None = None,
+) -> OpenedSplit:
+    """Read and check one split, from the cache where its files have not changed.
+
+    Args:
+        root: the data set's folder; not needed where `annotations` and `images` are both given.
+        split: its name; None takes the first of `DEFAULT_SPLITS[role]` that exists.
+        role: what the split is for.
+        annotations: the annotation file, instead of the one below `root`.
+        images: the image folder, instead of the one below `root`.
+        voc_one_based: VOC: subtract 1 from xmin and ymin; None: for the official sets.
+
+    Raises:
+        InputError: a folder, file or split does not exist, or nothing usable is in it; lists what there is.
+    """
+    if annotations is not None:
+        reader, source = _explicit(root, split, annotations, images)
+        split = split or annotations.stem
+    else:
+        if root is None:
+            raise InputError(f"no {role} data: give --data.root, or --data.{role}_annotations with images")
+        reader = recognise(root)
+        split = _choose_split(reader, root, split, role)
+        source = reader.locate(root, split)
+        if images is not None:
+            source = source._replace(images=images)
+    source = source._replace(voc_one_based=voc_one_based)
+    if not source.annotations.is_file():
+        raise InputError(f"no annotation file {source.annotations}")
+    if not source.images.is_dir():
+        raise InputError(
+            f"no image folder {source.images} for {source.annotations}; name it with --data.{role}_images"
+        )
+    checked, findings = _read_or_load(reader, source)
+    return OpenedSplit(checked, findings, split, reader.NAME)
+
+
+def recognise(root: Path) -> Reader:
+    """The reader whose format `root` has.
+
+    Raises:
+        InputError: no folder, or no known format; lists what was looked for and what is there.
+    """
+    if not root.is_dir():
+        raise InputError(f"no data folder {root}")
+    for reader in READERS:
+        if reader.recognises(root):
+            return reader
+    looked_for = "\n".join(f"    {reader.NAME}: {reader.LAYOUT}" for reader in READERS)
+    found = ", ".join(sorted(path.name for path in root.iterdir())[:20]) or "nothing"
+    raise InputError(f"{root} has no format that is known\n  looked for\n{looked_for}\n  found {found}")
+
+
+def _choose_split(reader: Reader, root: Path, split: str | None, role: Role) -> str:
+    found = reader.find_splits(root)
+    wanted = (split,) if split is not None else DEFAULT_SPLITS[role]
+    for name in wanted:
+        if name in found:
+            return name
+    raise InputError(
+        f"{root} ({reader.NAME}) has no {role} split {' or '.join(wanted)}; it has "
+        f"{', '.join(found) or 'none'}. Name one with --data.{role}_split"
+    )
+
+
+def _explicit(
+    root: Path | None, split: str | None, annotations: Path, images: Path | None
+) -> tuple[Reader, SplitSource]:
+    """A JSON file is COCO, a list of images is VOC; its images lie where the format has them below `root`."""
+    reader = cast(Reader, coco if annotations.suffix == ".json" else voc)
+    if images is None and root is not None:
+        images = reader.locate(root, split or annotations.stem.removeprefix(coco.PREFIX)).images
+    if images is None:
+        raise InputError(f"the images of {annotations} are not known: give --data.root or the image folder")
+    return reader, SplitSource(annotations, images)
+
+
+def _read_or_load(reader: Reader, source: SplitSource) -> tuple[Annotations, list[Finding]]:
+    key = [reader.NAME, *(str(path.absolute()) for path in source[:2]), str(source.voc_one_based)]
+    cached = annotation_cache.load(key)
+    if cached is not None:
+        return cached
+    annotations, findings = clean(reader.read(source))
+    watched = [*reader.watched(source), *_image_folders(annotations)]
+    annotation_cache.save(key, watched, annotations, findings)
+    return annotations, findings
+
+
+def _image_folders(annotations: Annotations) -> list[Path]:
+    """Every folder with images: its time changes when a file comes or goes."""
+    names = {str(Path(name.decode()).parent) for name in annotations.file_names}
+    return sorted({annotations.root, *(annotations.root / name for name in names)})

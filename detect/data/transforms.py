@@ -1,0 +1,381 @@
+"""Augmentation as a plan, and the one place where a picture is cropped, resized, flipped and coloured.
+
+Each augmentation changes a `View`, a description of what the network shall see; no pixel is touched until
+`render` does everything in one resize of the visible part. Boxes follow by `boxes_to_input`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from detect.errors import InputError
+
+ResizeRule = Literal["antialias", "torchvision"]
+FILL = (123, 117, 104)
+"""Mean colour of ImageNet, 0..255: what SSD shows beside a zoomed-out image."""
+IDENTITY_COLOUR = (1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+MIN_BOX_PX = 1.0
+"""Boxes narrower than this in the input are dropped: no anchor can learn from them."""
+EDGE_TOLERANCE_PX = 1e-6
+"""Rounding of float64 coordinates, far below what a resize can show."""
+RGB_TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+"""NTSC 1953; row 0 is luma, rows 1 and 2 span the plane in which hue is an angle."""
+YIQ_TO_RGB = np.linalg.inv(RGB_TO_YIQ)
+MID_GREY = 127.5
+
+
+@dataclass(frozen=True)
+class View:
+    """What the network sees of an image: a rectangle in px of the file, mirrored and coloured."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    """The rectangle; it may reach beyond the image, where `fill` is seen."""
+    flip_horizontal: bool = False
+    flip_vertical: bool = False
+    colour: tuple[float, ...] = IDENTITY_COLOUR
+    """3 x 4 row by row: RGB out = matrix of RGB in, and a constant in 0..255."""
+    fill: tuple[int, int, int] = FILL
+
+    @classmethod
+    def whole(cls, orig_size: tuple[int, int]) -> View:
+        """All of an image of `orig_size` (H, W), unchanged."""
+        height, width = orig_size
+        return cls(0.0, 0.0, float(width), float(height))
+
+    @property
+    def width(self) -> float:
+        """In px of the file."""
+        return self.x1 - self.x0
+
+    @property
+    def height(self) -> float:
+        """In px of the file."""
+        return self.y1 - self.y0
+
+
+class Augmentation(Protocol):
+    """One step of a plan."""
+
+    def __call__(self, view: View, boxes: NDArray[np.float64], rng: np.random.Generator) -> View:
+        """The changed view; `boxes` are (G, 4) xyxy px of the file, those that are not ignored."""
+
+
+class RandomIoUCrop:
+    """SSD's crop: a part of the view that shares at least a drawn IoU with one box.
+
+    Args:
+        min_scale: least width and height, as a fraction of the view's.
+        max_scale: greatest width and height.
+        min_aspect_ratio: least width / height, in px.
+        max_aspect_ratio: greatest width / height.
+        min_ious: one is drawn; 1 or more means no crop.
+        trials: crops tried for a drawn IoU before another is drawn.
+
+    Source: SSD (arXiv 1512.02325) section 2.2; numbers as in the Caffe release. An image without boxes is
+    not cropped, as in torchvision's v2.RandomIoUCrop; unlike there, corners are not rounded to whole pixels.
+    """
+
+    def __init__(
+        self,
+        min_scale: float = 0.3,
+        max_scale: float = 1.0,
+        *,
+        min_aspect_ratio: float = 0.5,
+        max_aspect_ratio: float = 2.0,
+        min_ious: Sequence[float] = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0),
+        trials: int = 40,
+    ) -> None:
+        if not 0 < min_scale <= max_scale <= 1:
+            raise InputError(f"need 0 < min_scale <= max_scale <= 1, got {min_scale} and {max_scale}")
+        if not any(min_iou >= 1 for min_iou in min_ious):
+            raise InputError(
+                f"min_ious {list(min_ious)} need one of at least 1 (no crop), or the search may not end"
+            )
+        self.min_scale, self.max_scale = min_scale, max_scale
+        self.min_aspect_ratio, self.max_aspect_ratio = min_aspect_ratio, max_aspect_ratio
+        self.min_ious = tuple(min_ious)
+        self.trials = trials
+
+    def __call__(self, view: View, boxes: NDArray[np.float64], rng: np.random.Generator) -> View:
+        while len(boxes):
+            min_iou = self.min_ious[rng.integers(len(self.min_ious))]
+            if min_iou >= 1:
+                break
+            crops = self._draw(view, rng)
+            good = np.flatnonzero(_best_iou_of_centred(crops, boxes) >= min_iou)
+            if len(good):
+                x0, y0, x1, y1 = crops[good[0]].tolist()
+                return replace(view, x0=x0, y0=y0, x1=x1, y1=y1)
+        return view
+
+    def _draw(self, view: View, rng: np.random.Generator) -> NDArray[np.float64]:
+        """(T, 4) xyxy crops of fitting aspect ratio, T <= trials."""
+        size = rng.uniform(self.min_scale, self.max_scale, (self.trials, 2)) * (view.width, view.height)
+        place = rng.random((self.trials, 2))
+        aspect_ratio = size[:, 0] / size[:, 1]
+        fits = (aspect_ratio >= self.min_aspect_ratio) & (aspect_ratio <= self.max_aspect_ratio)
+        size, place = size[fits], place[fits]
+        corner = (view.x0, view.y0) + place * ((view.width, view.height) - size)
+        return np.concatenate([corner, corner + size], axis=1)
+
+
+class RandomZoomOut:
+    """SSD's expansion: the view becomes up to `max_ratio` times as wide and high, the rest is `fill`.
+
+    Args:
+        max_ratio: greatest ratio of the new side to the old.
+        probability: how often.
+        fill: RGB, 0..255.
+
+    Source: SSD (arXiv 1512.02325) section 3.6.
+    """
+
+    def __init__(
+        self, max_ratio: float = 4.0, probability: float = 0.5, *, fill: tuple[int, int, int] = FILL
+    ) -> None:
+        if max_ratio < 1:
+            raise InputError(f"max_ratio of a zoom-out is at least 1, got {max_ratio}")
+        self.max_ratio, self.probability, self.fill = max_ratio, probability, fill
+
+    def __call__(self, view: View, boxes: NDArray[np.float64], rng: np.random.Generator) -> View:
+        if rng.random() >= self.probability:
+            return view
+        ratio = rng.uniform(1, self.max_ratio)
+        width, height = ratio * view.width, ratio * view.height
+        x0 = view.x0 - rng.random() * (width - view.width)
+        y0 = view.y0 - rng.random() * (height - view.height)
+        return replace(view, x0=x0, y0=y0, x1=x0 + width, y1=y0 + height, fill=self.fill)
+
+
+class PhotometricDistort:
+    """Brightness, contrast, saturation and hue, each drawn apart, composed to one 3 x 4 colour matrix.
+
+    One matrix clips once, at the end, where a chain of steps clips after each. Contrast pulls towards mid
+    grey (not the image's own mean, which a plan cannot know); saturation towards luma; hue is a rotation in
+    YIQ, which keeps luma where a rotation in HSV does not.
+
+    Args:
+        brightness: range of the factor.
+        contrast: range of the factor.
+        saturation: range of the factor.
+        hue: range of the turn, in turns.
+        probability: of each of the four.
+
+    Source: SSD's Caffe release; ranges of torchvision's v2.RandomPhotometricDistort.
+    """
+
+    def __init__(
+        self,
+        brightness: tuple[float, float] = (0.875, 1.125),
+        contrast: tuple[float, float] = (0.5, 1.5),
+        *,
+        saturation: tuple[float, float] = (0.5, 1.5),
+        hue: tuple[float, float] = (-0.05, 0.05),
+        probability: float = 0.5,
+    ) -> None:
+        self.brightness, self.contrast, self.saturation, self.hue = brightness, contrast, saturation, hue
+        self.probability = probability
+
+    def __call__(self, view: View, boxes: NDArray[np.float64], rng: np.random.Generator) -> View:
+        factors = [
+            rng.uniform(*bounds) if rng.random() < self.probability else neutral
+            for bounds, neutral in (
+                (self.brightness, 1),
+                (self.contrast, 1),
+                (self.saturation, 1),
+                (self.hue, 0),
+            )
+        ]
+        if factors == [1, 1, 1, 0]:
+            return view
+        return replace(view, colour=compose_colours(view.colour, colour_matrix(*factors)))
+
+
+class RandomHorizontalFlip:
+    """Mirrors left and right with `probability`."""
+
+    def __init__(self, probability: float = 0.5) -> None:
+        self.probability = probability
+
+    def __call__(self, view: View, boxes: NDArray[np.float64], rng: np.random.Generator) -> View:
+        return replace(view, flip_horizontal=view.flip_horizontal ^ bool(rng.random() < self.probability))
+
+
+class RandomVerticalFlip:
+    """Mirrors top and bottom with `probability`: for pictures without an up, as through a microscope."""
+
+    def __init__(self, probability: float = 0.5) -> None:
+        self.probability = probability
+
+    def __call__(self, view: View, boxes: NDArray[np.float64], rng: np.random.Generator) -> View:
+        return replace(view, flip_vertical=view.flip_vertical ^ bool(rng.random() < self.probability))
+
+
+def default_augmentations() -> list[Augmentation]:
+    """SSD's set, in its order (arXiv 1512.02325, sections 2.2 and 3.6)."""
+    return [PhotometricDistort(), RandomZoomOut(), RandomIoUCrop(), RandomHorizontalFlip()]
+
+
+class MappedBoxes(NamedTuple):
+    """Boxes in the input's frame, and which of the given boxes they are."""
+
+    boxes: NDArray[np.float32]
+    """(G', 4) xyxy px of the input."""
+    kept: NDArray[np.bool_]
+    """(G,), G' of them true."""
+
+
+def boxes_to_input(
+    boxes: NDArray[np.float64],
+    view: View,
+    image_size: tuple[int, int],
+    *,
+    ignore: NDArray[np.bool_] | None = None,
+) -> MappedBoxes:
+    """File frame to input frame, the only place; for `View.whole` the inverse of `boxes.rescale_boxes`.
+
+    A box is kept where its centre is in the view (SSD) and at least 1 px of it is left each way; a region to
+    ignore wherever 1 px of it is left, since anchors over that part must still cost nothing.
+
+    Args:
+        boxes: (G, 4) xyxy px of the file.
+        view: what the network sees.
+        image_size: (H, W) of the input.
+        ignore: (G,) crowd and difficult boxes.
+    """
+    height, width = image_size
+    scale = np.array([width / view.width, height / view.height])
+    mapped = (boxes.reshape(-1, 2, 2) - (view.x0, view.y0)) * scale
+    if view.flip_horizontal:
+        mapped[:, :, 0] = width - mapped[:, ::-1, 0]
+    if view.flip_vertical:
+        mapped[:, :, 1] = height - mapped[:, ::-1, 1]
+    centre = mapped.mean(axis=1)
+    kept = ((centre > 0) & (centre < (width, height))).all(axis=1)
+    if ignore is not None:
+        kept |= ignore
+    mapped = np.clip(mapped, 0, (width, height))
+    kept &= (mapped[:, 1] - mapped[:, 0] >= MIN_BOX_PX).all(axis=1)
+    return MappedBoxes(mapped[kept].reshape(-1, 4).astype(np.float32), kept)
+
+
+def render(
+    image: Image.Image, view: View, image_size: tuple[int, int], *, file_scale: float = 1.0
+) -> NDArray[np.uint8]:
+    """The pixels of `view`, in one antialiased bilinear resize of its visible part.
+
+    The visible part is rounded inward to whole pixels of the input and its source box follows exactly, so
+    that a box of `boxes_to_input` lies on the same pixels.
+
+    Args:
+        image: RGB, the upright file, decoded at 1 / file_scale.
+        view: what to show, in px of the file.
+        image_size: (H, W) of the input.
+        file_scale: px of the file per px of `image`.
+
+    Returns:
+        (H, W, 3) uint8 RGB; read-only.
+    """
+    height, width = image_size
+    columns, left, right = _fit(view.x0, view.width, image.width * file_scale, width)
+    rows, top, bottom = _fit(view.y0, view.height, image.height * file_scale, height)
+    canvas = None
+    if (len(rows), len(columns)) != (height, width):
+        canvas = Image.new("RGB", (width, height), view.fill)
+    if columns and rows:
+        source = (left / file_scale, top / file_scale, right / file_scale, bottom / file_scale)
+        part = _resize(image, (len(columns), len(rows)), source)
+        if view.colour != IDENTITY_COLOUR:
+            part = part.convert("RGB", view.colour)
+        if canvas is None:
+            canvas = part
+        else:
+            canvas.paste(part, (columns.start, rows.start))
+    assert canvas is not None
+    if view.flip_horizontal:
+        canvas = canvas.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if view.flip_vertical:
+        canvas = canvas.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+    return np.asarray(canvas)
+
+
+def resize_whole(
+    image: Image.Image, image_size: tuple[int, int], rule: ResizeRule
+) -> NDArray[np.uint8] | NDArray[np.float32]:
+    """The whole image stretched to `image_size`, for evaluation and prediction.
+
+    Returns:
+        (3, H, W): uint8 by the rule "antialias"; by "torchvision" float32 in 0..255, bilinear without
+        antialiasing or rounding, as torchvision's GeneralizedRCNNTransform (the weights of a bilinear
+        resize sum to one, so resizing before or after its normalisation is the same).
+    """
+    if rule == "antialias":
+        pixels = render(image, View.whole((image.height, image.width)), image_size)
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    planes = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
+    resized = torch.nn.functional.interpolate(planes, size=image_size, mode="bilinear", align_corners=False)
+    return resized[0].numpy()
+
+
+def colour_matrix(brightness: float, contrast: float, saturation: float, hue: float) -> tuple[float, ...]:
+    """3 x 4, row by row: brightness, then contrast, saturation and hue.
+
+    Factors of 1 and a hue of 0 turns change nothing.
+    """
+    angle = 2 * math.pi * hue
+    turn = np.array(
+        [[1, 0, 0], [0, math.cos(angle), -math.sin(angle)], [0, math.sin(angle), math.cos(angle)]]
+    )
+    luma = np.tile(RGB_TO_YIQ[0], (3, 1))
+    saturate = saturation * np.eye(3) + (1 - saturation) * luma
+    linear = YIQ_TO_RGB @ turn @ RGB_TO_YIQ @ saturate * (contrast * brightness)
+    # Saturation and hue leave grey as it is, so the constant of the contrast passes through them.
+    constant = np.full((3, 1), (1 - contrast) * MID_GREY)
+    return tuple(np.concatenate([linear, constant], axis=1).ravel().tolist())
+
+
+def compose_colours(first: tuple[float, ...], second: tuple[float, ...]) -> tuple[float, ...]:
+    """The 3 x 4 matrix that does `first`, then `second`."""
+    bottom = [[0.0, 0.0, 0.0, 1.0]]
+    product = np.array(second).reshape(3, 4) @ np.concatenate([np.array(first).reshape(3, 4), bottom])
+    return tuple(product.ravel().tolist())
+
+
+def _fit(start: float, length: float, limit: float, pixels: int) -> tuple[range, float, float]:
+    """Along one axis: the input pixels that lie inside the image, and the part of the file they show."""
+    step = length / pixels
+    first = math.ceil(max(0.0, -start) / step - EDGE_TOLERANCE_PX)
+    last = math.floor((min(start + length, limit) - start) / step + EDGE_TOLERANCE_PX)
+    shown = range(first, max(first, min(last, pixels)))
+    return shown, max(0.0, start + shown.start * step), min(limit, start + shown.stop * step)
+
+
+def _resize(
+    image: Image.Image, size: tuple[int, int], source: tuple[float, float, float, float]
+) -> Image.Image:
+    if image.size == size and source == (0.0, 0.0, float(size[0]), float(size[1])):
+        return image
+    return image.resize(size, Image.Resampling.BILINEAR, box=source)
+
+
+def _best_iou_of_centred(crops: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(T,) the best IoU of each of (T, 4) crops with the (G, 4) boxes whose centre it holds; -1 for none."""
+    centre_x, centre_y = (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
+    x0, y0, x1, y1 = (crops[:, i, None] for i in range(4))  # each (T, 1)
+    holds = (x0 < centre_x) & (centre_x < x1) & (y0 < centre_y) & (centre_y < y1)  # (T, G)
+    shared = np.clip(np.minimum(x1, boxes[:, 2]) - np.maximum(x0, boxes[:, 0]), 0, None)
+    shared = shared * np.clip(np.minimum(y1, boxes[:, 3]) - np.maximum(y0, boxes[:, 1]), 0, None)
+    box_areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    iou = shared / ((x1 - x0) * (y1 - y0) + box_areas - shared)
+    return np.where(holds, iou, -1.0).max(axis=1, initial=-1.0)
