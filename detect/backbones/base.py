@@ -31,12 +31,16 @@ class Backbone(nn.Module, ABC):
     `c5` the last layer before pooling. Source: "Searching for MobileNetV3" section 6.3, MobileNetV2 6.2.
     """
 
+    name: str
+    """Family and size, for tables: "mobilenet_v3_large"."""
     out_channels: tuple[int, int]
     """Channels of c4 and c5."""
     strides: tuple[int, int] = (16, 32)
     """Input pixels per cell of c4 and c5."""
     width: float = 1.0
     """The width multiplier; the extra levels of a detector scale with it (paper Table 6, 0.35 and 0.5)."""
+    reduced_tail: bool = False
+    """Channels between c4 and c5 halved (V3 paper 6.3)."""
     settings: ConvSettings
     """As chosen: given by the user, or by the source of the weights."""
     mean: Rgb = (0.5, 0.5, 0.5)

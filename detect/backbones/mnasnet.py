@@ -58,6 +58,8 @@ class MnasNetA1(InvertedResidualBackbone):
         weights: "imagenet", a path or a `file://` URL; see `detect.backbones.pretrained`.
     """
 
+    name = "mnasnet_a1"
+
     def __init__(
         self, *, width: float = 1.0, settings: ConvSettings | None = None, weights: str | None = None
     ) -> None:

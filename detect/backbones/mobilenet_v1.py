@@ -46,6 +46,8 @@ class MobileNetV1(Backbone):
         weights: "imagenet", a path or a `file://` URL; see `detect.backbones.pretrained`.
     """
 
+    name = "mobilenet_v1"
+
     def __init__(
         self, *, width: float = 1.0, settings: ConvSettings | None = None, weights: str | None = None
     ) -> None:

@@ -54,6 +54,8 @@ class MobileNetV2(InvertedResidualBackbone):
         weights: "imagenet", a path or a `file://` URL; see `detect.backbones.pretrained`.
     """
 
+    name = "mobilenet_v2"
+
     def __init__(
         self, *, width: float = 1.0, settings: ConvSettings | None = None, weights: str | None = None
     ) -> None:

@@ -179,6 +179,7 @@ class MobileNetV3(InvertedResidualBackbone):
         last = ConvNormAct(channels, LAST_EXPANSION * channels, activation=activation, settings=settings)
         tap = last_strided([row.stride for row in rows])
         super().__init__(stem, blocks, last=last, tap=tap, width=width, settings=settings)
+        self.name = f"mobilenet_v3_{size}" + ("_minimalistic" if minimalistic else "")
         self.reduced_tail = reduced_tail
         if pretrained is not None:
             load_pretrained(self, pretrained)

@@ -7,7 +7,7 @@ come with its weights, for a network with other settings computes something else
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -52,7 +52,8 @@ class Source:
 class Pretrained(NamedTuple):
     """Weights that were read, with the source whose settings they need."""
 
-    state_dict: dict[str, Tensor]
+    state_dict: dict[str, Tensor] | None
+    """Null on the meta device, where a network has shapes alone: nothing was read."""
     source: Source
     origin: dict[str, str]
     """What a checkpoint records: weights, licence, and for a file its hash."""
@@ -72,6 +73,8 @@ def find_weights(weights: str | None, sources: Sequence[Source], *, width: float
     """
     if weights is None:
         return None
+    if torch.get_default_device().type == "meta":
+        return Pretrained(None, sources[0], {"weights": weights})
     if weights == "imagenet":
         source = sources[0]
         if width != 1.0:
@@ -121,8 +124,14 @@ def load_pretrained(backbone: Backbone, pretrained: Pretrained) -> None:
     channels of the source's: input and output channels of the whole tail are cut alike, so they stay paired.
     Any other layer keeps its fresh weights.
     """
+    backbone.weights_origin = pretrained.origin
+    backbone.mean, backbone.std = pretrained.source.mean, pretrained.source.std
+    if pretrained.state_dict is None:
+        return
+    name_layers = torchvision_names if pretrained.source.library == "torchvision" else timm_names
+    names = name_layers(backbone, pretrained.state_dict.keys())
     report: list[Transfer] = []
-    for layer, group in _layer_groups(backbone, pretrained):
+    for layer, group in _groups(names).items():
         pairs = [
             (backbone.get_submodule(ours).state_dict(), _tensors_below(pretrained.state_dict, theirs))
             for ours, theirs in group
@@ -136,8 +145,6 @@ def load_pretrained(backbone: Backbone, pretrained: Pretrained) -> None:
         source_shape = None if source_weight is None else tuple(source_weight.shape)
         report.append(Transfer(layer, action, tuple(weight.shape), source_shape))
     backbone.transfer_report = report
-    backbone.weights_origin = pretrained.origin
-    backbone.mean, backbone.std = pretrained.source.mean, pretrained.source.std
 
 
 def transfer_table(backbone: Backbone) -> Table:
@@ -213,11 +220,9 @@ def _action(pairs: list[tuple[dict[str, Tensor], dict[str, Tensor]]]) -> Action:
     return action
 
 
-def _layer_groups(backbone: Backbone, pretrained: Pretrained) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """Each group of our layers with its layers' names in the source, from input to output."""
-    name_layers = torchvision_names if pretrained.source.library == "torchvision" else timm_names
-    names = name_layers(backbone, pretrained.state_dict.keys())
+def _groups(names: dict[str, str]) -> dict[str, list[tuple[str, str]]]:
+    """Layers by the block that they are parts of, each with its name in the source."""
     groups: dict[str, list[tuple[str, str]]] = {}
     for ours, theirs in names.items():
         groups.setdefault(ours.rpartition(".")[0], []).append((ours, theirs))
-    yield from groups.items()
+    return groups

@@ -1,0 +1,75 @@
+"""How large a network is: parameters and multiply-adds of one image, by the conventions of the V3 paper.
+
+TensorFlow's profiler, which the paper used, trims BatchNorm's scale and shift: it is folded into the
+convolution before it. One MAdd is a multiplication with its addition.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+HARD_SWISH_MADDS = 1.5  # an element: add, clamp, two products; with it V3-Large has the paper's 0.62 billion
+
+
+class Counts(NamedTuple):
+    """Of a network at one input size, batch 1."""
+
+    params: int
+    """All weights and biases."""
+    params_without_bn: int
+    """Without BatchNorm's scale and shift: the paper's figure."""
+    conv_madds: int
+    """Convolutions only."""
+    madds: int
+    """Convolutions, linear layers (some timm backbones) and h-swish; attention products are not counted."""
+
+
+def count(network: nn.Module, image_size: tuple[int, int]) -> Counts:
+    """Count by running `network` once on a batch of one black image of `image_size` (H, W).
+
+    The network may live on the meta device, where that costs no arithmetic. Its mode is restored.
+    """
+    conv_madds, other_madds = 0, 0.0
+
+    def count_conv(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        nonlocal conv_madds
+        assert isinstance(module, nn.Conv2d)
+        conv_madds += output.numel() * module.weight[0].numel()
+
+    def count_linear(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        nonlocal other_madds
+        assert isinstance(module, nn.Linear)
+        other_madds += output.numel() * module.in_features
+
+    def count_hard_swish(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        nonlocal other_madds
+        other_madds += HARD_SWISH_MADDS * output.numel()
+
+    hooks = {nn.Conv2d: count_conv, nn.Linear: count_linear, nn.Hardswish: count_hard_swish}
+    handles = [
+        module.register_forward_hook(hook)
+        for module in network.modules()
+        for kind, hook in hooks.items()
+        if isinstance(module, kind)
+    ]
+    training = network.training
+    device = next(network.parameters()).device
+    try:
+        with torch.no_grad():
+            network.eval()(torch.zeros(1, 3, *image_size, device=device))
+    finally:
+        network.train(training)
+        for handle in handles:
+            handle.remove()
+
+    params = sum(parameter.numel() for parameter in network.parameters())
+    in_norms = sum(
+        parameter.numel()
+        for module in network.modules()
+        if isinstance(module, nn.BatchNorm2d)
+        for parameter in module.parameters(recurse=False)
+    )
+    return Counts(params, params - in_norms, conv_madds, conv_madds + round(other_madds))
