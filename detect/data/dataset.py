@@ -11,13 +11,20 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from detect.data.image import choose_draft_scale, load_image
+from detect.data.image import choose_draft_scale, load_pixels
 from detect.data.labels import Annotations
-from detect.data.transforms import Augmentation, ResizeRule, View, boxes_to_input, render, resize_whole
+from detect.data.transforms import (
+    Augmentation,
+    ResizeRule,
+    View,
+    boxes_to_input,
+    render,
+    resize_pixels,
+    snap_view,
+)
 from detect.errors import InputError
 from detect.types import Batch, Target
 
@@ -90,7 +97,7 @@ class DetectionDataset(Dataset[Sample]):
         ignore = annotations.ignore[rows]
         mapped = boxes_to_input(annotations.boxes[rows], view, self.image_size, ignore=ignore)
         return Sample(
-            image=self._pixels(key.row, view),
+            image=self._image(key.row, view),
             boxes=mapped.boxes,
             labels=annotations.labels[rows][mapped.kept],
             ignore=ignore[mapped.kept],
@@ -100,36 +107,43 @@ class DetectionDataset(Dataset[Sample]):
 
     def view(self, key: SampleKey) -> View:
         """What `key` shows of its image: the plan without its pixels."""
-        view = View.whole(self._orig_size(key.row))
+        orig_size = self._orig_size(key.row)
+        view = View.whole(orig_size)
+        if self.augmentations is None:
+            return view
         rows = self.annotations.rows(key.row)
         objects = self.annotations.boxes[rows][~self.annotations.ignore[rows]]
         rng = np.random.default_rng((self.seed, key.epoch, key.row))
-        for augment in self.augmentations or ():
+        for augment in self.augmentations:
             view = augment(view, objects, rng)
-        return view
+        return snap_view(view, orig_size, self.image_size, grid_px=self._draft_scale(key.row))
 
-    def _orig_size(self, index: int) -> tuple[int, int]:
-        height, width = self.annotations.sizes[index].tolist()
+    def _orig_size(self, row: int) -> tuple[int, int]:
+        height, width = self.annotations.sizes[row].tolist()
         return height, width
 
-    def _pixels(self, index: int, view: View) -> NDArray[np.uint8] | NDArray[np.float32]:
-        orig_size = self._orig_size(index)
-        draft_scale = choose_draft_scale(orig_size, self.image_size) if self.augmentations is not None else 1
-        image = load_image(self.annotations.path(index), draft_scale=draft_scale)
-        file_scale = self._file_scale(image, index, draft_scale)
-        if self.augmentations is None and self.resize_rule == "torchvision":
-            return resize_whole(image, self.image_size, self.resize_rule).transpose(1, 2, 0)
-        return render(image, view, self.image_size, file_scale=file_scale)
+    def _draft_scale(self, row: int) -> int:
+        """Large JPEGs are decoded at a fraction for training; evaluation sees every pixel."""
+        if self.augmentations is None:
+            return 1
+        return choose_draft_scale(self._orig_size(row), self.image_size)
 
-    def _file_scale(self, image: Image.Image, index: int, draft_scale: int) -> float:
-        """Px of the file per px of `image`; a draft rounds its last column and row up."""
-        height, width = self._orig_size(index)
-        for scale in (draft_scale, 1):
-            if image.size == (-(-width // scale), -(-height // scale)):
-                return float(scale)
+    def _image(self, row: int, view: View) -> NDArray[np.uint8] | NDArray[np.float32]:
+        pixels = load_pixels(self.annotations.path(row), draft_scale=self._draft_scale(row))
+        file_scale = self._file_scale(pixels, row)
+        if self.augmentations is None:
+            return resize_pixels(pixels, self.image_size, self.resize_rule)
+        return render(pixels, view, self.image_size, file_scale=file_scale)
+
+    def _file_scale(self, pixels: NDArray[np.uint8], row: int) -> int:
+        """Px of the file per px of `pixels`: formats other than JPEG have no draft."""
+        height, width = self._orig_size(row)
+        for scale in (self._draft_scale(row), 1):
+            if pixels.shape[:2] == (-(-height // scale), -(-width // scale)):
+                return scale
         raise InputError(
-            f"{self.annotations.path(index)} is {image.width} x {image.height} px, was {width} x {height} "
-            f"when the data set was checked; touch {self.annotations.source} to have everything checked anew"
+            f"{self.annotations.path(row)} is {pixels.shape[1]} x {pixels.shape[0]} px, {width} x {height} when "
+            f"the data set was checked; touch {self.annotations.source} to have everything checked anew"
         )
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
+from torchvision.io import ImageReadMode, decode_jpeg, read_file
 
 from detect.errors import InputError
 
@@ -15,6 +17,7 @@ DRAFT_SCALES = (8, 4, 2)
 """Reductions that a JPEG decoder gives almost for nothing, by leaving coefficients out."""
 BACKGROUND = (255, 255, 255, 255)
 """What shows through transparent pixels: white, as on paper."""
+JPEG_SUFFIXES = (".jpg", ".jpeg")
 
 
 def load_image(path: Path, *, draft_scale: int = 1) -> Image.Image:
@@ -34,6 +37,38 @@ def load_image(path: Path, *, draft_scale: int = 1) -> Image.Image:
             return upright_rgb(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"cannot read image {path}: {error}") from error
+
+
+def load_pixels(path: Path, *, draft_scale: int = 1) -> NDArray[np.uint8]:
+    """The pixels of `load_image` as (H, W, 3), without Pillow's copies where the file is an ordinary JPEG.
+
+    Raises:
+        InputError: as `load_image`.
+    """
+    if draft_scale == 1 and path.suffix.lower() in JPEG_SUFFIXES:
+        try:
+            planes = decode_jpeg(read_file(str(path)), ImageReadMode.UNCHANGED, apply_exif_orientation=True)
+        except RuntimeError:
+            pass  # not what its name says, or broken: Pillow reads it, or says what is wrong
+        else:
+            if len(planes) == 3:  # grey and CMYK are left to Pillow
+                return planes.permute(1, 2, 0).numpy()
+    return np.array(load_image(path, draft_scale=draft_scale))
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """An opened image as RGB uint8, turned as its EXIF orientation says."""
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        image = ImageOps.exif_transpose(image)
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _from_deep(image)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, BACKGROUND), layer).convert("RGB")
+    if image.mode != "RGB":
+        return image.convert("RGB")
+    image.load()
+    return image
 
 
 def read_size(path: Path) -> tuple[int, int]:
@@ -59,20 +94,6 @@ def choose_draft_scale(orig_size: tuple[int, int], image_size: tuple[int, int]) 
     """
     wanted = 2 * max(image_size)
     return next((scale for scale in DRAFT_SCALES if min(orig_size) // scale >= wanted), 1)
-
-
-def upright_rgb(image: Image.Image) -> Image.Image:
-    """An opened image of any mode, turned as its EXIF tag says, as RGB."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode == "RGB":
-        image.load()
-        return image
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _from_deep(image)
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, BACKGROUND), layer).convert("RGB")
-    return image.convert("RGB")
 
 
 def _from_deep(image: Image.Image) -> Image.Image:

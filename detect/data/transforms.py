@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from detect.errors import InputError
 
@@ -270,44 +271,56 @@ def boxes_to_input(
     return MappedBoxes(mapped[kept].reshape(-1, 4).astype(np.float32), kept)
 
 
-def render(
-    image: Image.Image, view: View, image_size: tuple[int, int], *, file_scale: float = 1.0
-) -> NDArray[np.uint8]:
-    """The pixels of `view`, in one antialiased bilinear resize of its visible part.
+def snap_view(
+    view: View, orig_size: tuple[int, int], image_size: tuple[int, int], *, grid_px: int = 1
+) -> View:
+    """The nearest view whose visible part is whole pixels of the file and fills whole pixels of the input.
 
-    The visible part is rounded inward to whole pixels of the input and its source box follows exactly, so
-    that a box of `boxes_to_input` lies on the same pixels.
+    So one resize from an integer rectangle to an integer rectangle is exact, and boxes lie where the pixels
+    are. Both rectangles are rounded by less than a pixel; a view without a whole visible pixel stays.
 
     Args:
-        image: RGB, the upright file, decoded at 1 / file_scale.
-        view: what to show, in px of the file.
+        view: any view.
+        orig_size: (H, W) of the upright file.
         image_size: (H, W) of the input.
-        file_scale: px of the file per px of `image`.
+        grid_px: edges in the file are multiples of this: the draft scale of its decoding.
+    """
+    y0, y1 = _snap_axis(view.y0, view.y1, orig_size[0], image_size[0], grid_px)
+    x0, x1 = _snap_axis(view.x0, view.x1, orig_size[1], image_size[1], grid_px)
+    return replace(view, x0=x0, y0=y0, x1=x1, y1=y1)
+
+
+def render(
+    pixels: NDArray[np.uint8], view: View, image_size: tuple[int, int], *, file_scale: int = 1
+) -> NDArray[np.uint8]:
+    """The pixels of a snapped `view`, in one antialiased bilinear resize of its visible part.
+
+    Args:
+        pixels: (h, w, 3) RGB, the upright file, decoded at 1 / file_scale.
+        view: what to show, in px of the file; of `snap_view`, or whole.
+        image_size: (H, W) of the input.
+        file_scale: px of the file per px of `pixels`.
 
     Returns:
-        (H, W, 3) uint8 RGB; read-only.
+        (H, W, 3) uint8 RGB.
     """
     height, width = image_size
-    columns, left, right = _fit(view.x0, view.width, image.width * file_scale, width)
-    rows, top, bottom = _fit(view.y0, view.height, image.height * file_scale, height)
-    canvas = None
-    if (len(rows), len(columns)) != (height, width):
-        canvas = Image.new("RGB", (width, height), view.fill)
-    if columns and rows:
-        source = (left / file_scale, top / file_scale, right / file_scale, bottom / file_scale)
-        part = _resize(image, (len(columns), len(rows)), source)
+    rows, top, bottom = _visible(view.y0, view.y1, pixels.shape[0], height, file_scale)
+    columns, left, right = _visible(view.x0, view.x1, pixels.shape[1], width, file_scale)
+    canvas: Tensor | None = None
+    if rows and columns:
+        part = _resize(pixels[top:bottom, left:right], (len(rows), len(columns)))
         if view.colour != IDENTITY_COLOUR:
-            part = part.convert("RGB", view.colour)
-        if canvas is None:
+            picture = Image.fromarray(part.numpy()).convert("RGB", view.colour)
+            part = torch.from_numpy(np.array(picture))
+        if (len(rows), len(columns)) == image_size:
             canvas = part
-        else:
-            canvas.paste(part, (columns.start, rows.start))
-    assert canvas is not None
-    if view.flip_horizontal:
-        canvas = canvas.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    if view.flip_vertical:
-        canvas = canvas.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
-    return np.asarray(canvas)
+    if canvas is None:
+        canvas = torch.tensor(view.fill, dtype=torch.uint8).repeat(height, width, 1)
+        if rows and columns:
+            canvas[rows.start : rows.stop, columns.start : columns.stop] = part
+    flips = [axis for axis, flip in ((0, view.flip_vertical), (1, view.flip_horizontal)) if flip]
+    return _flip(canvas, flips).numpy()
 
 
 def resize_whole(
@@ -320,12 +333,19 @@ def resize_whole(
         antialiasing or rounding, as torchvision's GeneralizedRCNNTransform (the weights of a bilinear
         resize sum to one, so resizing before or after its normalisation is the same).
     """
+    return np.ascontiguousarray(resize_pixels(np.array(image), image_size, rule).transpose(2, 0, 1))
+
+
+def resize_pixels(
+    pixels: NDArray[np.uint8], image_size: tuple[int, int], rule: ResizeRule
+) -> NDArray[np.uint8] | NDArray[np.float32]:
+    """`resize_whole` from (h, w, 3) to (H, W, 3)."""
     if rule == "antialias":
-        pixels = render(image, View.whole((image.height, image.width)), image_size)
-        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
-    planes = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
+        return render(pixels, View.whole(pixels.shape[:2]), image_size)
+    planes = torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
     resized = torch.nn.functional.interpolate(planes, size=image_size, mode="bilinear", align_corners=False)
-    return resized[0].numpy()
+    stretched: NDArray[np.float32] = resized[0].permute(1, 2, 0).numpy()
+    return stretched
 
 
 def colour_matrix(brightness: float, contrast: float, saturation: float, hue: float) -> tuple[float, ...]:
@@ -352,21 +372,47 @@ def compose_colours(first: tuple[float, ...], second: tuple[float, ...]) -> tupl
     return tuple(product.ravel().tolist())
 
 
-def _fit(start: float, length: float, limit: float, pixels: int) -> tuple[range, float, float]:
-    """Along one axis: the input pixels that lie inside the image, and the part of the file they show."""
-    step = length / pixels
+def _snap_axis(start: float, stop: float, limit: int, pixels: int, grid_px: int) -> tuple[float, float]:
+    """Along one axis: the view's edges moved so that the visible part is whole on both sides."""
+    step = (stop - start) / pixels
     first = math.ceil(max(0.0, -start) / step - EDGE_TOLERANCE_PX)
-    last = math.floor((min(start + length, limit) - start) / step + EDGE_TOLERANCE_PX)
-    shown = range(first, max(first, min(last, pixels)))
-    return shown, max(0.0, start + shown.start * step), min(limit, start + shown.stop * step)
+    last = math.floor((min(stop, limit) - start) / step + EDGE_TOLERANCE_PX)
+    last_edge = limit // grid_px  # a draft's ragged last column is not used
+    left = max(0, round((start + first * step) / grid_px))
+    right = min(last_edge, max(round((start + last * step) / grid_px), left + 1))
+    if last <= first or right <= left:
+        return start, stop
+    new_step = (right - left) * grid_px / (last - first)
+    new_start = left * grid_px - first * new_step
+    return new_start, new_start + pixels * new_step
 
 
-def _resize(
-    image: Image.Image, size: tuple[int, int], source: tuple[float, float, float, float]
-) -> Image.Image:
-    if image.size == size and source == (0.0, 0.0, float(size[0]), float(size[1])):
-        return image
-    return image.resize(size, Image.Resampling.BILINEAR, box=source)
+def _visible(start: float, stop: float, limit: int, pixels: int, file_scale: int) -> tuple[range, int, int]:
+    """Along one axis of a snapped view: the input pixels inside the image, the decoded pixels they show."""
+    step = (stop - start) / pixels
+    first = max(0, math.ceil(-start / step - EDGE_TOLERANCE_PX))
+    last = min(pixels, math.floor((limit * file_scale - start) / step + EDGE_TOLERANCE_PX))
+    left, right = (round((start + edge * step) / file_scale) for edge in (first, last))
+    left, right = max(0, left), min(limit, right)
+    return (range(first, last), left, right) if right > left else (range(0), 0, 0)
+
+
+def _resize(pixels: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:
+    """(h, w, 3) to (*size, 3) uint8; torch's antialiased kernel is Pillow's, vectorised."""
+    part = torch.from_numpy(pixels)
+    if pixels.shape[:2] == size:
+        return part
+    planes = part[None].permute(0, 3, 1, 2)
+    resized = torch.nn.functional.interpolate(planes, size=size, mode="bilinear", antialias=True)
+    return resized[0].permute(1, 2, 0)
+
+
+def _flip(pixels: Tensor, axes: list[int]) -> Tensor:
+    """(H, W, 3) mirrored along `axes`; as channels_last planes, for which torch has a fast kernel."""
+    if not axes:
+        return pixels
+    planes = pixels.contiguous()[None].permute(0, 3, 1, 2)
+    return planes.flip([axis + 2 for axis in axes])[0].permute(1, 2, 0)
 
 
 def _best_iou_of_centred(crops: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
