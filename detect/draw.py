@@ -1,0 +1,178 @@
+"""Detections on a picture for a person to look at: boxes, class names and scores on light and dark ground."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from PIL import Image, ImageDraw, ImageFont
+
+PALETTE = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+    (204, 121, 167),
+)
+"""Seven colours that people with any colour blindness tell apart. Source: Okabe and Ito, "Color Universal
+Design" (2008), without black."""
+BLACK, WHITE = (0, 0, 0), (255, 255, 255)
+LINE_PER_SIDE = 1 / 180
+"""Width of a line in shorter sides of the picture."""
+FONT_PER_SIDE = 1 / 26
+FONT_RANGE_PX = (10.0, 96.0)
+
+Rgb = tuple[int, int, int]
+Rect = tuple[float, float, float, float]
+"""Left, top, right, bottom, px of the picture."""
+
+
+class _Label(NamedTuple):
+    text: str
+    colour: Rgb
+    anchor: Rect
+    """The box that it names."""
+    width: float
+    height: float
+
+
+def label_colour(label: int) -> Rgb:
+    """The colour of class `label` (1..K); it comes round again after seven."""
+    return PALETTE[(label - 1) % len(PALETTE)]
+
+
+def draw_detections(
+    image: Image.Image,
+    boxes: ArrayLike,
+    *,
+    labels: Sequence[int],
+    names: Sequence[str],
+    scores: Sequence[float] | None = None,
+) -> Image.Image:
+    """A copy of `image` in RGB with boxes, names and scores; the image itself stays as it is.
+
+    The surest detection lies on top and its label has the first choice of a place. A label that is wider or
+    higher than the picture is left out, its box is drawn all the same.
+
+    Args:
+        image: the upright picture, any mode that Pillow turns into RGB.
+        boxes: (D, 4) xyxy, px of `image`; they may leave it.
+        labels: (D,) 1..K, chooses the colour.
+        names: (D,) what to write.
+        scores: (D,) 0..1, written behind the name; None for ground truth.
+
+    Raises:
+        ValueError: the numbers of boxes, labels, names and scores differ.
+    """
+    corners = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    counts = {len(corners), len(labels), len(names), len(corners) if scores is None else len(scores)}
+    if len(counts) > 1:
+        raise ValueError(
+            f"{len(corners)} boxes, {len(labels)} labels, {len(names)} names and "
+            f"{'no' if scores is None else len(scores)} scores; each box needs one of each"
+        )
+    picture = image.convert("RGB").copy()
+    draw = ImageDraw.Draw(picture)
+    shorter = min(picture.size)
+    line_px = max(1, round(shorter * LINE_PER_SIDE))
+    font = ImageFont.load_default(float(np.clip(shorter * FONT_PER_SIDE, *FONT_RANGE_PX)))
+    surest_first = range(len(corners)) if scores is None else np.argsort(-np.asarray(scores), kind="stable")
+
+    plates = []
+    for i in surest_first:
+        text = names[i] if scores is None else f"{names[i]} {scores[i]:.2f}"
+        width, height = _text_size(draw, text, font)
+        plates.append(_Label(text, label_colour(labels[i]), _inside(corners[i], picture.size), width, height))
+    for label in reversed(plates):
+        _draw_box(draw, label.anchor, label.colour, line_px)
+    taken: list[Rect] = []
+    for label in plates:
+        if label.width <= picture.width and label.height <= picture.height:
+            place = _free_place(label, taken, picture.size)
+            taken.append(place)
+            _draw_label(draw, label, place, font)
+    return picture
+
+
+def _inside(box: np.ndarray, size: tuple[int, int]) -> Rect:
+    """The box cut to the picture and at least one pixel wide, as `ImageDraw` wants it."""
+    width, height = size
+    left, right = sorted(np.clip(box[[0, 2]], 0, width))
+    top, bottom = sorted(np.clip(box[[1, 3]], 0, height))
+    left, top = min(left, width - 1), min(top, height - 1)
+    return float(left), float(top), float(max(left, right - 1)), float(max(top, bottom - 1))
+
+
+def _text_size(
+    draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
+) -> tuple[float, float]:
+    """Of the plate behind the text; as high for "cow" as for "dog", so that a row of plates is even."""
+    left, _, right, _ = draw.textbbox((0, 0), text, font=font)
+    _, top, _, bottom = draw.textbbox((0, 0), "Ag0|", font=font)
+    padding = round(0.3 * (bottom - top))
+    return right - left + 2 * padding, bottom - top + padding
+
+
+def _draw_box(draw: ImageDraw.ImageDraw, box: Rect, colour: Rgb, line_px: int) -> None:
+    """A line in the colour between two thin lines that stand out from it: one of the three always shows."""
+    left, top, right, bottom = box
+    edge_px = max(1, line_px // 2)
+    contrast = contrasting(colour)
+    draw.rectangle(
+        (left - edge_px, top - edge_px, right + edge_px, bottom + edge_px),
+        outline=contrast,
+        width=line_px + 2 * edge_px,
+    )
+    draw.rectangle(box, outline=colour, width=line_px)
+
+
+def contrasting(colour: Rgb) -> Rgb:
+    """Black or white, whichever stands out more from `colour`.
+
+    Source: WCAG 2.2, relative luminance; at 0.179 black and white are equally far.
+    """
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in np.array(colour) / 255]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return BLACK if luminance > 0.179 else WHITE
+
+
+def _free_place(label: _Label, taken: list[Rect], size: tuple[int, int]) -> Rect:
+    """The first place at the box that hides no other label, else the one that hides least of them."""
+    left, top, right, bottom = label.anchor
+    width, height = label.width, label.height
+    corners = [
+        (left, top - height),
+        (left, bottom),
+        (left, top),
+        (right - width, top - height),
+        (right - width, bottom),
+        (right - width, top),
+        (left, bottom - height),
+        (right - width, bottom - height),
+    ]
+    places = []
+    for x, y in corners:
+        x, y = min(max(x, 0.0), size[0] - width), min(max(y, 0.0), size[1] - height)
+        places.append((x, y, x + width, y + height))
+    return min(places, key=lambda place: sum(_shared_area(place, other) for other in taken))
+
+
+def _shared_area(one: Rect, other: Rect) -> float:
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    return max(0.0, width) * max(0.0, height)
+
+
+def _draw_label(
+    draw: ImageDraw.ImageDraw,
+    label: _Label,
+    place: Rect,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+) -> None:
+    draw.rectangle(place, fill=label.colour)
+    centre = ((place[0] + place[2]) / 2, (place[1] + place[3]) / 2)
+    draw.text(centre, label.text, fill=contrasting(label.colour), font=font, anchor="mm")
