@@ -142,8 +142,8 @@ class DetectionDataset(Dataset[Sample]):
             if pixels.shape[:2] == (-(-height // scale), -(-width // scale)):
                 return scale
         raise InputError(
-            f"{self.annotations.path(row)} is {pixels.shape[1]} x {pixels.shape[0]} px, {width} x {height} when "
-            f"the data set was checked; touch {self.annotations.source} to have everything checked anew"
+            f"{self.annotations.path(row)} is {pixels.shape[1]} x {pixels.shape[0]} px, {width} x {height} "
+            f"when the data set was checked; touch {self.annotations.source} to have all checked anew"
         )
 
 

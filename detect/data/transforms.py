@@ -333,7 +333,8 @@ def resize_whole(
         antialiasing or rounding, as torchvision's GeneralizedRCNNTransform (the weights of a bilinear
         resize sum to one, so resizing before or after its normalisation is the same).
     """
-    return np.ascontiguousarray(resize_pixels(np.array(image), image_size, rule).transpose(2, 0, 1))
+    pixels = resize_pixels(np.array(image), image_size, rule)
+    return pixels.transpose(2, 0, 1).copy()
 
 
 def resize_pixels(
@@ -341,11 +342,11 @@ def resize_pixels(
 ) -> NDArray[np.uint8] | NDArray[np.float32]:
     """`resize_whole` from (h, w, 3) to (H, W, 3)."""
     if rule == "antialias":
-        return render(pixels, View.whole(pixels.shape[:2]), image_size)
+        height, width = pixels.shape[:2]
+        return render(pixels, View.whole((height, width)), image_size)
     planes = torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
     resized = torch.nn.functional.interpolate(planes, size=image_size, mode="bilinear", align_corners=False)
-    stretched: NDArray[np.float32] = resized[0].permute(1, 2, 0).numpy()
-    return stretched
+    return resized[0].permute(1, 2, 0).numpy()
 
 
 def colour_matrix(brightness: float, contrast: float, saturation: float, hue: float) -> tuple[float, ...]:
