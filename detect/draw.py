@@ -48,10 +48,10 @@ def label_colour(label: int) -> Rgb:
 def draw_detections(
     image: Image.Image,
     boxes: ArrayLike,
-    *,
-    labels: Sequence[int],
     names: Sequence[str],
     scores: Sequence[float] | None = None,
+    *,
+    labels: Sequence[int],
 ) -> Image.Image:
     """A copy of `image` in RGB with boxes, names and scores; the image itself stays as it is.
 
@@ -61,19 +61,19 @@ def draw_detections(
     Args:
         image: the upright picture, any mode that Pillow turns into RGB.
         boxes: (D, 4) xyxy, px of `image`; they may leave it.
-        labels: (D,) 1..K, chooses the colour.
         names: (D,) what to write.
         scores: (D,) 0..1, written behind the name; None for ground truth.
+        labels: (D,) 1..K, chooses the colour.
 
     Raises:
-        ValueError: the numbers of boxes, labels, names and scores differ.
+        ValueError: the numbers of boxes, names, scores and labels differ.
     """
     corners = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
-    counts = {len(corners), len(labels), len(names), len(corners) if scores is None else len(scores)}
+    counts = {len(corners), len(names), len(labels), len(corners) if scores is None else len(scores)}
     if len(counts) > 1:
         raise ValueError(
-            f"{len(corners)} boxes, {len(labels)} labels, {len(names)} names and "
-            f"{'no' if scores is None else len(scores)} scores; each box needs one of each"
+            f"{len(corners)} boxes, {len(names)} names, {'no' if scores is None else len(scores)} scores and "
+            f"{len(labels)} labels; each box needs one of each"
         )
     picture = image.convert("RGB").copy()
     draw = ImageDraw.Draw(picture)

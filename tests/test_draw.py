@@ -134,5 +134,5 @@ def test_label_colour__seven_different_then_again() -> None:
 
 
 def test_draw__counts_differ__says_which() -> None:
-    with pytest.raises(ValueError, match="1 boxes, 2 labels, 1 names and no scores"):
+    with pytest.raises(ValueError, match="1 boxes, 1 names, no scores and 2 labels"):
         draw_detections(Image.new("RGB", (9, 9)), [[0, 0, 5, 5]], labels=[1, 2], names=["cat"])
