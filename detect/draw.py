@@ -49,9 +49,9 @@ def draw_detections(
     image: Image.Image,
     boxes: ArrayLike,
     names: Sequence[str],
-    scores: Sequence[float] | None = None,
+    scores: ArrayLike | None = None,
     *,
-    labels: Sequence[int],
+    labels: ArrayLike,
 ) -> Image.Image:
     """A copy of `image` in RGB with boxes, names and scores; the image itself stays as it is.
 
@@ -69,24 +69,27 @@ def draw_detections(
         ValueError: the numbers of boxes, names, scores and labels differ.
     """
     corners = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
-    counts = {len(corners), len(names), len(labels), len(corners) if scores is None else len(scores)}
-    if len(counts) > 1:
+    classes = np.asarray(labels, dtype=np.int64)
+    certainty = None if scores is None else np.asarray(scores, dtype=np.float64)
+    num_scores = len(corners) if certainty is None else len(certainty)
+    if not len(corners) == len(names) == len(classes) == num_scores:
         raise ValueError(
-            f"{len(corners)} boxes, {len(names)} names, {'no' if scores is None else len(scores)} scores and "
-            f"{len(labels)} labels; each box needs one of each"
+            f"{len(corners)} boxes, {len(names)} names, {'no' if certainty is None else num_scores} scores "
+            f"and {len(classes)} labels; each box needs one of each"
         )
     picture = image.convert("RGB").copy()
     draw = ImageDraw.Draw(picture)
     shorter = min(picture.size)
     line_px = max(1, round(shorter * LINE_PER_SIDE))
     font = ImageFont.load_default(float(np.clip(shorter * FONT_PER_SIDE, *FONT_RANGE_PX)))
-    surest_first = range(len(corners)) if scores is None else np.argsort(-np.asarray(scores), kind="stable")
+    order = range(len(corners)) if certainty is None else np.argsort(-certainty, kind="stable").tolist()
 
     plates = []
-    for i in surest_first:
-        text = names[i] if scores is None else f"{names[i]} {scores[i]:.2f}"
+    for i in order:
+        text = names[i] if certainty is None else f"{names[i]} {certainty[i]:.2f}"
         width, height = _text_size(draw, text, font)
-        plates.append(_Label(text, label_colour(labels[i]), _inside(corners[i], picture.size), width, height))
+        colour = label_colour(int(classes[i]))
+        plates.append(_Label(text, colour, _inside(corners[i], picture.size), width, height))
     for label in reversed(plates):
         _draw_box(draw, label.anchor, label.colour, line_px)
     taken: list[Rect] = []
