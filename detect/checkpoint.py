@@ -1,0 +1,157 @@
+"""From plain values to a detector: how modules are built, and how checkpoints are written and read.
+
+Reading a checkpoint runs no code from it: tensors and plain values only, and a class is imported only when
+its path is ours or on a short list.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tempfile
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jsonargparse import ArgumentError, ArgumentParser
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+
+from detect.data.labels import ClassMap
+from detect.errors import InputError
+from detect.module import FORMAT_VERSION, DetectionModule
+
+TRUSTED_PREFIXES = ("detect.backbones.", "detect.losses.", "torch.optim.")
+"""Where the class paths of a checkpoint may point; anything else is refused before it is imported."""
+
+
+def model_parser() -> ArgumentParser:
+    """The parser of a `model:` section, the same for the command line and for checkpoints."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(DetectionModule, "model")
+    return parser
+
+
+def build_module(settings: dict[str, Any]) -> DetectionModule:
+    """Build a module from the plain values of a `model:` section.
+
+    Args:
+        settings: what a YAML file holds under `model`, class paths included.
+
+    Raises:
+        InputError: a key or value that DetectionModule does not take; the message names its path.
+    """
+    parser = model_parser()
+    try:
+        config = parser.parse_object({"model": deepcopy(settings)})
+    except ArgumentError as error:
+        raise InputError(f"model settings: {error}") from error
+    module: DetectionModule = parser.instantiate_classes(config).model
+    module.settings = config.model.as_dict()
+    return module
+
+
+class Checkpoint(NamedTuple):
+    """A file read, not yet a detector."""
+
+    path: Path
+    description: dict[str, Any]
+    """See `DetectionModule.describe`."""
+    state_dict: dict[str, torch.Tensor]
+    """Weights; the averaged ones where an average was kept."""
+    raw: dict[str, Any]
+    """Everything in the file: optimizer, loops, callbacks."""
+
+    @property
+    def classes(self) -> ClassMap:
+        """Which label means what."""
+        return ClassMap.from_list(self.description["classes"])
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint written by `detect fit` or `detect convert-weights`.
+
+    Raises:
+        InputError: no such file, not a checkpoint, or one of a newer version or another program.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint")
+    try:
+        raw = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path}: cannot be read as a checkpoint ({reason})") from error
+    if not isinstance(raw, dict) or "detect" not in raw or "state_dict" not in raw:
+        raise InputError(
+            f"{path}: not a checkpoint of detect; torchvision's are taken by "
+            f"`detect convert-weights torchvision {path} OUT.ckpt`"
+        )
+    description = raw["detect"]
+    version = description.get("format_version")
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise InputError(
+            f"{path}: format version {version!r}; this detect reads up to {FORMAT_VERSION}, use a newer one"
+        )
+    _refuse_foreign_classes(description["model"], path)
+    return Checkpoint(path, description, raw["state_dict"], raw)
+
+
+def build_from_checkpoint(checkpoint: Checkpoint) -> DetectionModule:
+    """The detector of a checkpoint in evaluation mode; no other weights are read or downloaded."""
+    settings = deepcopy(checkpoint.description["model"])
+    # The weights are in the checkpoint; the file or hub that training started from is not needed again.
+    settings["backbone"].get("init_args", {}).pop("weights", None)
+    module = build_module(settings)
+    module.settings = deepcopy(checkpoint.description["model"])
+    module.classes = checkpoint.classes
+    try:
+        module.load_state_dict(checkpoint.state_dict)
+    except RuntimeError as error:
+        raise InputError(
+            f"{checkpoint.path}: weights do not fit the settings in the file: {error}"
+        ) from error
+    return module.eval()
+
+
+def _refuse_foreign_classes(value: Any, path: Path) -> None:
+    """Walk plain values and stop at a class path that is not trusted."""
+    if isinstance(value, dict):
+        class_path = value.get("class_path")
+        if class_path is not None and not str(class_path).startswith(TRUSTED_PREFIXES):
+            raise InputError(
+                f"{path}: asks for the class {class_path!r}, which a checkpoint may not name; "
+                f"trusted are {', '.join(prefix + '*' for prefix in TRUSTED_PREFIXES)}"
+            )
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            _refuse_foreign_classes(item, path)
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Write a checkpoint whole or not at all: a temporary file beside it, fsync, rename.
+
+    Lightning's own goes through the system's temporary folder, which may be another, smaller disk.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
+    ) -> None:
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the rename itself must survive a power cut
+        finally:
+            os.close(folder)
