@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Sequence
@@ -47,8 +48,6 @@ class DetectionData(LightningDataModule):
         resize_rule: how validation images are resized; torchvision is for checkpoints from there.
     """
 
-    allow_zero_length_dataloader_with_multiple_devices = True  # a rank may have no validation image
-
     train: Annotations
     val: Annotations
     classes: ClassMap
@@ -73,6 +72,7 @@ class DetectionData(LightningDataModule):
         resize_rule: ResizeRule = "antialias",
     ) -> None:
         super().__init__()
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # a rank may have no validation image
         self.root = root
         self.split_names = {"train": train_split, "val": val_split}
         self.annotation_files = {"train": train_annotations, "val": val_annotations}
@@ -183,7 +183,7 @@ class DetectionData(LightningDataModule):
             "persistent_workers": workers > 0,
             "prefetch_factor": self.prefetch if workers else None,
             "pin_memory": trainer is not None and trainer.strategy.root_device.type == "cuda",
-            "worker_init_fn": _leave_interrupts_to_the_trainer,
+            "worker_init_fn": _start_worker,
         }
 
 
@@ -221,6 +221,11 @@ def choose_workers(cores: int, ranks_here: int) -> int:
     return min(MAX_WORKERS, max(0, cores // ranks_here - 1))
 
 
-def _leave_interrupts_to_the_trainer(worker: int) -> None:
-    """Ctrl-C reaches the whole process group; the trainer needs its workers to finish the step and save."""
+def _start_worker(worker: int) -> None:
+    """Leave to the trainer what is the trainer's.
+
+    Ctrl-C reaches the whole process group, and the trainer needs its workers to finish the step and save.
+    Objects inherited from it (other loaders' iterators) must not be finalised here.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.freeze()
