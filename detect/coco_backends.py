@@ -8,7 +8,6 @@ can never be matched in either tool, and where scores are equal that order decid
 from __future__ import annotations
 
 import contextlib
-import gc
 import io
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -20,6 +19,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detect.data.labels import Annotations
+from detect.garbage import collection_paused
 
 Backend = Literal["faster", "pycocotools"]
 Rows = TypeVar("Rows", "GroundTruthRows", "DetectionRows")
@@ -135,7 +135,7 @@ def _with_faster_coco_eval(
             select(ground_truth, slice(gt_starts[k], gt_starts[k + 1])),
             select(detections, slice(starts[k], starts[k + 1])),
         )
-        with _garbage_collection_paused():
+        with collection_paused():
             evaluation.evaluate()
             evaluation.accumulate()
         precision[:, :, k] = evaluation.eval["precision"][:, :, 0]
@@ -221,15 +221,3 @@ def _detection_entries(rows: DetectionRows) -> Iterator[dict[str, Any]]:
             "score": score,
             "area": area,
         }
-
-
-@contextlib.contextmanager
-def _garbage_collection_paused() -> Iterator[None]:
-    """Every small object made here is in use: each search for garbage among all others finds none."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
