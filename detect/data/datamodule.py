@@ -14,6 +14,7 @@ import numpy as np
 from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 
+from detect.data.cache import GB, CachePlace, PixelCache
 from detect.data.check import Finding, summarise
 from detect.data.dataset import DetectionDataset, collate
 from detect.data.labels import Annotations, ClassMap
@@ -43,6 +44,8 @@ class DetectionData(LightningDataModule):
         workers: loading processes per device; null chooses by the cores.
         prefetch: batches that each worker prepares ahead.
         augmentations: classes of detect.data.transforms, in order; null takes SSD's.
+        cache: keep decoded images in ram (/dev/shm) or on disk ($DETECT_CACHE); null decodes every time.
+        cache_gb: most that the cache may take, in 1e9 bytes; training images come first.
         image_size: height and width of the network input; set by model.image_size.
         seed: of order and augmentation; set by seed_everything.
         resize_rule: how validation images are resized; torchvision is for checkpoints from there.
@@ -67,6 +70,8 @@ class DetectionData(LightningDataModule):
         workers: int | None = None,
         prefetch: int = 2,
         augmentations: list[Augmentation] | None = None,
+        cache: CachePlace | None = None,
+        cache_gb: float = 8.0,
         image_size: tuple[int, int] = (320, 320),
         seed: int = 0,
         resize_rule: ResizeRule = "antialias",
@@ -83,11 +88,14 @@ class DetectionData(LightningDataModule):
         self.workers = workers
         self.prefetch = prefetch
         self.augmentations = augmentations
+        self.cache = cache
+        self.cache_gb = cache_gb
         self.image_size = image_size
         self.seed = seed
         self.resize_rule = resize_rule
         self.findings: dict[str, list[Finding]] = {}
         self._opened: dict[str, OpenedSplit] = {}
+        self._caches: list[PixelCache] = []
 
     def open(self, roles: Sequence[Role] = ("train", "val")) -> None:
         """Read the splits of `roles`, once; `train`, `val`, `classes` and `findings` are there afterwards.
@@ -144,6 +152,7 @@ class DetectionData(LightningDataModule):
             )
         augmentations = self.augmentations if self.augmentations is not None else default_augmentations()
         dataset = DetectionDataset(self.train, self.image_size, augmentations=augmentations, seed=self.seed)
+        dataset.cache = self._open_cache(dataset)
         return TrainLoader(dataset, batch_sampler=sampler, **self._loader_options())
 
     def val_dataloader(self) -> DetectionLoader:
@@ -152,6 +161,7 @@ class DetectionData(LightningDataModule):
         batch_size = self.batch_size or max(1, self.total_batch_size // world_size)
         sampler = ValSampler(np.diff(self.val.offsets), batch_size, rank=rank, world_size=world_size)
         dataset = DetectionDataset(self.val, self.image_size, resize_rule=self.resize_rule)
+        dataset.cache = self._open_cache(dataset)
         return DetectionLoader(dataset, batch_sampler=sampler, **self._loader_options())
 
     def _open(self, role: Role) -> OpenedSplit:
@@ -172,6 +182,22 @@ class DetectionData(LightningDataModule):
         if opened.findings:
             rank_zero_info(summarise(opened.findings))
         return opened
+
+    def _open_cache(self, dataset: DetectionDataset) -> PixelCache | None:
+        if self.cache is None:
+            return None
+        used_gb = sum(cache.size_bytes for cache in self._caches) / GB
+        if used_gb >= self.cache_gb:
+            return None
+        cache = PixelCache(
+            dataset.annotations, dataset.draft_scales, place=self.cache, limit_gb=self.cache_gb - used_gb
+        )
+        self._caches.append(cache)
+        rank_zero_info(
+            f"cache in {self.cache}: {cache.num_cached} of {len(dataset)} images, "
+            f"{cache.size_bytes / GB:.2f} GB"
+        )
+        return cache
 
     def _loader_options(self) -> dict[str, Any]:
         trainer = self.trainer

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from detect.data.image import choose_draft_scale, load_pixels
+from detect.data.cache import PixelCache
+from detect.data.image import JPEG_SUFFIXES, choose_draft_scales, load_pixels
 from detect.data.labels import Annotations
 from detect.data.transforms import (
     Augmentation,
@@ -66,6 +67,7 @@ class DetectionDataset(Dataset[Sample]):
         augmentations: the plan, in order; None shows every image whole.
         seed: of the augmentations.
         resize_rule: how whole images are resized; a view that was augmented always is by "antialias".
+        cache: decoded pixels of `annotations` at `draft_scales`.
     """
 
     def __init__(
@@ -76,12 +78,15 @@ class DetectionDataset(Dataset[Sample]):
         augmentations: Sequence[Augmentation] | None = None,
         seed: int = 0,
         resize_rule: ResizeRule = "antialias",
+        cache: PixelCache | None = None,
     ) -> None:
         self.annotations = annotations
         self.image_size = image_size
         self.augmentations = augmentations
         self.seed = seed
         self.resize_rule = resize_rule
+        self.cache = cache
+        self.draft_scales = draft_scales(annotations, image_size, training=augmentations is not None)
 
     def __len__(self) -> int:
         return len(self.annotations)
@@ -116,35 +121,48 @@ class DetectionDataset(Dataset[Sample]):
         rng = np.random.default_rng((self.seed, key.epoch, key.row))
         for augment in self.augmentations:
             view = augment(view, objects, rng)
-        return snap_view(view, orig_size, self.image_size, grid_px=self._draft_scale(key.row))
+        return snap_view(view, orig_size, self.image_size, grid_px=int(self.draft_scales[key.row]))
 
     def _orig_size(self, row: int) -> tuple[int, int]:
         height, width = self.annotations.sizes[row].tolist()
         return height, width
 
-    def _draft_scale(self, row: int) -> int:
-        """Large JPEGs are decoded at a fraction for training; evaluation sees every pixel."""
-        if self.augmentations is None:
-            return 1
-        return choose_draft_scale(self._orig_size(row), self.image_size)
-
     def _image(self, row: int, view: View) -> NDArray[np.uint8] | NDArray[np.float32]:
-        pixels = load_pixels(self.annotations.path(row), draft_scale=self._draft_scale(row))
-        file_scale = self._file_scale(pixels, row)
+        pixels = self._pixels(row)
         if self.augmentations is None:
             return resize_pixels(pixels, self.image_size, self.resize_rule)
-        return render(pixels, view, self.image_size, file_scale=file_scale)
+        return render(pixels, view, self.image_size, file_scale=self._file_scale(pixels, row))
+
+    def _pixels(self, row: int) -> NDArray[np.uint8]:
+        """(h, w, 3), from the cache where they are there."""
+        pixels = self.cache.get(row) if self.cache is not None else None
+        if pixels is None:
+            pixels = load_pixels(self.annotations.path(row), draft_scale=int(self.draft_scales[row]))
+            if self.cache is not None:
+                self.cache.put(row, pixels)
+        return pixels
 
     def _file_scale(self, pixels: NDArray[np.uint8], row: int) -> int:
-        """Px of the file per px of `pixels`: formats other than JPEG have no draft."""
+        """Px of the file per px of `pixels`: what is named JPEG and is something else has no draft."""
         height, width = self._orig_size(row)
-        for scale in (self._draft_scale(row), 1):
+        for scale in (int(self.draft_scales[row]), 1):
             if pixels.shape[:2] == (-(-height // scale), -(-width // scale)):
                 return scale
         raise InputError(
             f"{self.annotations.path(row)} is {pixels.shape[1]} x {pixels.shape[0]} px, {width} x {height} "
             f"when the data set was checked; touch {self.annotations.source} to have all checked anew"
         )
+
+
+def draft_scales(
+    annotations: Annotations, image_size: tuple[int, int], *, training: bool
+) -> NDArray[np.int64]:
+    """(N,) the reduction at which each file is decoded: large JPEGs, and only for training."""
+    if not training:
+        return np.ones(len(annotations), dtype=np.int64)
+    lowered = np.char.lower(annotations.file_names)
+    is_jpeg = np.logical_or.reduce([np.char.endswith(lowered, suffix.encode()) for suffix in JPEG_SUFFIXES])
+    return np.where(is_jpeg, choose_draft_scales(annotations.sizes, image_size), 1)
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

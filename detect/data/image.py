@@ -13,7 +13,7 @@ from detect.errors import InputError
 
 TRANSPOSED_ORIENTATIONS = (5, 6, 7, 8)
 """EXIF orientations that swap width and height (EXIF 2.32, tag 0x0112)."""
-DRAFT_SCALES = (8, 4, 2)
+DRAFT_SCALES = (2, 4, 8)
 """Reductions that a JPEG decoder gives almost for nothing, by leaving coefficients out."""
 BACKGROUND = (255, 255, 255, 255)
 """What shows through transparent pixels: white, as on paper."""
@@ -52,7 +52,7 @@ def load_pixels(path: Path, *, draft_scale: int = 1) -> NDArray[np.uint8]:
             pass  # not what its name says, or broken: Pillow reads it, or says what is wrong
         else:
             if len(planes) == 3:  # grey and CMYK are left to Pillow
-                return planes.permute(1, 2, 0).numpy()
+                return planes.permute(1, 2, 0).contiguous().numpy()
     return np.array(load_image(path, draft_scale=draft_scale))
 
 
@@ -86,14 +86,24 @@ def read_size(path: Path) -> tuple[int, int]:
     return (width, height) if orientation in TRANSPOSED_ORIENTATIONS else (height, width)
 
 
-def choose_draft_scale(orig_size: tuple[int, int], image_size: tuple[int, int]) -> int:
-    """The largest reduction that leaves the shorter side at twice the longer input side.
+def choose_draft_scales(sizes: NDArray[np.int32], image_size: tuple[int, int]) -> NDArray[np.int64]:
+    """The largest reductions that leave the shorter side at twice the longer input side.
 
     A function of the sizes alone, so that a crop of the same file always sees the same pixels. The factor 2
     keeps a crop of half the file at full sharpness.
+
+    Args:
+        sizes: (N, 2) height and width of the files.
+        image_size: (H, W) of the input.
+
+    Returns:
+        (N,) 1, 2, 4 or 8.
     """
-    wanted = 2 * max(image_size)
-    return next((scale for scale in DRAFT_SCALES if min(orig_size) // scale >= wanted), 1)
+    shorter = sizes.min(axis=1, initial=np.iinfo(np.int32).max)
+    scales = np.ones(len(sizes), dtype=np.int64)
+    for scale in DRAFT_SCALES:
+        scales[shorter // scale >= 2 * max(image_size)] = scale
+    return scales
 
 
 def _from_deep(image: Image.Image) -> Image.Image:
