@@ -253,6 +253,8 @@ def freeze_batch_norm(module: nn.Module) -> None:
 def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Scale pixels to the range that a backbone was trained on, on the device of the images.
 
+    The operations are torchvision's, in its order, so that an imported detector rounds as the original does.
+
     Args:
         images: (B, 3, H, W) uint8, or float32 in the same 0..255 units.
         mean: (3,) in 0..1.
@@ -261,6 +263,4 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     Returns:
         (B, 3, H, W) float32.
     """
-    scale = 1.0 / (255.0 * std)
-    shift = -mean / std
-    return torch.addcmul(shift.view(1, 3, 1, 1), images.to(torch.float32), scale.view(1, 3, 1, 1))
+    return (images.to(torch.float32) / 255 - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)

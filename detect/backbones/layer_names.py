@@ -18,23 +18,30 @@ from detect.errors import InputError
 TIMM_BLOCK = re.compile(r"blocks\.(\d+)\.(\d+)\.(?:conv_dw|conv)\.weight")
 TORCHVISION_PART = re.compile(r"features\.(\d+)\.")
 
+Container = Literal["block", "conv"]
+"""What a block of torchvision's keeps its layers in: `block` in MobileNetV3, `conv` in V2."""
+
 
 def torchvision_names(backbone: Backbone, keys: Collection[str]) -> dict[str, str]:
     """Names in torchvision's MobileNetV2 and MobileNetV3.
 
     Args:
         backbone: one of ours with inverted residuals.
-        keys: of torchvision's state dict; V3 keeps the layers of a block below `block`, V2 below `conv`.
+        keys: of torchvision's state dict.
 
     Raises:
         InputError: the source has another number of blocks.
     """
-    stages = backbone.stages()
-    _check_depth({match[1] for key in keys if (match := TORCHVISION_PART.match(key))}, len(stages))
-    container: Literal["block", "conv"] = "block" if any(".block." in key for key in keys) else "conv"
+    found = {match[1] for key in keys if (match := TORCHVISION_PART.match(key))}
+    _check_depth(found, len(backbone.stages()))
+    return torchvision_layout(backbone, "block" if any(".block." in key for key in keys) else "conv")
+
+
+def torchvision_layout(backbone: Backbone, container: Container) -> dict[str, str]:
+    """As `torchvision_names`, without a state dict to look at."""
     paths = _paths(backbone)
     names: dict[str, str] = {}
-    for i, stage in enumerate(stages.values()):
+    for i, stage in enumerate(backbone.stages().values()):
         ours, theirs = paths[stage], f"features.{i}"
         if isinstance(stage, InvertedResidual):
             names |= _torchvision_block(stage, ours, f"{theirs}.{container}")
