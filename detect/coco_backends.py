@@ -61,7 +61,7 @@ class PrecisionRecall(NamedTuple):
     """
 
     precision: NDArray[np.float64]
-    """(T, R, K, A, M)"""
+    """(T, R, K, A) with 100 detections, the only limit that COCO gives precision for."""
     recall: NDArray[np.float64]
     """(T, K, A, M)"""
 
@@ -126,20 +126,20 @@ def _with_faster_coco_eval(
     parameters = COCOeval_faster(iouType="bbox").params
     shape = (len(parameters.iouThrs), num_classes, len(parameters.areaRng), len(parameters.maxDets))
     recall = np.full(shape, -1.0)
-    precision = np.full((shape[0], len(parameters.recThrs), *shape[1:]), -1.0)
+    precision = np.full((shape[0], len(parameters.recThrs), *shape[1:3]), -1.0)
     labels = np.arange(1, num_classes + 2)
     gt_starts = np.searchsorted(ground_truth.labels, labels)
     starts = np.searchsorted(detections.labels, labels)
-    for k in np.flatnonzero(np.diff(gt_starts)):
-        evaluation = _OneClass(
-            select(ground_truth, slice(gt_starts[k], gt_starts[k + 1])),
-            select(detections, slice(starts[k], starts[k + 1])),
-        )
-        with collection_paused():
+    with collection_paused():
+        for k in np.flatnonzero(np.diff(gt_starts)):
+            evaluation = _OneClass(
+                select(ground_truth, slice(gt_starts[k], gt_starts[k + 1])),
+                select(detections, slice(starts[k], starts[k + 1])),
+            )
             evaluation.evaluate()
             evaluation.accumulate()
-        precision[:, :, k] = evaluation.eval["precision"][:, :, 0]
-        recall[:, k] = evaluation.eval["recall"][:, 0]
+            precision[:, :, k] = evaluation.eval["precision"][:, :, 0, :, -1]
+            recall[:, k] = evaluation.eval["recall"][:, 0]
     return PrecisionRecall(precision, recall)
 
 
@@ -177,7 +177,7 @@ def _with_pycocotools(
         )
         evaluation.evaluate()
         evaluation.accumulate()
-    return PrecisionRecall(evaluation.eval["precision"], evaluation.eval["recall"])
+    return PrecisionRecall(evaluation.eval["precision"][..., -1], evaluation.eval["recall"])
 
 
 def _coco(entries: Iterator[dict[str, Any]], ranks: NDArray[np.int64], num_classes: int) -> Any:

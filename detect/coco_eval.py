@@ -110,15 +110,15 @@ def compute_metrics(
 
 
 def _twelve_numbers(arrays: PrecisionRecall) -> dict[str, float]:
-    """As `COCOeval.summarize` has them; the last two axes are area ranges and detection limits."""
+    """As `COCOeval.summarize` has them."""
     precision, recall = arrays
     return {
-        "mAP": _mean(precision[..., 0, 2]),
-        "AP50": _mean(precision[0, ..., 0, 2]),
-        "AP75": _mean(precision[5, ..., 0, 2]),
-        "APs": _mean(precision[..., 1, 2]),
-        "APm": _mean(precision[..., 2, 2]),
-        "APl": _mean(precision[..., 3, 2]),
+        "mAP": _mean(precision[..., 0]),
+        "AP50": _mean(precision[0, ..., 0]),
+        "AP75": _mean(precision[5, ..., 0]),
+        "APs": _mean(precision[..., 1]),
+        "APm": _mean(precision[..., 2]),
+        "APl": _mean(precision[..., 3]),
         "AR1": _mean(recall[..., 0, 0]),
         "AR10": _mean(recall[..., 0, 1]),
         "AR100": _mean(recall[..., 0, 2]),
@@ -143,8 +143,8 @@ def _per_class(
     images = np.bincount(in_image[0], minlength=len(names) + 1)
     return {
         name: ClassMetrics(
-            AP=_mean(arrays.precision[:, :, label - 1, 0, 2]),
-            AP50=_mean(arrays.precision[0, :, label - 1, 0, 2]),
+            AP=_mean(arrays.precision[:, :, label - 1, 0]),
+            AP50=_mean(arrays.precision[0, :, label - 1, 0]),
             images=int(images[label]),
             boxes=int(boxes[label]),
         )

@@ -26,7 +26,7 @@ def test_backends__equal_curves() -> None:
     truth = ground_truth_rows(annotations)
     faster = precision_recall(truth, detections, backend="faster", **settings)
     slow = precision_recall(truth, detections, backend="pycocotools", **settings)
-    assert faster.precision.shape == (10, 101, 12, 4, 3)
+    assert faster.precision.shape == (10, 101, 12, 4)
     assert faster.recall.shape == (10, 12, 4, 3)
     np.testing.assert_allclose(faster.precision, slow.precision, atol=1e-9)
     np.testing.assert_allclose(faster.recall, slow.recall, atol=1e-9)

@@ -263,6 +263,16 @@ def test_reset__starts_anew() -> None:
         assert evaluator.compute().mAP == pytest.approx(expected)
 
 
+def test_padding__not_counted() -> None:
+    """A perfect box with label 0 and one with score 0."""
+    annotations = annotations_of(coco_dict([(1, 1, BOX)], image_ids=[1]))
+    evaluator = CocoEvaluator(annotations)
+    idx, detections = batch_of(annotations, [result(1, 1, BOX, 0.5), result(1, 1, BOX, 0.0)], [0])
+    detections.labels[0, 0] = 0
+    evaluator.update(idx, detections)
+    assert evaluator.results() == []
+
+
 def test_unknown_row_or_label__error() -> None:
     evaluator = CocoEvaluator(annotations_of(coco_dict([], image_ids=[1, 2])))
     nothing = Detections(torch.zeros(1, 1, 4), torch.zeros(1, 1), torch.zeros(1, 1, dtype=torch.int64))
