@@ -28,7 +28,7 @@ from detect.data.labels import Annotations
 from detect.errors import InputError
 from detect.types import Detections
 
-T = TypeVar("T")
+Value = TypeVar("Value")
 IDS_IN_MESSAGE = 10
 
 
@@ -186,13 +186,13 @@ class CocoEvaluator:
 
     @property
     def detections(self) -> DetectionRows:
-        """What was collected, in the order of the images; after `gather` rank 0 has that of all ranks."""
+        """What was collected, in the order of the images; `gather` moves it all to rank 0."""
         rows = _concatenated(self._shards).detections
         return select(rows, np.argsort(rows.image_rows, kind="stable"))
 
     @property
     def not_finite(self) -> int:
-        """Detections left out for a NaN or infinity; after `gather` rank 0 has the sum over all ranks."""
+        """Detections left out for a NaN or infinity; `gather` moves the sum to rank 0."""
         return sum(shard.not_finite for shard in self._shards)
 
     def update(self, sample_idx: Tensor, detections: Detections) -> None:
@@ -235,10 +235,8 @@ class CocoEvaluator:
             RuntimeError: an image is missing or was evaluated twice; the same on every rank, names the ids.
         """
         shards = _gather_on_rank_0(_concatenated(self._shards))
-        complaint = None
-        if shards is not None:
-            self._shards = shards
-            complaint = self._coverage_complaint(partial)
+        self._shards = shards or []  # moved, not copied: gathering again changes nothing
+        complaint = self._coverage_complaint(partial) if _rank() == 0 else None
         complaint = _broadcast_from_rank_0(complaint)
         if complaint is not None:
             raise RuntimeError(complaint)
@@ -267,8 +265,8 @@ class CocoEvaluator:
     def results(self) -> list[dict[str, Any]]:
         """COCO's results format with the data set's own ids, and the names beside them.
 
-        Image by image in the order of the split; after `gather` rank 0 has those of all ranks. Boxes are
-        written as they were scored: reading the rows back gives the same metrics.
+        Image by image in the order of the split; `gather` moves all of them to rank 0. Boxes are written as
+        they were scored: reading the rows back gives the same metrics.
         """
         classes = self.annotations.classes
         columns = (column.tolist() for column in self.detections)
@@ -344,7 +342,7 @@ def _gather_on_rank_0(shard: _Shard) -> list[_Shard] | None:
     return shards
 
 
-def _broadcast_from_rank_0(value: T) -> T:
+def _broadcast_from_rank_0(value: Value) -> Value:
     if not _several_processes():
         return value
     box = [value]

@@ -302,6 +302,8 @@ def _evaluate_on_rank(rank: int, world_size: int, folder: str) -> None:
     for row in own:
         evaluator.update(*batch_of(annotations, results, [row]))
     evaluator.gather()
+    evaluator.gather()  # nothing is counted twice
+    assert bool(evaluator.results()) == (rank == 0)
     figures = dataclasses.asdict(evaluator.compute())
     evaluator.reset()
     for row in own if rank else [*own, 1]:  # rank 1 has row 1 as well
