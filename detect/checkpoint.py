@@ -105,6 +105,7 @@ def build_from_checkpoint(checkpoint: Checkpoint) -> DetectionModule:
     module = build_module(settings)
     module.settings = deepcopy(checkpoint.description["model"])
     module.classes = checkpoint.classes
+    module.net.backbone.weights_origin = checkpoint.description.get("weights_origin")
     try:
         module.load_state_dict(checkpoint.state_dict)
     except RuntimeError as error:

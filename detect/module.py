@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
 import torch
@@ -17,13 +17,20 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from detect.anchors import AnchorConfig
-from detect.backbones.base import Backbone
-from detect.blocks import ConvSettings
+from detect.backbones.base import Backbone, Rgb
+from detect.blocks import ConvSettings, Init
 from detect.boxes import rescale_boxes
 from detect.coco_eval import CocoEvaluator, Metrics
 from detect.data.labels import ClassMap
 from detect.errors import InputError
 from detect.losses import DetectionLoss, LossSums, MultiBoxLoss
+from detect.optim import (
+    ParameterConfig,
+    freeze,
+    hold_statistics,
+    parameter_groups,
+    scale_learning_rates,
+)
 from detect.postprocess import PostProcess, PostProcessConfig
 from detect.schedule import ScheduleConfig, warmup_cosine
 from detect.ssdlite import SSDLite
@@ -54,10 +61,12 @@ class DetectionModule(L.LightningModule):
         postprocess: thresholds.
         optimizer: a function of the parameters; its learning rate belongs to `data.total_batch_size`.
         schedule: warm-up and cosine, in optimizer steps.
+        parameters: freezing, learning rates by part, weight decay by kind.
+        init_from: a checkpoint to start from; its classes may be others, heads are copied by class name.
         norm: BatchNorm of extra levels and heads.
-        mean: of each input channel in 0..1.
-        std: of each input channel in 0..1.
-        init: of convolutions outside the backbone.
+        mean: of each input channel in 0..1; null: what the backbone was trained with.
+        std: of each input channel in 0..1; null: likewise.
+        init: of every convolution without pretrained weights.
         resize_rule: how files are stretched onto the input in evaluation and prediction.
         channels_last: memory layout of images and weights; faster on CPU and on tensor cores.
         compile: run forward and loss through torch.compile.
@@ -74,10 +83,12 @@ class DetectionModule(L.LightningModule):
         postprocess: PostProcessConfig = PostProcessConfig(),
         optimizer: OptimizerCallable = default_optimizer,
         schedule: ScheduleConfig = ScheduleConfig(),
+        parameters: ParameterConfig = ParameterConfig(),
+        init_from: str | None = None,
         norm: ConvSettings = ConvSettings(),
-        mean: tuple[float, float, float] = (0.5, 0.5, 0.5),
-        std: tuple[float, float, float] = (0.5, 0.5, 0.5),
-        init: Literal["normal", "kaiming"] = "normal",
+        mean: Rgb | None = None,
+        std: Rgb | None = None,
+        init: Init = "normal",
         resize_rule: ResizeRule = "antialias",
         channels_last: bool = True,
         compile: bool = False,
@@ -100,6 +111,9 @@ class DetectionModule(L.LightningModule):
         self.postprocess = PostProcess(
             postprocess, activation=self.loss.score_activation, image_size=self.net.image_size
         )
+        self.parameter_config = parameters
+        freeze(self.net, parameters.freeze)
+        self.init_from = init_from
         self.optimizer_from = optimizer
         self.schedule = schedule
         self.resize_rule: ResizeRule = resize_rule
@@ -139,12 +153,18 @@ class DetectionModule(L.LightningModule):
             self.loss_sums = torch.compile(self.loss_sums, fullgraph=True)  # type: ignore[method-assign]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = self.optimizer_from(self.parameters())
+        optimizer = self.optimizer_from(parameter_groups(self.net, self.parameter_config))
+        scale_learning_rates(optimizer)
         total_steps = int(self.trainer.estimated_stepping_batches)
         scheduler = LambdaLR(
             optimizer, lambda step: warmup_cosine(step, total_steps=total_steps, config=self.schedule)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def train(self, mode: bool = True) -> DetectionModule:
+        super().train(mode)
+        hold_statistics(self.net, self.parameter_config.freeze)
+        return self
 
     # ---- steps
 
@@ -212,7 +232,8 @@ class DetectionModule(L.LightningModule):
             raise RuntimeError("this module knows no classes yet; fit it, or load it from a checkpoint")
         return {
             "format_version": FORMAT_VERSION,
-            "model": self.settings,
+            "model": self._resolved_settings(self.settings),
+            "weights_origin": self.net.backbone.weights_origin,
             "classes": self.classes.to_list(),
             "input": {
                 "image_size": list(self.net.image_size),
@@ -228,6 +249,14 @@ class DetectionModule(L.LightningModule):
         }
 
     # ---- helpers
+
+    def _resolved_settings(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """`settings` with what pretrained weights decided: they build the same network without the weights."""
+        if self.net.backbone.weights_origin is None:
+            return settings
+        resolved = deepcopy(settings)
+        resolved["backbone"].setdefault("init_args", {})["settings"] = asdict(self.net.backbone.settings)
+        return resolved | {"mean": self.net.mean.tolist(), "std": self.net.std.tolist()}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> DetectionModule:
         """A copy with weights of its own, for averaging; trainer, evaluator and optimizer stay shared.

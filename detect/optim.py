@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from detect.blocks import freeze_batch_norm
 from detect.errors import InputError
 from detect.ssdlite import SSDLite
 
@@ -43,22 +42,25 @@ def parts_of(net: SSDLite) -> dict[str, nn.Module]:
     return net.backbone.stages() | heads
 
 
-def freeze(net: SSDLite, names: Iterable[str]) -> list[nn.Module]:
-    """Stop `names` from learning; returns their modules, which must stay in eval mode for their BatchNorm.
+def freeze(net: SSDLite, names: Sequence[str]) -> None:
+    """Stop the parts `names` from learning.
 
     Raises:
         InputError: a name is no part of `net`, or nothing would be left to train.
     """
-    parts = parts_of(net)
-    frozen = [parts[part] for name in names for part in resolve(name, net)]
-    for module in frozen:
+    for module in _named(net, names):
         module.requires_grad_(False)
-        freeze_batch_norm(module)
+    hold_statistics(net, names)
     if not any(parameter.requires_grad for parameter in net.parameters()):
         raise InputError(
             f"model.parameters.freeze names every part ({', '.join(names)}): nothing would train"
         )
-    return frozen
+
+
+def hold_statistics(net: SSDLite, names: Sequence[str]) -> None:
+    """Put the parts `names` into evaluation mode; to be called after every `net.train()`, which undoes it."""
+    for module in _named(net, names):
+        module.eval()
 
 
 def parameter_groups(net: SSDLite, config: ParameterConfig) -> list[dict[str, Any]]:
@@ -113,6 +115,11 @@ def resolve(name: str, net: SSDLite) -> list[str]:
         f"model.parameters: this detector has no part {name!r}; there are backbone, {', '.join(parts)}, "
         "and ranges such as block1-3"
     )
+
+
+def _named(net: SSDLite, names: Sequence[str]) -> list[nn.Module]:
+    parts = parts_of(net)
+    return [parts[part] for name in names for part in resolve(name, net)]
 
 
 def _factors_by_part(net: SSDLite, lr_factors: dict[str, float]) -> dict[str, float]:

@@ -11,6 +11,7 @@ from detect.errors import InputError
 from detect.optim import (
     ParameterConfig,
     freeze,
+    hold_statistics,
     parameter_groups,
     parts_of,
     resolve,
@@ -62,10 +63,9 @@ def test_learning_rates_follow_the_factors(net: SSDLite) -> None:
 
 def test_frozen_parts_get_no_gradient_no_group_and_keep_their_statistics() -> None:
     net = SSDLite(MobileNetV3("small", width=0.35), 3)
-    frozen = freeze(net, ["stem", "block1-2"])
+    freeze(net, ["stem", "block1-2"])
     net.train()
-    for module in frozen:
-        module.eval()
+    hold_statistics(net, ["stem", "block1-2"])
     before = {key: value.clone() for key, value in net.state_dict().items()}
 
     groups = parameter_groups(net, ParameterConfig(freeze=["stem", "block1-2"]))
