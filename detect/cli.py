@@ -79,6 +79,37 @@ def models_command(args: list[str]) -> int:
     return list_models(json_file=config.json)
 
 
+def convert_weights_command(args: list[str]) -> int:
+    """Turn torchvision's ssdlite320_mobilenet_v3_large into a checkpoint of detect, or back."""
+    from detect.weights import convert_weights
+
+    parser = new_parser(
+        "convert-weights",
+        "detect convert-weights torchvision model.pth model.ckpt; "
+        "detect convert-weights --to torchvision best.ckpt model.pth",
+    )
+    parser.add_argument("--to", type=Literal["detect", "torchvision"], default="detect", help="what to write")
+    parser.add_argument(
+        "--class_names",
+        type=list[str] | None,
+        default=None,
+        help="of an import, without background; null: COCO's for 90 classes, else numbered",
+    )
+    parser.add_argument("files", type=str, nargs="+", metavar="[torchvision] IN OUT")
+    config = parse(parser, args)
+    files = list(config.files)
+    if config.to == "detect" and files[0] == "torchvision":
+        files.pop(0)
+    elif config.to == "detect":
+        raise InputError("detect convert-weights: say where the file is from: `torchvision IN.pth OUT.ckpt`")
+    if len(files) != 2:
+        raise InputError(f"detect convert-weights: expected IN and OUT, got {' '.join(files) or 'nothing'}")
+    source, target = (Path(file) for file in files)
+    convert_weights(source, target, to=config.to, class_names=config.class_names)
+    print(f"written to {target}")
+    return 0
+
+
 def shapes_command(args: list[str]) -> int:
     """Make the built-in data set: shapes with exact boxes in a COCO folder."""
     from detect.data.shapes import make_shapes
@@ -100,6 +131,7 @@ COMMANDS: dict[str, Command] = {
     "predict": predict_command,
     "evaluate": evaluate_command,
     "models": models_command,
+    "convert-weights": convert_weights_command,
 }
 DATA_COMMANDS: dict[str, Command] = {"shapes": shapes_command}
 

@@ -20,12 +20,14 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 
+from detect.backbones.pretrained import transfer_table
 from detect.checkpoint import AtomicCheckpointIO, build_from_checkpoint, read_checkpoint
 from detect.data.datamodule import DetectionData
 from detect.errors import InputError
 from detect.module import DetectionModule
 from detect.progress import TrainingProgress
 from detect.run_folder import MetricsFile, choose_run_folder, write_atomically
+from detect.weights import init_from, match_table
 
 TRAINER_DEFAULTS = {
     # Half a validation set has no mAP; the self-test before step 0 checks the evaluator instead.
@@ -142,10 +144,24 @@ def fit(args: list[str]) -> int:
         write_atomically(cli.run_folder / "config.yaml", cli.parser.dump(cli.config, skip_none=False))
         console.print(f"run folder: {cli.run_folder}", highlight=False, markup=False)
     ckpt_path = resolve_ckpt_path(cli.config.ckpt_path, cli.run_folder)
+    start_from_weights(cli, console, resumed=ckpt_path is not None)
     cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=ckpt_path, weights_only=True)
     if first:
         finish(cli, console)
     return 0
+
+
+def start_from_weights(cli: FitCLI, console: Console, *, resumed: bool) -> None:
+    """Say what pretrained weights filled, and copy what `model.init_from` has; a resumed run has its own."""
+    first = cli.trainer.is_global_zero and not resumed
+    if first and cli.model.net.backbone.transfer_report:
+        console.print(transfer_table(cli.model.net.backbone))
+    if cli.model.init_from is None or resumed:
+        return
+    cli.datamodule.open()
+    match = init_from(cli.model.net, cli.datamodule.classes, Path(cli.model.init_from))
+    if first:
+        console.print(match_table(match, source=cli.model.init_from))
 
 
 def finish(cli: FitCLI, console: Console) -> None:

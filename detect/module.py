@@ -251,7 +251,7 @@ class DetectionModule(L.LightningModule):
     # ---- helpers
 
     def _resolved_settings(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """`settings` with what pretrained weights decided: they build the same network without the weights."""
+        """`settings` with what pretrained weights decided: to build this network without them."""
         if self.net.backbone.weights_origin is None:
             return settings
         resolved = deepcopy(settings)

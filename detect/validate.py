@@ -12,8 +12,7 @@ from rich.progress import track
 from detect.api import Detector
 from detect.checkpoint import build_from_checkpoint, read_checkpoint
 from detect.coco_eval import CocoEvaluator, Metrics
-from detect.data.datamodule import DetectionData
-from detect.errors import InputError
+from detect.data.datamodule import DetectionData, align_classes
 from detect.metrics_table import metrics_table
 from detect.module import DetectionModule
 from detect.run_folder import write_atomically
@@ -44,11 +43,7 @@ def validate(
     data = DetectionData(**data_settings, image_size=module.net.image_size, resize_rule=module.resize_rule)
     data.open(("val",))
     assert module.classes is not None
-    if data.classes.names != module.classes.names:
-        raise InputError(
-            f"{ckpt_path} knows the classes {list(module.classes.names)}, {data.root} has "
-            f"{list(data.classes.names)}: names and order must be the same"
-        )
+    data.val = align_classes(data.val, module.classes)
     console = Console()
     metrics = validate_module(module, data, backend=backend)
     console.print(metrics_table(metrics))
