@@ -14,15 +14,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser, Namespace, get_loader
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from detect.data.labels import ClassMap
 from detect.errors import InputError
 from detect.module import FORMAT_VERSION, DetectionModule
 
-TRUSTED_PREFIXES = ("detect.backbones.", "detect.losses.", "torch.optim.")
+TRUSTED_PREFIXES = ("detect.backbones.", "detect.losses.", "detect.module.default_optimizer", "torch.optim.")
 """Where the class paths of a checkpoint may point; anything else is refused before it is imported."""
+
+CLASS_KEYS = ("backbone", "loss", "optimizer")
+"""Keys of a `model:` section whose value may be a class path without a dictionary around it."""
 
 
 def model_parser() -> ArgumentParser:
@@ -47,8 +50,15 @@ def build_module(settings: dict[str, Any]) -> DetectionModule:
     except ArgumentError as error:
         raise InputError(f"model settings: {error}") from error
     module: DetectionModule = parser.instantiate_classes(config).model
-    module.settings = config.model.as_dict()
+    module.settings = plain_settings(config.model)
     return module
+
+
+def plain_settings(model: Namespace) -> dict[str, Any]:
+    """A parsed `model:` section as YAML would hold it: no tuples, no functions, nothing to unpickle."""
+    text = model_parser().dump(Namespace(model=model), skip_unset=False)  # type: ignore[no-untyped-call]
+    settings: dict[str, Any] = get_loader("yaml")(text)["model"]
+    return settings
 
 
 class Checkpoint(NamedTuple):
@@ -93,6 +103,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise InputError(
             f"{path}: format version {version!r}; this detect reads up to {FORMAT_VERSION}, use a newer one"
         )
+    for key in CLASS_KEYS:
+        if isinstance(description["model"].get(key), str):
+            _refuse_foreign_classes({"class_path": description["model"][key]}, path)
     _refuse_foreign_classes(description["model"], path)
     return Checkpoint(path, description, raw["state_dict"], raw)
 
@@ -102,6 +115,7 @@ def build_from_checkpoint(checkpoint: Checkpoint) -> DetectionModule:
     settings = deepcopy(checkpoint.description["model"])
     # The weights are in the checkpoint; the file or hub that training started from is not needed again.
     settings["backbone"].get("init_args", {}).pop("weights", None)
+    settings.pop("optimizer", None)  # nor is what trained them
     module = build_module(settings)
     module.settings = deepcopy(checkpoint.description["model"])
     module.classes = checkpoint.classes

@@ -21,7 +21,12 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 
 from detect.backbones.pretrained import transfer_table
-from detect.checkpoint import AtomicCheckpointIO, build_from_checkpoint, read_checkpoint
+from detect.checkpoint import (
+    AtomicCheckpointIO,
+    build_from_checkpoint,
+    plain_settings,
+    read_checkpoint,
+)
 from detect.data.datamodule import DetectionData
 from detect.errors import InputError
 from detect.module import DetectionModule
@@ -89,7 +94,7 @@ class FitCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         super().instantiate_classes()
-        self.model.settings = self.config.model.as_dict()
+        self.model.settings = plain_settings(self.config.model)
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         config = self.config_init.trainer.as_dict()
