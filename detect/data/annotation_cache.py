@@ -37,7 +37,7 @@ def load(key: list[str]) -> tuple[Annotations, list[Finding]] | None:
         if entry["key"] != key or entry["stamps"] != _stamps(list(entry["stamps"])):
             return None
         folder = cache_folder() / "annotations" / entry["folder"]
-        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
+        arrays = {name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in ARRAYS}
     except (OSError, ValueError, KeyError):
         return None  # absent, half removed by the user, or of another version: built anew
     annotations = Annotations(

@@ -11,8 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset, default_collate
 
 from detect.data.cache import PixelCache
 from detect.data.image import JPEG_SUFFIXES, choose_draft_scales, load_pixels
@@ -181,7 +180,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         labels[row, :objects] = sample.labels
         ignore[row, :objects] = sample.ignore
     return Batch(
-        images=_stack_images([sample.image for sample in samples]).permute(0, 3, 1, 2),
+        images=default_collate([sample.image for sample in samples]).permute(0, 3, 1, 2),
         target=Target(torch.from_numpy(boxes), torch.from_numpy(labels), torch.from_numpy(ignore)),
         sample_idx=torch.tensor([sample.key.row for sample in samples], dtype=torch.int64),
         orig_size=torch.from_numpy(np.stack([sample.orig_size for sample in samples]).astype(np.int64)),
@@ -194,13 +193,3 @@ def padded_box_count(most_boxes: int) -> int:
     while padded < most_boxes:
         padded *= 2
     return padded
-
-
-def _stack_images(images: Sequence[NDArray[np.uint8] | NDArray[np.float32]]) -> Tensor:
-    """(B, H, W, 3), in shared memory when called in a worker."""
-    shape = (len(images), *images[0].shape)
-    stacked = torch.empty(shape, dtype=torch.uint8 if images[0].dtype == np.uint8 else torch.float32)
-    if get_worker_info() is not None:
-        stacked = stacked.share_memory_()
-    np.stack(images, out=stacked.numpy())
-    return stacked

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
-from torchvision.io import ImageReadMode, decode_jpeg, read_file
+from torchvision.io import ImageReadMode, decode_jpeg
 
 from detect.errors import InputError
 
@@ -47,8 +48,9 @@ def load_pixels(path: Path, *, draft_scale: int = 1) -> NDArray[np.uint8]:
     """
     if draft_scale == 1 and path.suffix.lower() in JPEG_SUFFIXES:
         try:
-            planes = decode_jpeg(read_file(str(path)), ImageReadMode.UNCHANGED, apply_exif_orientation=True)
-        except RuntimeError:
+            encoded = torch.from_numpy(np.fromfile(path, dtype=np.uint8))
+            planes = decode_jpeg(encoded, ImageReadMode.UNCHANGED, apply_exif_orientation=True)
+        except (RuntimeError, OSError):
             pass  # not what its name says, or broken: Pillow reads it, or says what is wrong
         else:
             if len(planes) == 3:  # grey and CMYK are left to Pillow

@@ -114,21 +114,22 @@ class RandomIoUCrop:
             if min_iou >= 1:
                 break
             crops = self._draw(view, rng)
-            good = np.flatnonzero(_best_iou_of_centred(crops, boxes) >= min_iou)
-            if len(good):
-                x0, y0, x1, y1 = crops[good[0]].tolist()
+            good = _best_iou_of_centred(crops, boxes) >= min_iou
+            if good.any():
+                x0, y0, x1, y1 = crops[:, good.argmax()].tolist()
                 return replace(view, x0=x0, y0=y0, x1=x1, y1=y1)
         return view
 
     def _draw(self, view: View, rng: np.random.Generator) -> NDArray[np.float64]:
-        """(T, 4) xyxy crops of fitting aspect ratio, T <= trials."""
-        size = rng.uniform(self.min_scale, self.max_scale, (self.trials, 2)) * (view.width, view.height)
-        place = rng.random((self.trials, 2))
-        aspect_ratio = size[:, 0] / size[:, 1]
-        fits = (aspect_ratio >= self.min_aspect_ratio) & (aspect_ratio <= self.max_aspect_ratio)
-        size, place = size[fits], place[fits]
-        corner = (view.x0, view.y0) + place * ((view.width, view.height) - size)
-        return np.concatenate([corner, corner + size], axis=1)
+        """(4, T) corners x0, y0, x1, y1 of crops of fitting aspect ratio, T <= trials."""
+        scale_x, scale_y, place_x, place_y = rng.random((4, self.trials))
+        spread = self.max_scale - self.min_scale
+        width = (self.min_scale + spread * scale_x) * view.width
+        height = (self.min_scale + spread * scale_y) * view.height
+        x0 = view.x0 + place_x * (view.width - width)
+        y0 = view.y0 + place_y * (view.height - height)
+        fits = (width >= self.min_aspect_ratio * height) & (width <= self.max_aspect_ratio * height)
+        return np.stack([x0, y0, x0 + width, y0 + height])[:, fits]
 
 
 class RandomZoomOut:
@@ -417,12 +418,13 @@ def _flip(pixels: Tensor, axes: list[int]) -> Tensor:
 
 
 def _best_iou_of_centred(crops: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(T,) the best IoU of each of (T, 4) crops with the (G, 4) boxes whose centre it holds; -1 for none."""
-    centre_x, centre_y = (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
-    x0, y0, x1, y1 = (crops[:, i, None] for i in range(4))  # each (T, 1)
+    """(T,) the best IoU of each of (4, T) crops with the (G, 4) boxes whose centre it holds; -1 for none."""
+    box_x0, box_y0, box_x1, box_y1 = boxes.T  # each (G,)
+    centre_x, centre_y = (box_x0 + box_x1) / 2, (box_y0 + box_y1) / 2
+    x0, y0, x1, y1 = crops[:, :, None]  # each (T, 1)
     holds = (x0 < centre_x) & (centre_x < x1) & (y0 < centre_y) & (centre_y < y1)  # (T, G)
-    shared = np.clip(np.minimum(x1, boxes[:, 2]) - np.maximum(x0, boxes[:, 0]), 0, None)
-    shared = shared * np.clip(np.minimum(y1, boxes[:, 3]) - np.maximum(y0, boxes[:, 1]), 0, None)
-    box_areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    iou = shared / ((x1 - x0) * (y1 - y0) + box_areas - shared)
-    return np.where(holds, iou, -1.0).max(axis=1, initial=-1.0)
+    width = np.minimum(x1, box_x1) - np.maximum(x0, box_x0)
+    height = np.minimum(y1, box_y1) - np.maximum(y0, box_y0)
+    shared = width * height  # both are positive wherever the centre is held
+    iou = shared / ((x1 - x0) * (y1 - y0) + (box_x1 - box_x0) * (box_y1 - box_y0) - shared)
+    return np.where(holds, iou, -1.0).max(axis=1)
