@@ -257,19 +257,22 @@ def boxes_to_input(
         ignore: (G,) crowd and difficult boxes.
     """
     height, width = image_size
-    scale = np.array([width / view.width, height / view.height])
-    mapped = (boxes.reshape(-1, 2, 2) - (view.x0, view.y0)) * scale
+    left_right = (boxes[:, 0::2] - view.x0) * (width / view.width)  # (G, 2)
+    top_bottom = (boxes[:, 1::2] - view.y0) * (height / view.height)
     if view.flip_horizontal:
-        mapped[:, :, 0] = width - mapped[:, ::-1, 0]
+        left_right = width - left_right[:, ::-1]
     if view.flip_vertical:
-        mapped[:, :, 1] = height - mapped[:, ::-1, 1]
-    centre = mapped.mean(axis=1)
-    kept = ((centre > 0) & (centre < (width, height))).all(axis=1)
-    if ignore is not None:
-        kept |= ignore
-    mapped = np.clip(mapped, 0, (width, height))
-    kept &= (mapped[:, 1] - mapped[:, 0] >= MIN_BOX_PX).all(axis=1)
-    return MappedBoxes(mapped[kept].reshape(-1, 4).astype(np.float32), kept)
+        top_bottom = height - top_bottom[:, ::-1]
+    kept = np.ones(len(boxes), dtype=np.bool_)
+    mapped = np.empty((len(boxes), 4), dtype=np.float32)
+    for axis, (edges, limit) in enumerate(((left_right, width), (top_bottom, height))):
+        centre = (edges[:, 0] + edges[:, 1]) / 2
+        inside = (centre > 0) & (centre < limit)
+        clipped = np.minimum(np.maximum(edges, 0), limit)
+        kept &= inside if ignore is None else inside | ignore
+        kept &= clipped[:, 1] - clipped[:, 0] >= MIN_BOX_PX
+        mapped[:, axis::2] = clipped
+    return MappedBoxes(mapped[kept], kept)
 
 
 def snap_view(
