@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -157,11 +156,13 @@ class _OneClass(COCOeval_faster):  # type: ignore[misc]
         self.params.catIds = ground_truth.labels[:1]
 
     def _prepare(self) -> None:
-        for entry in _ground_truth_entries(self.ground_truth):
-            self.gt_dataset.append_ref(entry["image_id"], entry["category_id"], entry)
-        for entry in _detection_entries(self.detections):
-            self.dt_dataset.append_ref(entry["image_id"], entry["category_id"], entry)
         label = int(self.params.catIds[0])
+        for rows, data_set in (
+            (self.ground_truth, self.gt_dataset),
+            (self.detections, self.dt_dataset),
+        ):
+            for image_id, entry in zip(rows.image_rows.tolist(), _entries(rows), strict=True):
+                data_set.append_ref(image_id, label, entry)
         shared = np.intersect1d(self.ground_truth.image_rows, self.detections.image_rows)
         self._nonempty_iou_pairs = {(image_id, label) for image_id in shared.tolist()}
 
@@ -171,8 +172,8 @@ def _with_pycocotools(
 ) -> PrecisionRecall:
     with contextlib.redirect_stdout(io.StringIO()):  # it reports its progress by print
         evaluation = COCOeval(
-            _coco(_ground_truth_entries(ground_truth), ranks, num_classes),
-            _coco(_detection_entries(detections), ranks, num_classes),
+            _coco(ground_truth, ranks, num_classes),
+            _coco(detections, ranks, num_classes),
             "bbox",
         )
         evaluation.evaluate()
@@ -180,44 +181,34 @@ def _with_pycocotools(
     return PrecisionRecall(evaluation.eval["precision"][..., -1], evaluation.eval["recall"])
 
 
-def _coco(entries: Iterator[dict[str, Any]], ranks: NDArray[np.int64], num_classes: int) -> Any:
+def _coco(rows: GroundTruthRows | DetectionRows, ranks: NDArray[np.int64], num_classes: int) -> Any:
     """The structure that pycocotools reads; its `loadRes` would fail on an empty list of results."""
+    places = zip(rows.image_rows.tolist(), rows.labels.tolist(), _entries(rows), strict=True)
     coco = COCO()
     coco.dataset = {
         "images": [{"id": rank} for rank in ranks.tolist()],
         "categories": [{"id": label} for label in range(1, num_classes + 1)],
-        "annotations": list(entries),
+        "annotations": [
+            {"image_id": image_id, "category_id": label, **entry} for image_id, label, entry in places
+        ],
     }
     coco.createIndex()
     return coco
 
 
-def _ground_truth_entries(rows: GroundTruthRows) -> Iterator[dict[str, Any]]:
-    """COCO annotations with ids from 1."""
-    columns = (column.tolist() for column in rows)
-    for number, (image_id, label, box_xywh, area, ignore) in enumerate(zip(*columns, strict=True), 1):
-        crowd = int(ignore)
-        yield {
-            "id": number,
-            "image_id": image_id,
-            "category_id": label,
-            "bbox": box_xywh,
-            "area": area,
-            "iscrowd": crowd,
-            "ignore": crowd,
-        }
-
-
-def _detection_entries(rows: DetectionRows) -> Iterator[dict[str, Any]]:
-    """COCO results with ids from 1 and the area of the box."""
-    areas = rows.boxes_xywh[:, 2] * rows.boxes_xywh[:, 3]
-    columns = (column.tolist() for column in (*rows, areas))
-    for number, (image_id, label, box_xywh, score, area) in enumerate(zip(*columns, strict=True), 1):
-        yield {
-            "id": number,
-            "image_id": image_id,
-            "category_id": label,
-            "bbox": box_xywh,
-            "score": score,
-            "area": area,
-        }
+def _entries(rows: GroundTruthRows | DetectionRows) -> list[dict[str, Any]]:
+    """COCO's annotations or results with ids from 1, but for the image and the category."""
+    boxes = rows.boxes_xywh.tolist()
+    if isinstance(rows, DetectionRows):
+        areas = (rows.boxes_xywh[:, 2] * rows.boxes_xywh[:, 3]).tolist()
+        return [
+            {"id": number, "bbox": box, "area": area, "score": score}
+            for number, (box, area, score) in enumerate(
+                zip(boxes, areas, rows.scores.tolist(), strict=True), 1
+            )
+        ]
+    columns = zip(boxes, rows.areas.tolist(), rows.ignore.astype(int).tolist(), strict=True)
+    return [
+        {"id": number, "bbox": box, "area": area, "iscrowd": crowd, "ignore": crowd}
+        for number, (box, area, crowd) in enumerate(columns, 1)
+    ]
