@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from detect.data.check import Finding
+from detect.data.findings import Finding
 from detect.data.labels import Annotations, ClassMap
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the readers or the check come to another result for the same files."""
 ARRAYS = [field.name for field in fields(Annotations) if field.name not in ("root", "source", "classes")]
 

@@ -5,50 +5,39 @@ All tests are on whole arrays; a Python loop runs over images (their headers) an
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detect.data.image import read_size
+from detect.data.conventions import better_convention, from_corners, is_normalised
+from detect.data.findings import Finding, Severity, summarise
+from detect.data.image_check import CheckedImages, check_images, plain, repeats
 from detect.data.labels import Annotations
+from detect.data.orientation import turn_boxes
 from detect.data.readers import RawAnnotations
 from detect.errors import InputError
 
-Severity = Literal["error", "warning", "note"]
 SLIGHT_OVERHANG_PX = 1.0
 """Boxes that leave the image by less were rounded, not misplaced: noted, not warned of."""
-HEADER_THREADS = 8
-"""Headers are waited for more than worked on."""
+HUGE_RATIO = 2.0
+"""A box this many times as wide or as high as its image holds numbers of something else; cut to the image it
+would claim all of it."""
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing wrong with a data set, and what was done about it."""
+class Cleaned(NamedTuple):
+    """A split after the check, and what the check did to each row of the files."""
 
-    code: str
-    severity: Severity
-    file: str
-    annotation: int | str | None
-    """The data set's id of the annotation, or None where the finding is about a file."""
-    detail: str
-    action: str
-
-    def __str__(self) -> str:
-        place = self.file if self.annotation is None else f"{self.file}, annotation {self.annotation}"
-        return f"{self.severity}: {self.code}: {place}: {self.detail}; {self.action}"
-
-
-class CheckedImages(NamedTuple):
-    """What is known of each image: (N,) whether it is kept, (N, 2) its upright height and width."""
-
-    kept: NDArray[np.bool_]
-    sizes: NDArray[np.int32]
+    annotations: Annotations
+    findings: list[Finding]
+    kept_images: NDArray[np.bool_]
+    """(N,) of the raw images."""
+    kept_boxes: NDArray[np.bool_]
+    """(M,) of the raw boxes."""
+    boxes: NDArray[np.float64]
+    """(M, 4) xyxy px of the upright image, cut to it; meaningless where not kept."""
+    images: CheckedImages
 
 
 def clean(raw: RawAnnotations) -> tuple[Annotations, list[Finding]]:
@@ -57,90 +46,81 @@ def clean(raw: RawAnnotations) -> tuple[Annotations, list[Finding]]:
     Images without boxes are kept. Boxes are clipped to their image; a missing area becomes that of the box.
 
     Raises:
-        InputError: no image is left; lists the first findings.
+        InputError: no image is left; lists the first findings. Or the boxes fit another convention.
     """
-    findings = _unread_files(raw)
-    images = _check_images(raw, findings)
-    boxes, kept_boxes = _check_boxes(raw, images, findings)
+    cleaned = clean_rows(raw)
+    return cleaned.annotations, cleaned.findings
+
+
+def clean_rows(raw: RawAnnotations) -> Cleaned:
+    """`clean`, with what was done to each row.
+
+    Raises:
+        InputError: as `clean`.
+    """
+    findings = [
+        Finding("annotation-unreadable", "error", file, None, reason, "image dropped")
+        for file, reason in raw.unread
+    ]
+    images = check_images(raw, findings)
+    in_pixels = boxes_in_pixels(raw, images)
+    if raw.source.convention is None:
+        _refuse_other_convention(raw, images)
+    boxes, kept_boxes = _check_boxes(raw, in_pixels, images, findings)
     annotations = _assemble(raw, images, boxes, kept_boxes)
     if len(annotations) == 0:
         raise InputError(f"no usable image in {raw.source.annotations}\n{summarise(findings)}")
     _note_annotations(raw, annotations, findings)
-    return annotations, findings
+    return Cleaned(annotations, findings, images.kept, kept_boxes, boxes, images)
 
 
-def summarise(findings: Sequence[Finding], examples: int = 3) -> str:
-    """A short text: a line for each code with its count, and the first examples under it."""
-    if not findings:
-        return "no findings"
-    counts = Counter((finding.severity, finding.code, finding.action) for finding in findings)
-    first: defaultdict[tuple[str, str, str], list[Finding]] = defaultdict(list)
-    for finding in findings:
-        group = first[finding.severity, finding.code, finding.action]
-        if len(group) < examples:
-            group.append(finding)
-    lines = []
-    for key in sorted(counts, key=lambda key: (("error", "warning", "note").index(key[0]), key[1:])):
-        severity, code, action = key
-        lines.append(f"{severity}: {code} x {counts[key]}: {action}")
-        for finding in first[key]:
-            place = "" if finding.annotation is None else f", annotation {finding.annotation}"
-            lines.append(f"    {finding.file}{place}: {finding.detail}")
-        if counts[key] > len(first[key]):
-            lines.append(f"    and {counts[key] - len(first[key])} more")
-    return "\n".join(lines)
+def boxes_in_pixels(raw: RawAnnotations, images: CheckedImages) -> NDArray[np.float64]:
+    """(M, 4) xyxy px of the upright images; boxes of unknown images stay as they are."""
+    boxes, rows = raw.boxes, raw.image_rows
+    if not len(images.kept):
+        return boxes
+    if is_normalised(raw.convention):
+        frames = np.where((images.turns > 1)[:, None], images.stored, images.sizes)
+        with np.errstate(invalid="ignore", over="ignore"):
+            boxes = boxes * np.tile(frames[rows, ::-1], 2)
+    turned = np.flatnonzero((rows >= 0) & (images.turns[rows] > 1))
+    if len(turned):
+        boxes = boxes.copy()
+        boxes[turned] = turn_boxes(boxes[turned], images.turns[rows[turned]], images.stored[rows[turned]])
+    return boxes
 
 
-def _unread_files(raw: RawAnnotations) -> list[Finding]:
-    return [
-        Finding("annotation-unreadable", "error", file, None, reason, "image dropped")
-        for file, reason in raw.unread
-    ]
+def _refuse_other_convention(raw: RawAnnotations, images: CheckedImages) -> None:
+    """Stop where the boxes fit into their images by another rule than the format's.
 
-
-def _check_images(raw: RawAnnotations, findings: list[Finding]) -> CheckedImages:
-    """Headers against annotations; a repeated id keeps its first image."""
-    names = [name.decode() for name in raw.file_names]
-    sizes, failures = _read_sizes([raw.source.images / name for name in names])
-    kept = sizes[:, 0] > 0
-    for row, reason in failures.items():
-        code = "image-unreadable" if (raw.source.images / names[row]).is_file() else "image-missing"
-        findings.append(Finding(code, "error", names[row], None, reason, "image dropped"))
-    for row in np.flatnonzero(_repeats(raw.image_ids)).tolist():
-        detail = f"image id {_plain(raw.image_ids[row])!r} is used before"
-        findings.append(Finding("image-id-repeated", "error", names[row], None, detail, "image dropped"))
-        kept[row] = False
-    for row in np.flatnonzero(_repeats(raw.file_names) & kept).tolist():
-        detail = f"image id {_plain(raw.image_ids[row])!r} names a file that another image names too"
-        findings.append(Finding("image-file-repeated", "warning", names[row], None, detail, "kept twice"))
-    stated = (raw.sizes > 0).all(axis=1)
-    for row in np.flatnonzero(kept & stated & (raw.sizes != sizes).any(axis=1)).tolist():
-        (height, width), (file_height, file_width) = raw.sizes[row], sizes[row]
-        detail = f"annotated as {width} x {height} px, the upright file has {file_width} x {file_height}"
-        findings.append(
-            Finding("image-size-differs", "warning", names[row], None, detail, "the file's size is used")
-        )
-    return CheckedImages(kept, sizes)
-
-
-def _read_sizes(paths: list[Path]) -> tuple[NDArray[np.int32], dict[int, str]]:
-    """(N, 2) upright sizes, 0 where a header cannot be read, and the reasons by row."""
-
-    def attempt(path: Path) -> tuple[int, int] | str:
-        try:
-            return read_size(path)
-        except InputError as error:
-            return str(error)
-
-    with ThreadPoolExecutor(HEADER_THREADS) as pool:
-        answers = list(pool.map(attempt, paths, chunksize=64))
-    failures = {row: answer for row, answer in enumerate(answers) if isinstance(answer, str)}
-    sizes = [(0, 0) if isinstance(answer, str) else answer for answer in answers]
-    return np.array(sizes, dtype=np.int32).reshape(-1, 2), failures
+    Raises:
+        InputError: they do; shows an example and what to do.
+    """
+    usable = np.flatnonzero((raw.image_rows >= 0) & np.isfinite(raw.boxes).all(axis=1))
+    usable = usable[images.kept[raw.image_rows[usable]]] if len(usable) else usable
+    numbers = from_corners(raw.boxes[usable], raw.convention)
+    frames = np.where((images.turns > 1)[:, None], images.stored, images.sizes)
+    limits = frames[raw.image_rows[usable], ::-1].astype(np.float64)
+    found = better_convention(numbers, limits, raw.convention) if len(usable) else None
+    if found is None:
+        return
+    own, best = found
+    row = int(np.argmax(own.misfits))
+    values = ", ".join(f"{value:g}" for value in numbers[row])
+    width, height = limits[row]
+    raise InputError(
+        f"the boxes of {raw.source.annotations} look like {best.convention}, not {own.convention}: read as "
+        f"{own.convention}, {own.share:.1%} of them do not fit into their images, as {best.convention} "
+        f"{best.share:.1%}. For example {_box_file(raw, int(usable[row]))}, annotation "
+        f"{plain(raw.annotation_ids[usable[row]])}: {values} in an image of {width:g} x {height:g} px. Read "
+        f"them so with --data.box_convention {best.convention}, write them anew with `detect data convert "
+        f"--box_convention {best.convention}`, or give --data.box_convention {own.convention} where they are "
+        "right as they are"
+    )
 
 
 def _check_boxes(
-    raw: RawAnnotations, images: CheckedImages, findings: list[Finding]
+    raw: RawAnnotations, in_pixels: NDArray[np.float64], images: CheckedImages, findings: list[Finding]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """(M, 4) boxes cut to their images, and (M,) which of them are kept."""
     width_height = images.sizes[:, ::-1].astype(np.float64)
@@ -148,25 +128,29 @@ def _check_boxes(
     limits = np.zeros((len(raw.boxes), 2))
     if len(width_height):
         limits = np.where(known[:, None], width_height[raw.image_rows], 0.0)
-    boxes = np.clip(raw.boxes, 0, np.tile(limits, 2))
-    finite = np.isfinite(raw.boxes).all(axis=1)
-    with np.errstate(invalid="ignore"):
+    boxes = np.clip(in_pixels, 0, np.tile(limits, 2))
+    finite = np.isfinite(in_pixels).all(axis=1)
+    with np.errstate(invalid="ignore", over="ignore"):
+        # In the file's own numbers: scaling and turning them may round a width of nothing to something.
         has_area = (raw.boxes[:, 2:] > raw.boxes[:, :2]).all(axis=1)
-        overhang = np.abs(boxes - raw.boxes).max(axis=1, initial=0)
+        overhang = np.abs(boxes - in_pixels).max(axis=1, initial=0)
+        huge = (in_pixels[:, 2:] - in_pixels[:, :2] > HUGE_RATIO * limits).any(axis=1)
     inside = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-    box_text = _BoxText(raw, images)
+    box_text = _BoxText(raw, images, in_pixels)
     kept = np.ones(len(raw.boxes), dtype=np.bool_)
     for good, code, detail in (
         (known, "image-id-unknown", box_text.image_id),
         (raw.labels > 0, "category-unknown", box_text.category),
-        (finite, "box-not-a-number", box_text.box),
+        (np.isfinite(raw.boxes).all(axis=1), "box-not-a-number", box_text.box),
         (has_area, "box-without-area", box_text.box),
     ):
         findings += _box_findings(raw, np.flatnonzero(kept & ~good), code, detail)
         kept &= good
-    kept &= images.kept[raw.image_rows]  # their image has a finding already
-    findings += _box_findings(raw, np.flatnonzero(kept & ~inside), "box-outside", box_text.box_and_size)
-    kept &= inside
+    if len(images.kept):
+        kept &= images.kept[raw.image_rows]  # their image has a finding already
+    for good, code in ((inside & finite, "box-outside"), (~huge, "box-huge")):
+        findings += _box_findings(raw, np.flatnonzero(kept & ~good), code, box_text.box_and_size)
+        kept &= good
     cuts: tuple[tuple[Severity, NDArray[np.bool_]], ...] = (
         ("warning", overhang >= SLIGHT_OVERHANG_PX),
         ("note", (overhang > 0) & (overhang < SLIGHT_OVERHANG_PX)),
@@ -188,20 +172,25 @@ class _BoxText(NamedTuple):
 
     raw: RawAnnotations
     images: CheckedImages
+    in_pixels: NDArray[np.float64]
 
     def image_id(self, row: int) -> str:
-        return f"no image has the id {_plain(self.raw.box_image_ids[row])!r}"
+        return f"no image has the id {plain(self.raw.box_image_ids[row])!r}"
 
     def category(self, row: int) -> str:
-        return f"no category {_plain(self.raw.box_category_ids[row])!r}; there are {_shortened(self.raw)}"
+        return f"no category {plain(self.raw.box_category_ids[row])!r}; there are {_shortened(self.raw)}"
 
     def box(self, row: int) -> str:
-        x0, y0, x1, y1 = self.raw.boxes[row]
-        return f"xmin {x0:g}, ymin {y0:g}, xmax {x1:g}, ymax {y1:g}"
+        return _corners(self.raw.boxes[row])
 
     def box_and_size(self, row: int) -> str:
         height, width = self.images.sizes[self.raw.image_rows[row]]
-        return f"{self.box(row)} in an image of {width} x {height} px"
+        return f"{_corners(self.in_pixels[row])} in an image of {width} x {height} px"
+
+
+def _corners(box: NDArray[np.float64]) -> str:
+    x0, y0, x1, y1 = box
+    return f"xmin {x0:g}, ymin {y0:g}, xmax {x1:g}, ymax {y1:g}"
 
 
 def _shortened(raw: RawAnnotations, most: int = 8) -> str:
@@ -219,7 +208,7 @@ def _box_findings(
     action: str = "box dropped",
 ) -> list[Finding]:
     return [
-        Finding(code, severity, _box_file(raw, row), _plain(raw.annotation_ids[row]), detail(row), action)
+        Finding(code, severity, _box_file(raw, row), plain(raw.annotation_ids[row]), detail(row), action)
         for row in rows.tolist()
     ]
 
@@ -229,7 +218,7 @@ def _box_file(raw: RawAnnotations, row: int) -> str:
     image_row = int(raw.image_rows[row])
     if image_row < 0:
         return raw.annotation_file(0)
-    if len(raw.annotation_files) == len(raw.file_names) > 1:
+    if raw.file_per_image:
         return raw.annotation_file(image_row)
     return raw.file_names[image_row].decode()
 
@@ -258,7 +247,7 @@ def _assemble(
         boxes=boxes,
         labels=raw.labels[box_rows],
         ignore=raw.ignore[box_rows],
-        areas=np.where(np.isnan(areas), box_areas, areas),
+        areas=np.where(np.isfinite(areas) & (areas >= 0), areas, box_areas),
         annotation_ids=raw.annotation_ids[box_rows],
     )
 
@@ -266,19 +255,23 @@ def _assemble(
 def _note_annotations(raw: RawAnnotations, annotations: Annotations, findings: list[Finding]) -> None:
     """What drops nothing: repeated annotation ids, absent fields, classes that no box has."""
     source = str(annotations.source)
-    if len(raw.annotation_files) != len(raw.file_names) or len(raw.file_names) == 1:
-        for row in np.flatnonzero(_repeats(raw.annotation_ids)).tolist():
+    if not raw.file_per_image:
+        for row in np.flatnonzero(repeats(raw.annotation_ids)).tolist():
             findings.append(
                 Finding(
                     "annotation-id-repeated",
                     "warning",
                     _box_file(raw, row),
-                    _plain(raw.annotation_ids[row]),
+                    plain(raw.annotation_ids[row]),
                     "the id is used before",
                     "kept; evaluation numbers the boxes anew",
                 )
             )
-    filled = {"area": "filled in with width x height of the box", "iscrowd": "taken as 0"}
+    filled = {
+        "area": "filled in with width x height of the box",
+        "iscrowd": "taken as 0",
+        "bbox": "taken from the polygons",
+    }
     for name, count in raw.missing_fields:
         if count:
             detail = f"{count} of {len(raw.boxes)} annotations have no {name!r}"
@@ -290,15 +283,3 @@ def _note_annotations(raw: RawAnnotations, annotations: Annotations, findings: l
             len(unused) > 8
         )
         findings.append(Finding("class-without-boxes", "note", source, None, detail, "kept"))
-
-
-def _repeats(values: NDArray[np.generic]) -> NDArray[np.bool_]:
-    """(N,) whether an equal value stands before."""
-    _, first = np.unique(values, return_index=True)
-    repeated = np.ones(len(values), dtype=np.bool_)
-    repeated[first] = False
-    return repeated
-
-
-def _plain(value: np.generic) -> int | str:
-    return value.decode() if isinstance(value, bytes) else int(value)

@@ -15,8 +15,9 @@ from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 
 from detect.data.cache import GB, CachePlace, PixelCache
-from detect.data.check import Finding, summarise
+from detect.data.conventions import BoxConvention
 from detect.data.dataset import DetectionDataset, collate
+from detect.data.findings import Finding, summarise
 from detect.data.labels import Annotations, ClassMap
 from detect.data.sampler import BatchPlan, DetectionLoader, TrainLoader, TrainSampler, ValSampler
 from detect.data.splits import OpenedSplit, Role, open_split
@@ -31,7 +32,7 @@ class DetectionData(LightningDataModule):
     """A training and a validation split of one data set.
 
     Args:
-        root: folder of the data set; COCO and Pascal VOC are recognised.
+        root: folder of the data set; COCO, Pascal VOC and YOLO are recognised.
         train_split: name of the training split; null takes train2017 or train.
         val_split: name of the validation split; null takes val2017, val, valid or test.
         train_annotations: annotation file of the training split, instead of the one below root.
@@ -39,6 +40,7 @@ class DetectionData(LightningDataModule):
         val_annotations: annotation file of the validation split.
         val_images: image folder of the validation split.
         voc_one_based: subtract the VOC devkit's 1 from xmin and ymin; null: for the official sets alone.
+        box_convention: how the files write boxes; null: as their format says, unless that cannot be.
         total_batch_size: images per optimizer step over all devices.
         batch_size: images per device and forward pass; null derives it from total_batch_size.
         workers: loading processes per device; null chooses by the cores.
@@ -65,6 +67,7 @@ class DetectionData(LightningDataModule):
         val_annotations: Path | None = None,
         val_images: Path | None = None,
         voc_one_based: bool | None = None,
+        box_convention: BoxConvention | None = None,
         total_batch_size: int = 32,
         batch_size: int | None = None,
         workers: int | None = None,
@@ -83,6 +86,7 @@ class DetectionData(LightningDataModule):
         self.annotation_files = {"train": train_annotations, "val": val_annotations}
         self.image_folders = {"train": train_images, "val": val_images}
         self.voc_one_based = voc_one_based
+        self.box_convention = box_convention
         self.total_batch_size = total_batch_size
         self.batch_size = batch_size
         self.workers = workers
@@ -172,6 +176,7 @@ class DetectionData(LightningDataModule):
             annotations=self.annotation_files[role],
             images=self.image_folders[role],
             voc_one_based=self.voc_one_based,
+            box_convention=self.box_convention,
         )
         self.findings[role] = opened.findings
         found = opened.annotations

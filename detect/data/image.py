@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +21,25 @@ DRAFT_SCALES = (2, 4, 8)
 BACKGROUND = (255, 255, 255, 255)
 """What shows through transparent pixels: white, as on paper."""
 JPEG_SUFFIXES = (".jpg", ".jpeg")
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000")
+"""What is decoded, whatever a file is called. Pillow also knows formats that run other programs (EPS)."""
+
+
+class ImageHeader(NamedTuple):
+    """What the header of a file says, before a pixel is decoded."""
+
+    height: int
+    """As stored, before the orientation is applied; px."""
+    width: int
+    orientation: int
+    """EXIF 0x0112: 1 is upright."""
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """(H, W) as the image is shown."""
+        if self.orientation in TRANSPOSED_ORIENTATIONS:
+            return self.width, self.height
+        return self.height, self.width
 
 
 def load_image(path: Path, *, draft_scale: int = 1) -> Image.Image:
@@ -32,7 +53,7 @@ def load_image(path: Path, *, draft_scale: int = 1) -> Image.Image:
         InputError: missing, broken, cut off or too large; names the file and the reason.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             if draft_scale > 1:
                 image.draft(None, (image.width // draft_scale, image.height // draft_scale))
             return upright_rgb(image)
@@ -79,13 +100,26 @@ def read_size(path: Path) -> tuple[int, int]:
     Raises:
         InputError: missing, or not an image; names the file and the reason.
     """
+    return read_header(path).upright_size
+
+
+def read_header(path: Path) -> ImageHeader:
+    """Size and orientation.
+
+    Raises:
+        InputError: missing, not an ordinary file, or not an image; names the file and the reason.
+    """
+    if not os.path.isfile(path):  # opening a pipe would wait for its writer forever
+        reason = "not an ordinary file" if os.path.lexists(path) else "no such file"
+        raise InputError(f"cannot read image {path}: {reason}")
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
-            orientation = image.getexif().get(ExifTags.Base.Orientation)
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"cannot read image {path}: {error}") from error
-    return (width, height) if orientation in TRANSPOSED_ORIENTATIONS else (height, width)
+    known = isinstance(orientation, int) and 1 <= orientation <= 8
+    return ImageHeader(height, width, orientation if known else 1)
 
 
 def choose_draft_scales(sizes: NDArray[np.int32], image_size: tuple[int, int]) -> NDArray[np.int64]:

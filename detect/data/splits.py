@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Literal, NamedTuple, cast
 
 from detect.data import annotation_cache
-from detect.data.check import Finding, clean
+from detect.data.check import clean
+from detect.data.conventions import BoxConvention
+from detect.data.findings import Finding
 from detect.data.labels import Annotations
-from detect.data.readers import Reader, SplitSource, coco, voc
+from detect.data.readers import Reader, SplitSource, coco, voc, yolo
 from detect.errors import InputError
 
-READERS: tuple[Reader, ...] = (cast(Reader, coco), cast(Reader, voc))
+READERS: tuple[Reader, ...] = (cast(Reader, coco), cast(Reader, voc), cast(Reader, yolo))
 Role = Literal["train", "val"]
 DEFAULT_SPLITS: dict[Role, tuple[str, ...]] = {
     "train": ("train2017", "train"),
@@ -38,6 +40,7 @@ def open_split(
     annotations: Path | None = None,
     images: Path | None = None,
     voc_one_based: bool | None = None,
+    box_convention: BoxConvention | None = None,
 ) -> OpenedSplit:
     """Read and check one split, from the cache where its files have not changed.
 
@@ -48,13 +51,14 @@ def open_split(
         annotations: the annotation file, instead of the one below `root`.
         images: the image folder, instead of the one below `root`.
         voc_one_based: VOC: subtract 1 from xmin and ymin; None: for the official sets.
+        box_convention: how the files write boxes; None: as their format says, unless that cannot be.
 
     Raises:
         InputError: a folder, file or split does not exist, or nothing usable is in it; lists what there is.
     """
     if annotations is not None:
-        reader, source = _explicit(root, split, annotations, images)
-        split = split or annotations.stem
+        reader, source = _explicit(root, split, annotations, images, role=role)
+        split = split or source.split or annotations.stem
     else:
         if root is None:
             raise InputError(f"no {role} data: give --data.root, or --data.{role}_annotations with images")
@@ -63,7 +67,7 @@ def open_split(
         source = reader.locate(root, split)
         if images is not None:
             source = source._replace(images=images)
-    source = source._replace(voc_one_based=voc_one_based)
+    source = source._replace(voc_one_based=voc_one_based, convention=box_convention)
     if not source.annotations.is_file():
         raise InputError(f"no annotation file {source.annotations}")
     if not source.images.is_dir():
@@ -103,9 +107,14 @@ def _choose_split(reader: Reader, root: Path, split: str | None, role: Role) -> 
 
 
 def _explicit(
-    root: Path | None, split: str | None, annotations: Path, images: Path | None
+    root: Path | None, split: str | None, annotations: Path, images: Path | None, *, role: Role
 ) -> tuple[Reader, SplitSource]:
-    """A JSON file is COCO, a list of images is VOC; its images lie where the format has them below `root`."""
+    """JSON is COCO, YAML is YOLO, a list of images is VOC; images lie as the format has them in `root`."""
+    if annotations.suffix in (".yaml", ".yml"):
+        reader = cast(Reader, yolo)
+        split = _choose_split(reader, annotations.parent, split, role)
+        source = reader.locate(annotations.parent, split)
+        return reader, source if images is None else source._replace(images=images)
     reader = cast(Reader, coco if annotations.suffix == ".json" else voc)
     if images is None and root is not None:
         images = reader.locate(root, split or annotations.stem.removeprefix(coco.PREFIX)).images
@@ -115,7 +124,8 @@ def _explicit(
 
 
 def _read_or_load(reader: Reader, source: SplitSource) -> tuple[Annotations, list[Finding]]:
-    key = [reader.NAME, *(str(path.absolute()) for path in source[:2]), str(source.voc_one_based)]
+    files = [str(path.absolute()) for path in (source.annotations, source.images)]
+    key = [reader.NAME, *files, *(str(value) for value in source[2:])]
     cached = annotation_cache.load(key)
     if cached is not None:
         return cached

@@ -6,6 +6,7 @@ A new format is a module with the functions of `Reader`, and one entry in `split
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -13,18 +14,29 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from detect.data.conventions import BoxConvention
 from detect.data.labels import ClassMap
+from detect.errors import InputError
+
+MAX_TEXT_BYTES = 512
+"""Of a file name or an id. Arrays of bytes are as wide as their longest entry: one hostile name must not
+cost its length times the number of boxes."""
+MB = 1e6
 
 
 class SplitSource(NamedTuple):
     """Where one split lies on the disk."""
 
     annotations: Path
-    """The JSON file (COCO), the list of images (VOC)."""
+    """The JSON file (COCO), the list of images (VOC), data.yaml (YOLO)."""
     images: Path
     """The folder that the image names start from."""
+    split: str | None = None
+    """YOLO only: the split's key in data.yaml."""
     voc_one_based: bool | None = None
     """VOC only: subtract the devkit's 1 from xmin and ymin; None: for the official sets alone."""
+    convention: BoxConvention | None = None
+    """How the files write boxes, where they break their format's rule; None: as the format says."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +58,8 @@ class RawAnnotations:
     box_image_ids: NDArray[np.generic]
     """(M,) the image id that each box names."""
     boxes: NDArray[np.float64]
-    """(M, 4) xyxy px; NaN where the file has no numbers."""
+    """(M, 4) xyxy px, by the rules of `convention`; NaN where the file has no numbers. Fractions of width and
+    height where the convention is normalised."""
     labels: NDArray[np.int64]
     """(M,) 1..K; 0 where the category is not in `classes`."""
     box_category_ids: NDArray[np.generic]
@@ -56,7 +69,11 @@ class RawAnnotations:
     areas: NDArray[np.float64]
     """(M,) px^2; NaN where the file has none."""
     annotation_ids: NDArray[np.generic]
-    """(M,) the data set's ids (COCO) or the number of the object within its file (VOC)."""
+    """(M,) the data set's ids (COCO), the number of the object within its file (VOC), the line (YOLO)."""
+    convention: BoxConvention
+    """How the files write boxes, as far as their format says."""
+    file_per_image: bool = False
+    """Whether each image has an annotation file of its own."""
     unread: tuple[tuple[str, str], ...] = ()
     """(file, reason) of each annotation file that cannot be read; their images are not in the arrays."""
     missing_fields: tuple[tuple[str, int], ...] = ()
@@ -64,8 +81,7 @@ class RawAnnotations:
 
     def annotation_file(self, image_row: int) -> str:
         """The file that annotates image `image_row`."""
-        row = image_row if len(self.annotation_files) == len(self.file_names) else 0
-        return self.annotation_files[row].decode()
+        return self.annotation_files[image_row if self.file_per_image else 0].decode()
 
 
 class Reader(Protocol):
@@ -91,16 +107,68 @@ class Reader(Protocol):
         """The files whose change makes a cached copy of the arrays stale."""
 
 
+def read_text_file(path: Path, *, limit_mb: float) -> str:
+    """The text of an annotation file, which must be an ordinary file and not larger than it may be.
+
+    Raises:
+        InputError: missing, a pipe or a device, too large, or not UTF-8; names the file.
+    """
+    return decode_text(read_bytes_of_file(path, limit_mb=limit_mb), path)
+
+
+def read_bytes_of_file(path: Path, *, limit_mb: float) -> bytes:
+    """As `read_text_file`, without decoding.
+
+    Raises:
+        InputError: missing, a pipe or a device, or too large; names the file.
+    """
+    try:
+        if not path.is_file():  # opening a pipe would wait for its writer forever
+            raise InputError(f"cannot read {path}: {'not an ordinary' if path.exists() else 'no such'} file")
+        size_mb = os.stat(path).st_size / MB
+        if size_mb > limit_mb:
+            raise InputError(f"cannot read {path}: it has {size_mb:.3g} MB, at most {limit_mb:.3g} are read")
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+
+
+def decode_text(content: bytes, path: Path) -> str:
+    """UTF-8 with or without a byte order mark.
+
+    Raises:
+        InputError: not UTF-8; names the file.
+    """
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"cannot read {path}: not UTF-8 ({error})") from error
+
+
+def plain_text(value: object) -> str:
+    """A name or an id as text that can be written and printed, whatever a file holds in its place.
+
+    Lists and objects are named by their type alone: they may be of any size. Half surrogates become "?".
+    """
+    if not isinstance(value, str | int | float) or (isinstance(value, int) and value.bit_length() > 256):
+        return f"({type(value).__name__})"
+    encoded = str(value).encode("utf-8", "replace")[:MAX_TEXT_BYTES]
+    return encoded.decode("utf-8", "ignore")
+
+
 def id_array(values: list[Any]) -> NDArray[np.generic]:
     """Ids as int64 where all are whole numbers, else as UTF-8 bytes of their text."""
-    if all(type(value) is int for value in values):
-        return np.array(values, dtype=np.int64)
-    return byte_array([str(value) for value in values])
+    whole = [int(value) if type(value) is float and value.is_integer() else value for value in values]
+    if all(type(value) is int and value.bit_length() < 64 for value in whole):
+        return np.array(whole, dtype=np.int64)
+    return byte_array([plain_text(value) for value in whole])
 
 
 def byte_array(texts: list[str]) -> NDArray[np.bytes_]:
     """Texts as one array of UTF-8 bytes; at least one byte wide, which an empty list would not be."""
-    return np.array([text.encode() for text in texts], dtype=np.bytes_) if texts else np.zeros(0, dtype="S1")
+    if not texts:
+        return np.zeros(0, dtype="S1")
+    return np.array([plain_text(text).encode() for text in texts], dtype=np.bytes_)
 
 
 def find_rows(wanted: NDArray[np.generic], known: NDArray[np.generic]) -> NDArray[np.int64]:

@@ -1,12 +1,13 @@
 """COCO folders: `annotations/instances_SPLIT.json` with `SPLIT/`, or `SPLIT/_annotations.coco.json`.
 
-Boxes are xywh in the file and xyxy from here on. Segmentations are never looked at.
+Boxes are xywh in the file and xyxy from here on. Polygons serve only where an annotation has no box.
 """
 
 from __future__ import annotations
 
 import gc
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,14 +16,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detect.data.conventions import to_corners
 from detect.data.labels import ClassMap
-from detect.data.readers import RawAnnotations, SplitSource, byte_array, find_rows, id_array
+from detect.data.readers import (
+    MB,
+    RawAnnotations,
+    SplitSource,
+    byte_array,
+    find_rows,
+    id_array,
+    plain_text,
+    read_bytes_of_file,
+)
 from detect.errors import InputError
 
 NAME = "coco"
 LAYOUT = "annotations/instances_SPLIT.json with SPLIT/, or SPLIT/_annotations.coco.json"
 PREFIX = "instances_"
 ROBOFLOW_FILE = "_annotations.coco.json"
+MEMORY_PER_BYTE = 4
+"""Bytes of memory that reading a byte of JSON takes at most; measured, see docs/data.md."""
 
 
 def recognises(root: Path) -> bool:
@@ -58,31 +71,34 @@ def read(source: SplitSource) -> RawAnnotations:
         InputError: not JSON, not an object, or without images, annotations or categories.
     """
     with _garbage_collection_paused():
-        content = _parse(source.annotations)
+        content = parse(source.annotations)
         classes = _class_map(content["categories"], source.annotations)
         images, annotations = content["images"], content["annotations"]
         image_ids = _ids(images, "id", source.annotations)
         box_image_ids = _ids(annotations, "image_id", source.annotations)
         box_category_ids = _ids(annotations, "category_id", source.annotations)
         areas = _numbers(annotations, "area")
+        convention = source.convention or "xywh"
         return RawAnnotations(
             source=source,
             classes=classes,
-            file_names=byte_array([str(image.get("file_name", "")) for image in images]),
+            file_names=byte_array([image.get("file_name", "") for image in images]),
             annotation_files=byte_array([str(source.annotations)]),
             image_ids=image_ids,
             sizes=_sizes(images),
             image_rows=find_rows(box_image_ids, image_ids),
             box_image_ids=box_image_ids,
-            boxes=_boxes(annotations),
+            boxes=to_corners(_bboxes(annotations), convention),
             labels=find_rows(box_category_ids, id_array(list(classes.category_ids))) + 1,
             box_category_ids=box_category_ids,
             ignore=np.array([entry.get("iscrowd", 0) == 1 for entry in annotations], dtype=np.bool_),
             areas=areas,
             annotation_ids=id_array([annotation.get("id", -1) for annotation in annotations]),
+            convention=convention,
             missing_fields=(
                 ("area", int(np.isnan(areas).sum())),
                 ("iscrowd", sum("iscrowd" not in annotation for annotation in annotations)),
+                ("bbox", sum(annotation.get(FROM_POLYGON) is True for annotation in annotations)),
             ),
         )
 
@@ -99,10 +115,21 @@ def _garbage_collection_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _parse(path: Path) -> dict[str, Any]:
+def parse(path: Path, *, keep_polygons: bool = False) -> dict[str, Any]:
+    """The content of a COCO file; its lists hold objects, and nothing else of it is known.
+
+    Polygons are let go one by one as they are read, which takes half the memory.
+
+    Raises:
+        InputError: not JSON, not an object, or without images, annotations or categories.
+    """
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    data = read_bytes_of_file(path, limit_mb=memory / MEMORY_PER_BYTE / MB)
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+        content = json.loads(data, object_hook=None if keep_polygons else _without_polygons)
+    except RecursionError:
+        raise InputError(f"cannot read {path} as JSON: it is nested too deeply") from None
+    except ValueError as error:
         raise InputError(f"cannot read {path} as JSON: {error}") from error
     if not isinstance(content, dict):
         raise InputError(
@@ -111,20 +138,53 @@ def _parse(path: Path) -> dict[str, Any]:
         )
     for key in ("images", "annotations", "categories"):
         if not isinstance(content.get(key), list):
-            raise InputError(f"{path} has no list {key!r}; it has {', '.join(content) or 'nothing'}")
+            found = ", ".join(plain_text(name) for name in list(content)[:20])
+            raise InputError(f"{path} has no list {key!r}; it has {found or 'nothing'}")
+        for place, entry in enumerate(content[key]):
+            if not isinstance(entry, dict):
+                raise InputError(f"{path}: {key}[{place}] is a {type(entry).__name__}, expected an object")
     return content
+
+
+FROM_POLYGON = "bbox_from_polygon"
+"""Marks an annotation without a box that got one from its polygons."""
+
+
+def _without_polygons(entry: dict[str, Any]) -> dict[str, Any]:
+    polygons = entry.pop("segmentation", None)
+    if polygons and "bbox" not in entry and "category_id" in entry:
+        box = _extent(polygons)
+        if box is not None:
+            entry["bbox"], entry[FROM_POLYGON] = box, True
+    return entry
+
+
+def _extent(polygons: object) -> list[float] | None:
+    """The box around the polygons [[x, y, x, y, ...], ...] as xywh, None where they are not such."""
+    if not isinstance(polygons, list) or not all(isinstance(part, list) for part in polygons):
+        return None
+    try:
+        points = np.array([value for part in polygons for value in part], dtype=np.float64).reshape(-1, 2)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    if not len(points):
+        return None
+    low, high = points.min(axis=0), points.max(axis=0)
+    return [*low.tolist(), *(high - low).tolist()]
 
 
 def _class_map(categories: list[dict[str, Any]], path: Path) -> ClassMap:
     """Classes in the order of their ids, so that the order of the file changes nothing."""
     for category in categories:
         if "id" not in category or "name" not in category:
-            raise InputError(f"{path}: category {category} needs an id and a name")
+            raise InputError(f"{path}: a category needs an id and a name; this has {_describe(category)}")
     numeric = all(type(category["id"]) is int for category in categories)
-    ordered = sorted(categories, key=lambda category: category["id"] if numeric else str(category["id"]))
-    ids = [category["id"] if numeric else str(category["id"]) for category in ordered]
+    ordered = sorted(
+        categories, key=lambda category: category["id"] if numeric else plain_text(category["id"])
+    )
+    ids = [category["id"] if numeric else plain_text(category["id"]) for category in ordered]
     try:
-        return ClassMap(tuple(str(category["name"]) for category in ordered), tuple(ids))
+        return ClassMap(tuple(plain_text(category["name"]) for category in ordered), tuple(ids))
     except InputError as error:
         raise InputError(f"{path}, categories: {error}") from error
 
@@ -133,34 +193,47 @@ def _ids(entries: list[dict[str, Any]], key: str, path: Path) -> NDArray[np.gene
     try:
         return id_array([entry[key] for entry in entries])
     except KeyError:
-        entry = next(entry for entry in entries if key not in entry)
-        known = {name: value for name, value in entry.items() if name != "segmentation"}
-        raise InputError(f"{path}: an entry has no {key!r}: {known}") from None
+        place = next(place for place, entry in enumerate(entries) if key not in entry)
+        raise InputError(
+            f"{path}: entry {place} has no {key!r}; it has {_describe(entries[place])}"
+        ) from None
+
+
+def _describe(entry: dict[str, Any]) -> str:
+    return ", ".join(f"{plain_text(key)} {plain_text(value)}" for key, value in entry.items()) or "nothing"
 
 
 def _numbers(entries: list[dict[str, Any]], key: str) -> NDArray[np.float64]:
     """(len(entries),) float64; NaN where `key` is missing or holds no number."""
-    nan = float("nan")
-    values = [entry.get(key, nan) for entry in entries]
-    return np.array([v if isinstance(v, int | float) else nan for v in values], dtype=np.float64)
+    return np.array([_number(entry.get(key)) for entry in entries], dtype=np.float64)
+
+
+def _number(value: object) -> float:
+    """The number, NaN for what is none; JSON may hold whole numbers that no float reaches."""
+    if not isinstance(value, int | float):
+        return float("nan")
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf")
 
 
 def _sizes(images: list[dict[str, Any]]) -> NDArray[np.int32]:
+    """(N, 2) height and width; 0 where they are missing."""
     size = np.stack([_numbers(images, "height"), _numbers(images, "width")], axis=1)
-    return np.nan_to_num(size, nan=0, posinf=0, neginf=0).astype(np.int32)
+    return np.clip(np.nan_to_num(size), 0, np.iinfo(np.int32).max).astype(np.int32)
 
 
-def _boxes(annotations: list[dict[str, Any]]) -> NDArray[np.float64]:
-    """(M, 4) xyxy; NaN where `bbox` is missing or is not four numbers."""
+def _bboxes(annotations: list[dict[str, Any]]) -> NDArray[np.float64]:
+    """(M, 4) as written; NaN where `bbox` is missing or is not four numbers."""
     unknown = [float("nan")] * 4
     rows = [annotation.get("bbox", unknown) for annotation in annotations]
     try:
-        boxes = np.array(rows, dtype=np.float64).reshape(len(rows), 4)
-    except (TypeError, ValueError):
-        boxes = np.array([row if _is_box(row) else unknown for row in rows], dtype=np.float64)
-    boxes[:, 2:] += boxes[:, :2]
-    return boxes
+        return np.array(rows, dtype=np.float64).reshape(len(rows), 4)
+    except (TypeError, ValueError, OverflowError):
+        numbers = [[_number(v) for v in row] if _is_box(row) else unknown for row in rows]
+        return np.array(numbers, dtype=np.float64).reshape(len(rows), 4)
 
 
 def _is_box(row: object) -> bool:
-    return isinstance(row, list) and len(row) == 4 and all(isinstance(value, int | float) for value in row)
+    return isinstance(row, list) and len(row) == 4

@@ -13,8 +13,17 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from detect.data.conventions import to_corners
 from detect.data.labels import ClassMap
-from detect.data.readers import RawAnnotations, SplitSource, byte_array, find_rows
+from detect.data.readers import (
+    RawAnnotations,
+    SplitSource,
+    byte_array,
+    find_rows,
+    plain_text,
+    read_bytes_of_file,
+    read_text_file,
+)
 from detect.errors import InputError
 
 NAME = "voc"
@@ -22,6 +31,9 @@ LAYOUT = "Annotations/, JPEGImages/, ImageSets/Main/SPLIT.txt"
 LABELS_FILE = "labels.txt"
 """One class name a line, beside `Annotations`: sets the order; otherwise names are sorted."""
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+MAX_XML_MB = 4.0
+"""Of one image: room for more than 10,000 objects. A parsed file takes 50 times its size in memory."""
+MAX_LIST_MB = 256.0
 OFFICIAL_FOLDER = re.compile(r"VOC20\d\d")
 OFFICIAL_DATABASE = re.compile(r"The VOC20\d\d Database")
 
@@ -79,8 +91,8 @@ def read(source: SplitSource) -> RawAnnotations:
     for path in sorted((root / "Annotations").glob("*.xml")):
         try:
             parsed[path.stem] = _parse(path)
-        except (ElementTree.ParseError, OSError) as error:
-            unread.append((str(path), f"not readable as XML: {error}"))
+        except InputError as error:
+            unread.append((str(path), str(error)))
     broken = {Path(file).stem for file, _ in unread}
     listed = _listed(source.annotations, parsed.keys() | broken)
     known = [image_id for image_id in listed if image_id in parsed]
@@ -105,7 +117,9 @@ def _flatten(
     objects = [found for file in files for found in file.objects]
     counts = [len(file.objects) for file in files]
     image_rows = np.repeat(np.arange(len(files), dtype=np.int64), counts)
-    boxes = np.array([found.box for found in objects], dtype=np.float64).reshape(len(objects), 4)
+    convention = source.convention or "xyxy"
+    numbers = np.array([found.box for found in objects], dtype=np.float64).reshape(len(objects), 4)
+    boxes = to_corners(numbers, convention)
     boxes[:, :2] -= float(one_based)
     names = byte_array([found.name for found in objects])
     ids = byte_array(image_ids)
@@ -125,6 +139,8 @@ def _flatten(
         ignore=np.array([found.difficult for found in objects], dtype=np.bool_),
         areas=np.full(len(objects), np.nan),
         annotation_ids=np.array([i for count in counts for i in range(1, count + 1)], dtype=np.int64),
+        convention=convention,
+        file_per_image=True,
         unread=unread,
     )
 
@@ -134,8 +150,24 @@ def _root(source: SplitSource) -> Path:
     return source.annotations.absolute().parents[2]
 
 
+def parse_xml(path: Path) -> ElementTree.Element:
+    """The root of an XML file that defines no entities: a few lines of them can stand for gigabytes.
+
+    Raises:
+        InputError: not readable, too large, not XML, or with entities.
+    """
+    data = read_bytes_of_file(path, limit_mb=MAX_XML_MB)
+    # Encodings that expat takes hold these letters as ASCII bytes, alone or each with a zero byte.
+    if b"<!ENTITY" in data.replace(b"\0", b""):
+        raise InputError(f"cannot read {path}: it defines XML entities, which annotations have no use for")
+    try:
+        return ElementTree.fromstring(data)
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise InputError(f"cannot read {path} as XML: {error}") from error
+
+
 def _parse(path: Path) -> VocFile:
-    root = ElementTree.parse(path).getroot()
+    root = parse_xml(path)
     size = root.find("size")
     return VocFile(
         height=_whole_number(size, "height"),
@@ -149,7 +181,7 @@ def _parse(path: Path) -> VocFile:
 def _parse_object(element: ElementTree.Element) -> VocObject:
     x0, y0, x1, y1 = (_number(element, f"bndbox/{corner}") for corner in ("xmin", "ymin", "xmax", "ymax"))
     return VocObject(
-        name=element.findtext("name", "").strip(),
+        name=plain_text(element.findtext("name", "").strip()),
         box=(x0, y0, x1, y1),
         difficult=element.findtext("difficult", "0").strip() == "1",
     )
@@ -165,15 +197,12 @@ def _number(element: ElementTree.Element, place: str) -> float:
 
 def _whole_number(element: ElementTree.Element | None, place: str) -> int:
     value = _number(element, place) if element is not None else 0.0
-    return int(value) if np.isfinite(value) else 0
+    return int(np.clip(np.nan_to_num(value), 0, np.iinfo(np.int32).max))
 
 
 def _listed(path: Path, known: set[str]) -> list[str]:
     """The image ids of a list; a line may be an id or a file name."""
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the list of images {path}: {error}") from error
+    lines = [line.strip() for line in read_text_file(path, limit_mb=MAX_LIST_MB).splitlines()]
     listed = [line if line in known else _without_suffix(line) for line in lines if line]
     if not listed:
         raise InputError(f"the list of images {path} is empty")
@@ -196,8 +225,9 @@ def _file_names(images: Path, image_ids: list[str]) -> list[str]:
 
 def _class_map(root: Path, parsed: dict[str, VocFile]) -> ClassMap:
     labels = root / LABELS_FILE
-    if labels.is_file():
-        names = [line.strip() for line in labels.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    if labels.exists():
+        lines = read_text_file(labels, limit_mb=MAX_LIST_MB).splitlines()
+        names = [plain_text(line.strip()) for line in lines if line.strip()]
     else:
         names = sorted({found.name for file in parsed.values() for found in file.objects if found.name})
     if not names:

@@ -1,0 +1,105 @@
+"""`data.yaml` of a YOLO folder, read as plain text values: no tags, no aliases, no deep nesting.
+
+A general YAML loader turns `no` into False, follows aliases that grow without bound, and recurses as deep as
+the file says. What stands in a data.yaml is a mapping of words, numbers and lists of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from detect.data.readers import plain_text, read_text_file
+from detect.errors import InputError
+
+MAX_YAML_MB = 0.25
+"""Room for 10,000 class names."""
+MAX_DEPTH = 4
+SPLIT_KEYS = ("train", "val", "valid", "test")
+LOADER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+
+Plain = str | list["Plain"] | dict[str, "Plain"]
+
+
+class DataYaml(NamedTuple):
+    """What a data.yaml says."""
+
+    names: dict[int, str]
+    """Class numbers, mostly 0..K-1, to names."""
+    splits: dict[str, list[str]]
+    """The entries of each split as written: folders, or lists of images."""
+    path: str
+    """Where the entries start from, as written; "" where it does not say."""
+
+
+def read_data_yaml(path: Path) -> DataYaml:
+    """Read names and splits.
+
+    Raises:
+        InputError: not readable as such; names the file and the place.
+    """
+    content = _load(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no mapping; expected names, train and val")
+    splits = {}
+    for key in SPLIT_KEYS:
+        entries = content.get(key, "")
+        entries = [entries] if isinstance(entries, str) else entries
+        if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
+            raise InputError(f"{path}: {key!r} must be a folder, a list of images, or several of them")
+        if any(entries):
+            splits[key] = [str(entry) for entry in entries if entry]
+    start = content.get("path", "")
+    return DataYaml(_names(content, path), splits, start if isinstance(start, str) else "")
+
+
+def _names(content: dict[str, Plain], path: Path) -> dict[int, str]:
+    names = content.get("names")
+    if isinstance(names, list):
+        names = {str(number): name for number, name in enumerate(names)}
+    if not isinstance(names, dict) or not names:
+        raise InputError(f"{path}: 'names' must list the classes, as [cat, dog] or {{0: cat, 1: dog}}")
+    numbered = {}
+    for number, name in names.items():
+        if not isinstance(name, str) or not number.isascii() or not number.isdigit() or len(number) > 9:
+            raise InputError(f"{path}: 'names' has the entry {plain_text(number)!r}; expected 0: name")
+        numbered[int(number)] = plain_text(name)
+    return dict(sorted(numbered.items()))
+
+
+def _load(path: Path) -> Plain:
+    text = read_text_file(path, limit_mb=MAX_YAML_MB)
+    try:
+        events = filter(lambda event: isinstance(event, yaml.NodeEvent | End), yaml.parse(text, LOADER))
+        first = next(events, None)
+        if first is None:
+            raise InputError(f"{path} is empty")
+        return _build(first, events, path, depth=0)
+    except InputError:
+        raise
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"cannot read {path} as YAML: {error}") from error
+
+
+End = yaml.SequenceEndEvent | yaml.MappingEndEvent
+
+
+def _build(event: yaml.Event, events: Iterator[yaml.Event], path: Path, *, depth: int) -> Plain:
+    """The value that starts with `event`; takes its events from `events`."""
+    if isinstance(event, yaml.ScalarEvent):
+        return str(event.value)
+    place = f"{path}, line {event.start_mark.line + 1}"
+    if isinstance(event, yaml.AliasEvent):
+        raise InputError(f"{place}: aliases (*{plain_text(event.anchor)}) are not read; write the value out")
+    if depth == MAX_DEPTH:
+        raise InputError(f"{place}: nested more than {MAX_DEPTH} deep")
+    values = []
+    while not isinstance(event := next(events), End):
+        values.append(_build(event, events, path, depth=depth + 1))
+    if isinstance(event, yaml.SequenceEndEvent):
+        return values
+    keys = [key if isinstance(key, str) else plain_text(key) for key in values[::2]]
+    return dict(zip(keys, values[1::2], strict=True))
