@@ -1,6 +1,6 @@
 """Can the detector learn a handful of photographs by heart? If not, some part of the path is broken.
 
-usage: python benchmarks/overfit.py --root path/to/coco128 [--images 16] [--epochs 300] [--json FILE]
+usage: python benchmarks/overfit.py --root path/to/coco128 [--images 16] [--epochs 100] [--json FILE]
 
 Takes the first images of a COCO folder's training split that have boxes, trains MobileNetV3-Small without
 augmentation and validates on the same images. AP50 must come near 1.
@@ -56,7 +56,7 @@ def run() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--images", type=int, default=16)
-    parser.add_argument("--epochs", type=int, default=300)
+    parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--json", type=Path, default=None)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
