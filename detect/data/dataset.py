@@ -128,9 +128,10 @@ class DetectionDataset(Dataset[Sample]):
 
     def _image(self, row: int, view: View) -> NDArray[np.uint8] | NDArray[np.float32]:
         pixels = self._pixels(row)
+        file_scale = self._file_scale(pixels, row)
         if self.augmentations is None:
             return resize_pixels(pixels, self.image_size, self.resize_rule)
-        return render(pixels, view, self.image_size, file_scale=self._file_scale(pixels, row))
+        return render(pixels, view, self.image_size, file_scale=file_scale)
 
     def _pixels(self, row: int) -> NDArray[np.uint8]:
         """(h, w, 3), from the cache where they are there."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
-from torchvision.io import ImageReadMode, decode_jpeg
 
 from detect.errors import InputError
+
+try:
+    import simplejpeg  # type: ignore[import-untyped]
+except ImportError:  # no wheel for this platform: Pillow gives the same pixels, a third slower
+    simplejpeg = None
 
 TRANSPOSED_ORIENTATIONS = (5, 6, 7, 8)
 """EXIF orientations that swap width and height (EXIF 2.32, tag 0x0112)."""
@@ -21,6 +25,10 @@ DRAFT_SCALES = (2, 4, 8)
 BACKGROUND = (255, 255, 255, 255)
 """What shows through transparent pixels: white, as on paper."""
 JPEG_SUFFIXES = (".jpg", ".jpeg")
+PLAIN_COLOUR_SPACES = ("YCbCr", "RGB")
+"""Of JPEGs that every decoder turns into the same RGB; grey and CMYK are left to Pillow."""
+EXIF_MARK = b"Exif\0\0"
+"""Starts the EXIF segment of a JPEG (EXIF 2.32, 4.7.2)."""
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000")
 """What is decoded, whatever a file is called. Pillow also knows formats that run other programs (EPS)."""
 
@@ -68,14 +76,9 @@ def load_pixels(path: Path, *, draft_scale: int = 1) -> NDArray[np.uint8]:
         InputError: as `load_image`.
     """
     if draft_scale == 1 and path.suffix.lower() in JPEG_SUFFIXES:
-        try:
-            encoded = torch.from_numpy(np.fromfile(path, dtype=np.uint8))
-            planes = decode_jpeg(encoded, ImageReadMode.UNCHANGED, apply_exif_orientation=True)
-        except (RuntimeError, OSError):
-            pass  # not what its name says, or broken: Pillow reads it, or says what is wrong
-        else:
-            if len(planes) == 3:  # grey and CMYK are left to Pillow
-                return planes.permute(1, 2, 0).contiguous().numpy()
+        pixels = _decode_plain_jpeg(path)
+        if pixels is not None:
+            return pixels
     return np.array(load_image(path, draft_scale=draft_scale))
 
 
@@ -140,6 +143,28 @@ def choose_draft_scales(sizes: NDArray[np.int32], image_size: tuple[int, int]) -
     for scale in DRAFT_SCALES:
         scales[shorter // scale >= 2 * max(image_size)] = scale
     return scales
+
+
+def _decode_plain_jpeg(path: Path) -> NDArray[np.uint8] | None:
+    """(H, W, 3) of an upright colour JPEG; None for anything that Pillow has to deal with or complain of."""
+    if simplejpeg is None:
+        return None
+    try:
+        encoded = path.read_bytes()
+        colour_space = simplejpeg.decode_jpeg_header(encoded)[2]
+        if colour_space not in PLAIN_COLOUR_SPACES or _is_turned(encoded):
+            return None
+        return simplejpeg.decode_jpeg(encoded)
+    except (OSError, ValueError):
+        return None
+
+
+def _is_turned(encoded: bytes) -> bool:
+    """Whether a JPEG has an EXIF orientation other than upright."""
+    if EXIF_MARK not in encoded:  # far cheaper than to parse the header
+        return False
+    with Image.open(io.BytesIO(encoded)) as image:
+        return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
 
 
 def _from_deep(image: Image.Image) -> Image.Image:

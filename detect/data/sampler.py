@@ -16,6 +16,7 @@ from detect.types import Batch
 
 SHUFFLE_STREAM = 0x5EED
 """Sets the shuffle's random numbers apart from those of sample 0, 1, ... of the same seed and epoch."""
+TOO_SMALL = "BatchNorm on the last map, which is 1 x 1, needs at least 2 images a device"
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,9 @@ class BatchPlan:
             parts, given = world_size * batch_size, f"batch_size {batch_size}"
         else:
             parts, given = world_size * (accumulate or 1), f"accumulate_grad_batches {accumulate or 1}"
-        if total_batch_size < 1 or parts < 1 or total_batch_size % parts:
+        if batch_size is not None and batch_size < 2:
+            raise InputError(f"data.batch_size {batch_size}: {TOO_SMALL}; raise it")
+        if total_batch_size < 1 or total_batch_size % parts:
             raise InputError(
                 f"total_batch_size {total_batch_size} does not divide over {world_size} device(s) with "
                 f"{given}: it must be a multiple of {parts}, such as {_near(total_batch_size, parts)}"
@@ -67,9 +70,8 @@ class BatchPlan:
             )
         if plan.batch_size < 2:
             raise InputError(
-                f"a batch of {plan.batch_size} image per device: BatchNorm on the last 1 x 1 map needs 2; "
-                f"raise data.total_batch_size to {2 * plan.world_size * plan.accumulate}, or use fewer "
-                "devices or forward passes a step"
+                f"{plan}: {TOO_SMALL}; raise data.total_batch_size to {2 * parts}, or use fewer devices or "
+                "forward passes a step"
             )
         return plan
 

@@ -358,7 +358,7 @@ def colour_matrix(brightness: float, contrast: float, saturation: float, hue: fl
 
     Factors of 1 and a hue of 0 turns change nothing.
     """
-    angle = 2 * math.pi * hue
+    angle = -2 * math.pi * hue  # from red over yellow to green, as in HSV
     turn = np.array(
         [[1, 0, 0], [0, math.cos(angle), -math.sin(angle)], [0, math.sin(angle), math.cos(angle)]]
     )
@@ -379,14 +379,14 @@ def compose_colours(first: tuple[float, ...], second: tuple[float, ...]) -> tupl
 
 def _snap_axis(start: float, stop: float, limit: int, pixels: int, grid_px: int) -> tuple[float, float]:
     """Along one axis: the view's edges moved so that the visible part is whole on both sides."""
+    decoded = -(-limit // grid_px)  # a draft rounds its last column up
     step = (stop - start) / pixels
     first = math.ceil(max(0.0, -start) / step - EDGE_TOLERANCE_PX)
-    last = math.floor((min(stop, limit) - start) / step + EDGE_TOLERANCE_PX)
-    last_edge = limit // grid_px  # a draft's ragged last column is not used
-    left = max(0, round((start + first * step) / grid_px))
-    right = min(last_edge, max(round((start + last * step) / grid_px), left + 1))
-    if last <= first or right <= left:
+    last = math.floor((min(stop, decoded * grid_px) - start) / step + EDGE_TOLERANCE_PX)
+    if last <= first:
         return start, stop
+    left = min(max(0, round(start / grid_px)), decoded - 1)
+    right = max(min(decoded, round(stop / grid_px)), left + 1)
     new_step = (right - left) * grid_px / (last - first)
     new_start = left * grid_px - first * new_step
     return new_start, new_start + pixels * new_step

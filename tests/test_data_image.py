@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+
+from detect.data.image import choose_draft_scales, load_image, load_pixels, read_size
+from detect.errors import InputError
+
+
+def gradient(height: int = 40, width: int = 56) -> NDArray[np.uint8]:
+    y, x = np.mgrid[:height, :width]
+    return np.stack([x * 255 // width, y * 255 // height, (x + y) * 2 % 256], axis=-1).astype(np.uint8)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_load__exif_orientation_is_applied_alike_everywhere(tmp_path: Path, orientation: int) -> None:
+    path = tmp_path / "turned.jpg"
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.fromarray(gradient()).save(path, quality=95, exif=exif)
+    pixels = np.array(load_image(path))
+    np.testing.assert_array_equal(load_pixels(path), pixels)
+    assert read_size(path) == pixels.shape[:2]
+    upright = {  # where the first row and column of the file belong, EXIF 2.32
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.transpose(1, 0, 2),
+        6: lambda a: np.rot90(a, -1),
+        7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+        8: lambda a: np.rot90(a, 1),
+    }[orientation](gradient())
+    assert np.abs(pixels.astype(int) - upright).mean() < 8  # JPEG's loss
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize("settings", [{"quality": 90}, {"quality": 75, "progressive": True}])
+def test_load_pixels__equals_load_image_on_every_kind_of_jpeg(
+    tmp_path: Path, mode: str, settings: dict[str, int]
+) -> None:
+    path = tmp_path / "picture.jpeg"
+    Image.fromarray(gradient()).convert(mode).save(path, **settings)
+    pixels = load_pixels(path)
+    assert pixels.shape == (40, 56, 3)
+    assert pixels.flags.c_contiguous
+    np.testing.assert_array_equal(pixels, np.array(load_image(path)))
+
+
+@pytest.mark.parametrize(
+    ("mode", "fill", "expected"),
+    [
+        ("L", 200, (200, 200, 200)),
+        ("1", 1, (255, 255, 255)),
+        ("LA", (200, 255), (200, 200, 200)),
+        ("RGBA", (10, 20, 30, 255), (10, 20, 30)),
+        ("RGBA", (10, 20, 30, 0), (255, 255, 255)),  # transparent: paper shows
+        ("RGBA", (0, 0, 0, 128), (127, 127, 127)),
+        ("P", 7, None),
+        ("I;16", 257 * 100, (100, 100, 100)),
+    ],
+)
+def test_load_image__every_mode_becomes_rgb(
+    tmp_path: Path, mode: str, fill: int | tuple[int, ...], expected: tuple[int, int, int] | None
+) -> None:
+    path = tmp_path / "picture.png"
+    picture = Image.new(mode, (6, 4), fill)
+    if mode == "P":
+        picture.putpalette([channel for colour in range(256) for channel in (colour, 2 * colour % 256, 9)])
+        expected = (7, 14, 9)
+    picture.save(path)
+    loaded = load_image(path)
+    assert loaded.mode == "RGB"
+    assert loaded.size == (6, 4)
+    assert loaded.getpixel((3, 2)) == expected
+    np.testing.assert_array_equal(load_pixels(path), np.array(loaded))
+
+
+def test_load_image__palette_with_a_transparent_colour(tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    picture = Image.new("P", (6, 4), 7)
+    picture.putpalette([50] * 768)
+    picture.save(path, transparency=7)
+    assert load_image(path).getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(("value", "expected"), [(0.5, 128), (200.0, 200), (65535.0, 255)])
+def test_load_image__float_tiff_by_its_range(tmp_path: Path, value: float, expected: int) -> None:
+    path = tmp_path / "picture.tif"
+    Image.new("F", (6, 4), value).save(path)
+    assert load_image(path).getpixel((0, 0)) == (expected,) * 3
+
+
+def test_load_image__sixteen_bits_keep_their_order(tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    Image.fromarray(np.arange(0, 65536, 256, dtype=np.uint16).reshape(16, 16)).save(path)
+    grey = np.array(load_image(path))[:, :, 0].ravel().astype(int)
+    assert (np.diff(grey) >= 0).all()
+    assert grey[0] == 0
+    assert grey[-1] == 254  # 65280 / 257
+
+
+def test_load_image__draft_scales_a_jpeg_and_nothing_else(tmp_path: Path) -> None:
+    for name, size in (("picture.jpg", (351, 251)), ("picture.png", (701, 501))):
+        Image.fromarray(gradient(501, 701)).save(tmp_path / name)
+        assert load_image(tmp_path / name, draft_scale=2).size == size
+        assert load_pixels(tmp_path / name, draft_scale=2).shape == (size[1], size[0], 3)
+
+
+def test_load_pixels__a_png_that_is_named_jpg(tmp_path: Path) -> None:
+    Image.fromarray(gradient()).save(tmp_path / "picture.jpg", format="PNG")
+    np.testing.assert_array_equal(load_pixels(tmp_path / "picture.jpg"), gradient())
+
+
+@pytest.mark.parametrize("load", [load_image, load_pixels, read_size])
+@pytest.mark.parametrize("name", ["missing.jpg", "text.jpg", "empty.png"])
+def test_load__what_is_no_image_is_named(tmp_path: Path, load: object, name: str) -> None:
+    (tmp_path / "text.jpg").write_text("not a picture")
+    (tmp_path / "empty.png").write_bytes(b"")
+    assert callable(load)
+    with pytest.raises(InputError, match=f"cannot read image {re.escape(str(tmp_path / name))}: "):
+        load(tmp_path / name)
+
+
+@pytest.mark.parametrize("load", [load_image, load_pixels])
+def test_load__a_file_that_was_cut_off_is_named(tmp_path: Path, load: object) -> None:
+    path = tmp_path / "cut.jpg"
+    Image.fromarray(gradient(200, 300)).save(path)
+    path.write_bytes(path.read_bytes()[:-500])
+    assert callable(load)
+    with pytest.raises(InputError, match=r"cut\.jpg: .*truncated"):
+        load(path)
+
+
+def test_load_image__a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (100, 100)).save(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(InputError, match=r"large\.png: Image size \(10000 pixels\) exceeds limit"):
+        load_image(tmp_path / "large.png")
+
+
+def test_choose_draft_scales__leaves_twice_the_input() -> None:
+    sizes = np.array([[480, 640], [1279, 2000], [1280, 1281], [2560, 9000], [5120, 5120], [50000, 50000]])
+    # Shorter side / scale >= 2 x 320: from 1280 px on 2, from 2560 px on 4, from 5120 px on 8.
+    assert choose_draft_scales(sizes.astype(np.int32), (320, 300)).tolist() == [1, 1, 2, 4, 8, 8]
+    assert choose_draft_scales(np.zeros((0, 2), dtype=np.int32), (320, 320)).shape == (0,)
+
+
+def test_load_image__deep_grey_of_a_tiff(tmp_path: Path) -> None:
+    path = tmp_path / "picture.tif"
+    for value, expected in ((25700, 100), (100, 100)):  # by the 16-bit range; 8-bit numbers stay
+        Image.new("I", (6, 4), value).save(path)
+        assert load_image(path).getpixel((0, 0)) == (expected,) * 3
+
+
+def test_load_pixels__without_the_fast_decoder_gives_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "picture.jpg"
+    Image.fromarray(gradient()).save(path)
+    pixels = load_pixels(path)
+    monkeypatch.setattr("detect.data.image.simplejpeg", None)
+    np.testing.assert_array_equal(load_pixels(path), pixels)

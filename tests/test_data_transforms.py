@@ -1,0 +1,402 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torchvision import tv_tensors
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+from detect.boxes import rescale_boxes
+from detect.data.transforms import (
+    IDENTITY_COLOUR,
+    PhotometricDistort,
+    RandomHorizontalFlip,
+    RandomIoUCrop,
+    RandomVerticalFlip,
+    RandomZoomOut,
+    View,
+    boxes_to_input,
+    colour_matrix,
+    compose_colours,
+    default_augmentations,
+    render,
+    resize_whole,
+    snap_view,
+)
+from detect.errors import InputError
+
+NO_BOXES = np.zeros((0, 4))
+
+
+def noise(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
+    """Smooth noise: a picture in which a shift by a pixel shows."""
+    coarse = np.random.default_rng(seed).integers(
+        0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8
+    )
+    return np.array(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def random_boxes(rng: np.random.Generator, count: int, width: int, height: int) -> NDArray[np.float64]:
+    corners = rng.random((count, 2, 2)) * (width, height)
+    return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+
+
+def augmented_view(seed: int, orig_size: tuple[int, int], boxes: NDArray[np.float64]) -> View:
+    rng = np.random.default_rng(seed)
+    view = View.whole(orig_size)
+    for augment in default_augmentations():
+        view = augment(view, boxes, rng)
+    return view
+
+
+# Boxes
+
+
+def test_boxes_to_input__is_the_inverse_of_rescale_boxes_for_the_whole_image() -> None:
+    rng = np.random.default_rng(0)
+    boxes = random_boxes(rng, 50, 640, 427)
+    mapped = boxes_to_input(boxes, View.whole((427, 640)), (320, 300))
+    back = rescale_boxes(torch.from_numpy(mapped.boxes)[None], (320, 300), torch.tensor([[427, 640]]))
+    np.testing.assert_allclose(back[0].numpy(), boxes[mapped.kept], atol=1e-3)
+
+
+def test_boxes_to_input__by_hand() -> None:
+    # 100 x 50 px of the file from (20, 10) fill 200 x 200: x doubles, y quadruples.
+    view = View(20, 10, 120, 60)
+    mapped = boxes_to_input(np.array([[30.0, 20, 50, 30]]), view, (200, 200))
+    assert mapped.boxes.tolist() == [[20, 40, 60, 80]]
+    flipped = boxes_to_input(np.array([[30.0, 20, 50, 30]]), replace(view, flip_horizontal=True), (200, 200))
+    assert flipped.boxes.tolist() == [[140, 40, 180, 80]]
+    upside_down = boxes_to_input(
+        np.array([[30.0, 20, 50, 30]]), replace(view, flip_vertical=True), (200, 200)
+    )
+    assert upside_down.boxes.tolist() == [[20, 120, 60, 160]]
+
+
+@pytest.mark.parametrize(
+    ("box", "ignore", "expected"),
+    [
+        ([-40, 10, 30, 30], False, None),  # centre at x = -5, outside
+        ([-40, 10, 30, 30], True, [0, 10, 30, 30]),  # a region to ignore is kept and clipped
+        ([-20, 10, 30, 30], False, [0, 10, 30, 30]),  # centre at x = 5, inside
+        ([10, 10, 10.9, 30], False, None),  # less than 1 px wide
+        ([10, 10, 11, 30], False, [10, 10, 11, 30]),
+        ([-50, 10, 0.5, 30], True, None),  # half a pixel is left
+    ],
+)
+def test_boxes_to_input__keeps_and_drops(
+    box: list[float], ignore: bool, expected: list[float] | None
+) -> None:
+    mapped = boxes_to_input(np.array([box]), View(0, 0, 100, 100), (100, 100), ignore=np.array([ignore]))
+    assert mapped.kept.tolist() == [expected is not None]
+    assert mapped.boxes.tolist() == ([] if expected is None else [expected])
+
+
+def test_boxes_to_input__no_boxes() -> None:
+    mapped = boxes_to_input(NO_BOXES, View.whole((10, 20)), (30, 40))
+    assert mapped.boxes.shape == (0, 4)
+    assert mapped.boxes.dtype == np.float32
+    assert mapped.kept.shape == (0,)
+
+
+# Pixels
+
+
+def reference_render(pixels: NDArray[np.uint8], view: View, image_size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Pillow's crop and resize of the part that can be seen, on a canvas of the view's size."""
+    height, width = image_size
+    edges = np.array([view.x0, view.y0, view.x1, view.y1])
+    limits = np.tile([pixels.shape[1], pixels.shape[0]], 2)
+    source = np.clip(edges, 0, limits)
+    scale = np.tile([width / view.width, height / view.height], 2)
+    x0, y0, x1, y1 = ((source - np.tile(edges[:2], 2)) * scale).round().astype(int).tolist()
+    canvas = Image.new("RGB", (width, height), view.fill)
+    left, top, right, bottom = source.round().astype(int).tolist()
+    part = Image.fromarray(pixels[top:bottom, left:right])
+    part = part.resize((x1 - x0, y1 - y0), Image.Resampling.BILINEAR)
+    canvas.paste(part, (x0, y0))
+    if view.flip_horizontal:
+        canvas = canvas.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if view.flip_vertical:
+        canvas = canvas.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+    return np.array(canvas)
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_render__equals_pillow_on_random_views(seed: int) -> None:
+    pixels = noise(97, 143, seed)
+    boxes = random_boxes(np.random.default_rng(seed), 4, 143, 97)
+    view = replace(
+        augmented_view(seed, (97, 143), boxes), flip_vertical=seed % 3 == 0, colour=IDENTITY_COLOUR
+    )
+    view = snap_view(view, (97, 143), (64, 80))
+    difference = render(pixels, view, (64, 80)).astype(int) - reference_render(pixels, view, (64, 80))
+    assert np.abs(difference).max() <= 1  # the last bit of fixed-point weights
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_render__boxes_lie_on_the_pixels_they_describe(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    x0, y0 = rng.integers(5, 80, 2).tolist()
+    x1, y1 = x0 + int(rng.integers(20, 60)), y0 + int(rng.integers(20, 35))
+    pixels = np.zeros((120, 150, 3), dtype=np.uint8)
+    pixels[y0:y1, x0:x1] = 255
+    boxes = np.array([[x0, y0, x1, y1]], dtype=np.float64)
+    view = replace(augmented_view(seed, (120, 150), boxes), colour=IDENTITY_COLOUR, fill=(0, 0, 0))
+    view = snap_view(view, (120, 150), (96, 96))
+    (mapped,) = boxes_to_input(boxes, view, (96, 96), ignore=np.array([True])).boxes
+    bright = render(pixels, view, (96, 96))[:, :, 0] > 127
+    rows, columns = np.flatnonzero(bright.any(axis=1)), np.flatnonzero(bright.any(axis=0))
+    seen = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+    np.testing.assert_allclose(mapped, seen, atol=0.51)  # half a pixel: where the threshold falls
+
+
+def test_render__whole_image_of_the_same_size_is_the_image() -> None:
+    pixels = noise(32, 48)
+    np.testing.assert_array_equal(render(pixels, View.whole((32, 48)), (32, 48)), pixels)
+
+
+@pytest.mark.parametrize("flips", [{"flip_horizontal": True}, {"flip_vertical": True}])
+def test_render__flip_twice_is_the_identity(flips: dict[str, bool]) -> None:
+    pixels = noise(32, 48)
+    view = replace(View.whole((32, 48)), **flips)
+    once = render(pixels, view, (32, 48))
+    assert (once != pixels).any()
+    np.testing.assert_array_equal(render(once.copy(), view, (32, 48)), pixels)
+    boxes = np.array([[3.0, 5, 17, 30]])
+    box = boxes_to_input(boxes, view, (32, 48)).boxes
+    np.testing.assert_array_equal(boxes_to_input(box.astype(np.float64), view, (32, 48)).boxes, boxes)
+
+
+def test_render__shows_fill_where_there_is_no_image() -> None:
+    pixels = np.full((10, 10, 3), 200, dtype=np.uint8)
+    shown = render(pixels, View(-10, 0, 10, 10, fill=(1, 2, 3)), (10, 20))
+    assert (shown[:, :10] == (1, 2, 3)).all()
+    assert (shown[:, 10:] == 200).all()
+    assert (render(pixels, View(20, 20, 30, 30, fill=(1, 2, 3)), (10, 20)) == (1, 2, 3)).all()
+
+
+def test_render__colours_the_image_and_not_the_fill() -> None:
+    pixels = np.full((10, 10, 3), 100, dtype=np.uint8)
+    brighter = colour_matrix(1.5, 1, 1, 0)
+    shown = render(pixels, View(-10, 0, 10, 10, colour=brighter, fill=(1, 2, 3)), (10, 20))
+    assert (shown[:, :10] == (1, 2, 3)).all()
+    assert (shown[:, 10:] == 150).all()
+
+
+def test_render__leaves_the_given_pixels_alone() -> None:
+    pixels = noise(32, 48)
+    before = pixels.copy()
+    render(pixels, View(0, 0, 48, 32, flip_horizontal=True, colour=colour_matrix(1.1, 1, 1, 0)), (32, 48))
+    np.testing.assert_array_equal(pixels, before)
+
+
+@pytest.mark.parametrize("grid_px", [1, 2, 8])
+@pytest.mark.parametrize("seed", range(10))
+def test_snap_view__is_near_and_snaps_once(seed: int, grid_px: int) -> None:
+    orig_size, image_size = (501, 703), (64, 96)
+    view = augmented_view(seed, orig_size, random_boxes(np.random.default_rng(seed), 3, 703, 501))
+    snapped = snap_view(view, orig_size, image_size, grid_px=grid_px)
+    again = snap_view(snapped, orig_size, image_size, grid_px=grid_px)
+    before, after = (np.array([v.x0, v.y0, v.x1, v.y1]) for v in (snapped, again))
+    np.testing.assert_allclose(before, after, atol=1e-6)
+    decoded = -(-np.array([703, 501, 703, 501]) // grid_px)
+    visible = np.clip(before / grid_px, 0, decoded)
+    np.testing.assert_allclose(visible % 1, np.round(visible % 1), atol=1e-6)
+    # Two pixels of either side over what is seen of the image, and in proportion over the whole view.
+    edges = np.array([view.x0, view.y0, view.x1, view.y1])
+    shown = np.clip(edges, 0, [703, 501, 703, 501])
+    stretch = np.tile((edges[2:] - edges[:2]) / (shown[2:] - shown[:2]), 2)
+    step = np.tile([view.width / image_size[1], view.height / image_size[0]], 2)
+    assert (np.abs(before - edges) <= 2 * (step + grid_px) * stretch).all()
+
+
+def test_snap_view__without_a_visible_pixel_stays() -> None:
+    view = View(-100, -100, -1, -1)
+    assert snap_view(view, (50, 50), (10, 10)) == view
+
+
+# Whole images
+
+
+@pytest.mark.parametrize(("height", "width"), [(61, 97), (40, 40), (300, 211)])
+def test_resize_whole__torchvision_rule_equals_torchvision(height: int, width: int) -> None:
+    pixels = noise(height, width)
+    transform = GeneralizedRCNNTransform(40, 40, [0.5] * 3, [0.5] * 3, size_divisible=1, fixed_size=(40, 40))
+    planes = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+    expected = transform([planes])[0].tensors[0]
+    ours = torch.from_numpy(resize_whole(Image.fromarray(pixels), (40, 40), "torchvision"))
+    assert ours.dtype == torch.float32
+    torch.testing.assert_close((ours / 255 - 0.5) / 0.5, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("height", "width"), [(61, 97), (40, 50), (300, 211), (7, 3)])
+def test_resize_whole__antialias_rule_equals_pillow(height: int, width: int) -> None:
+    picture = Image.fromarray(noise(height, width))
+    ours = resize_whole(picture, (40, 50), "antialias")
+    assert ours.dtype == np.uint8
+    assert ours.shape == (3, 40, 50)
+    expected = np.array(picture.resize((50, 40), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+    assert np.abs(ours.astype(int) - expected).max() <= 1
+
+
+# Crop
+
+
+@pytest.mark.parametrize("min_iou", [0.0, 0.3, 0.7])
+def test_iou_crop__keeps_its_promises(min_iou: float) -> None:
+    boxes = np.array([[30.0, 20, 130, 140], [150, 100, 180, 130]])
+    crop, view = RandomIoUCrop(min_ious=(min_iou, 1.0)), View(10, 5, 210, 155)
+    changed = 0
+    for seed in range(200):
+        new = crop(view, boxes, np.random.default_rng(seed))
+        if new == view:
+            continue
+        changed += 1
+        assert view.x0 <= new.x0 < new.x1 <= view.x1
+        assert view.y0 <= new.y0 < new.y1 <= view.y1
+        assert 0.3 - 1e-9 <= new.width / view.width <= 1
+        assert 0.3 - 1e-9 <= new.height / view.height <= 1
+        assert 0.5 <= new.width / new.height <= 2
+        centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+        held = ((centres > (new.x0, new.y0)) & (centres < (new.x1, new.y1))).all(axis=1)
+        sides = np.minimum(boxes[:, 2:], (new.x1, new.y1)) - np.maximum(boxes[:, :2], (new.x0, new.y0))
+        shared = sides.clip(0).prod(axis=1)
+        iou = shared / ((boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + new.width * new.height - shared)
+        assert iou[held].max() >= min_iou
+    assert changed > 20
+
+
+def test_iou_crop__draws_as_torchvision_does() -> None:
+    boxes = np.array([[50.0, 40, 300, 400], [400, 200, 460, 260]])
+    view = View.whole((480, 640))
+    ours = [RandomIoUCrop()(view, boxes, np.random.default_rng(seed)) for seed in range(800)]
+    torch.manual_seed(0)
+    theirs = v2.RandomIoUCrop()
+    target = tv_tensors.BoundingBoxes(torch.from_numpy(boxes), format="XYXY", canvas_size=(480, 640))
+    image = tv_tensors.Image(torch.zeros(3, 480, 640, dtype=torch.uint8))
+    sizes = np.array([theirs(image, target)[0].shape[-2:] for _ in range(800)])
+    our_sizes = np.array([(v.height, v.width) for v in ours])
+    # 800 draws of a value that spreads over about 130 px: 30 is 4.6 errors of the difference.
+    np.testing.assert_allclose(our_sizes.mean(axis=0), sizes.mean(axis=0), atol=30)
+    np.testing.assert_allclose(our_sizes.std(axis=0), sizes.std(axis=0), atol=20)
+    uncropped = (our_sizes == (480, 640)).all(axis=1).mean(), (sizes == (480, 640)).all(axis=1).mean()
+    assert uncropped[0] == pytest.approx(uncropped[1], abs=0.09)
+
+
+def test_iou_crop__without_boxes_or_with_1_alone_does_nothing() -> None:
+    view, boxes = View.whole((48, 64)), np.array([[3.0, 4, 30, 40]])
+    assert RandomIoUCrop()(view, NO_BOXES, np.random.default_rng(0)) == view
+    assert RandomIoUCrop(min_ious=(1.0,))(view, boxes, np.random.default_rng(0)) == view
+
+
+def test_iou_crop__refuses_a_search_without_end() -> None:
+    with pytest.raises(InputError, match=r"min_ious \[0.5\] need one of at least 1"):
+        RandomIoUCrop(min_ious=(0.5,))
+    with pytest.raises(InputError, match=r"min_scale <= max_scale <= 1, got 0.5 and 0.2"):
+        RandomIoUCrop(0.5, 0.2)
+
+
+# Zoom-out and flips
+
+
+def test_zoom_out__holds_the_old_view_at_the_drawn_ratio() -> None:
+    zoom, view = RandomZoomOut(3.0, fill=(9, 8, 7)), View(10, 20, 110, 70)
+    ratios = []
+    for seed in range(300):
+        new = zoom(view, NO_BOXES, np.random.default_rng(seed))
+        if new == view:
+            continue
+        assert new.fill == (9, 8, 7)
+        assert new.x0 <= view.x0
+        assert new.x1 >= view.x1 - 1e-9
+        assert new.y0 <= view.y0
+        assert new.y1 >= view.y1 - 1e-9
+        assert new.width / view.width == pytest.approx(new.height / view.height)
+        ratios.append(new.width / view.width)
+    assert 100 < len(ratios) < 200  # half of 300
+    assert min(ratios) >= 1
+    assert 2.9 < max(ratios) <= 3
+
+
+def test_zoom_out__refuses_to_zoom_in() -> None:
+    with pytest.raises(InputError, match=r"at least 1, got 0.5"):
+        RandomZoomOut(0.5)
+
+
+@pytest.mark.parametrize(
+    ("flip", "name"), [(RandomHorizontalFlip(), "flip_horizontal"), (RandomVerticalFlip(), "flip_vertical")]
+)
+def test_flip__turns_half_of_the_views_around(flip: RandomHorizontalFlip, name: str) -> None:
+    for start in (False, True):
+        view = replace(View.whole((10, 10)), **{name: start})
+        turned = [getattr(flip(view, NO_BOXES, np.random.default_rng(seed)), name) for seed in range(400)]
+        assert 160 < sum(turned) < 240
+
+
+# Colour
+
+
+def apply(matrix: tuple[float, ...], pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+    table = np.array(matrix).reshape(3, 4)
+    return np.clip(pixels @ table[:, :3].T + table[:, 3], 0, 255)
+
+
+def test_colour_matrix__neutral_values_change_nothing() -> None:
+    np.testing.assert_allclose(colour_matrix(1, 1, 1, 0), IDENTITY_COLOUR, atol=1e-12)
+    np.testing.assert_allclose(colour_matrix(1, 1, 1, 1), IDENTITY_COLOUR, atol=1e-12)  # a whole turn
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.3])
+def test_colour_matrix__brightness_and_saturation_equal_torchvision(factor: float) -> None:
+    pixels = noise(20, 20)
+    planes = torch.from_numpy(pixels).permute(2, 0, 1)
+    for matrix, expected in (
+        (colour_matrix(factor, 1, 1, 0), F.adjust_brightness(planes, factor)),
+        (colour_matrix(1, 1, factor, 0), F.adjust_saturation(planes, factor)),
+    ):
+        np.testing.assert_allclose(apply(matrix, pixels), expected.permute(1, 2, 0).numpy(), atol=1.5)
+
+
+def test_colour_matrix__contrast_pulls_towards_mid_grey() -> None:
+    pixels = np.array([[[0, 100, 255]]], dtype=np.uint8)
+    # 127.5 + (value - 127.5) / 2
+    np.testing.assert_allclose(apply(colour_matrix(1, 0.5, 1, 0), pixels), [[[63.75, 113.75, 191.25]]])
+
+
+def test_colour_matrix__hue_keeps_luma_and_grey() -> None:
+    matrix = np.array(colour_matrix(1, 1, 1, 0.1)).reshape(3, 4)[:, :3]
+    luma = np.array([0.299, 0.587, 0.114])
+    np.testing.assert_allclose(luma @ matrix, luma, atol=1e-9)
+    np.testing.assert_allclose(matrix @ np.ones(3), np.ones(3), atol=1e-9)
+    red = matrix @ np.array([1.0, 0, 0])
+    assert red[1] > red[2]  # a small positive turn takes red towards yellow
+
+
+def test_compose_colours__does_one_after_the_other() -> None:
+    pixels = noise(8, 8).clip(80, 160)
+    first, second = colour_matrix(1.1, 0.9, 1, 0), colour_matrix(1, 1, 0.5, 0.04)
+    table = np.array(second).reshape(3, 4)
+    step_by_step = apply(first, pixels) @ table[:, :3].T + table[:, 3]
+    np.testing.assert_allclose(apply(compose_colours(first, second), pixels), step_by_step, atol=1e-9)
+
+
+def test_photometric_distort__each_of_the_four_half_of_the_time() -> None:
+    view = View.whole((10, 10))
+    views = [PhotometricDistort()(view, NO_BOXES, np.random.default_rng(seed)) for seed in range(800)]
+    unchanged = sum(v == view for v in views) / 800
+    assert unchanged == pytest.approx(1 / 16, abs=0.03)
+    assert all((v.x0, v.y0, v.x1, v.y1) == (0, 0, 10, 10) for v in views)
+
+
+def test_photometric_distort__only_what_is_asked_for() -> None:
+    same = (1.0, 1.0)
+    distort = PhotometricDistort((2.0, 2.0), same, saturation=same, hue=(0.0, 0.0), probability=1.0)
+    view = distort(View.whole((10, 10)), NO_BOXES, np.random.default_rng(0))
+    np.testing.assert_allclose(view.colour, [2, 0, 0, 0, 0, 2, 0, 0, 0, 0, 2, 0], atol=1e-9)
