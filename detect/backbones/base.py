@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, cast
+from dataclasses import asdict
+from typing import Any, Literal, NamedTuple, cast
 
 from torch import Tensor, nn
 
@@ -50,6 +51,10 @@ class Backbone(nn.Module, ABC):
     """Name, licence and hash of pretrained weights, for checkpoints; null where there are none."""
     transfer_report: Sequence[Transfer] = ()
     """What became of each layer when pretrained weights were loaded."""
+
+    def resolved_args(self) -> dict[str, Any]:
+        """Constructor arguments that pretrained weights decided; they build the network without them."""
+        return {"settings": asdict(self.settings)}
 
     def init_weights(self, scheme: Init) -> None:
         """Draw every convolution anew, unless pretrained weights were loaded."""

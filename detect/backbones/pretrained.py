@@ -86,11 +86,16 @@ def find_weights(weights: str | None, sources: Sequence[Source], *, width: float
             _fetch(source), source, {"weights": source.name, "licence": LICENCES[source.library]}
         )
 
-    path = Path(unquote(urlparse(weights).path)) if weights.startswith("file://") else Path(weights)
+    path = local_path(weights)
     state_dict = read_state_dict(path)
     source = _source_by_layout(state_dict, sources, path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return Pretrained(state_dict, source, {"weights": path.name, "licence": "of the file", "sha256": digest})
+
+
+def local_path(weights: str) -> Path:
+    """The file that a path or `file://` URL names."""
+    return Path(unquote(urlparse(weights).path)) if weights.startswith("file://") else Path(weights)
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -172,14 +177,15 @@ def _fetch(source: Source) -> dict[str, Tensor]:
             "or give the path of a file"
         ) from error
     except OSError as error:
-        raise InputError(_no_network(f"torchvision's {source.name} ({enum.url})", error)) from error
+        raise InputError(no_network(f"torchvision's {source.name} ({enum.url})", error)) from error
     try:
         return dict(timm.create_model(source.name, pretrained=True).state_dict())
     except Exception as error:  # timm's hub client raises its HTTP library's own errors, no common base
-        raise InputError(_no_network(f"timm's {source.name}", error)) from error
+        raise InputError(no_network(f"timm's {source.name}", error)) from error
 
 
-def _no_network(what: str, error: Exception) -> str:
+def no_network(what: str, error: Exception) -> str:
+    """The message where published weights could not be fetched."""
     return (
         f"weights: imagenet could not download {what}: {error}. Download it where there is a network, copy "
         "the .pth or .safetensors here and give its path as `weights`"
