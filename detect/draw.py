@@ -61,7 +61,7 @@ def draw_detections(
     Args:
         image: the upright picture, any mode that Pillow turns into RGB.
         boxes: (D, 4) xyxy, px of `image`; they may leave it.
-        names: (D,) what to write.
+        names: (D,) what to write; an empty one without a score leaves the box bare.
         scores: (D,) 0..1, written behind the name; None for ground truth.
         labels: (D,) 1..K, chooses the colour.
 
@@ -94,7 +94,7 @@ def draw_detections(
         _draw_box(draw, label.anchor, label.colour, line_px)
     taken: list[Rect] = []
     for label in plates:
-        if label.width <= picture.width and label.height <= picture.height:
+        if label.text and label.width <= picture.width and label.height <= picture.height:
             place = _free_place(label, taken, picture.size)
             taken.append(place)
             _draw_label(draw, label, place, font)

@@ -44,6 +44,14 @@ def test_draw__nothing__keeps_every_pixel() -> None:
     assert drawn.tobytes() == image.tobytes()
 
 
+def test_draw__empty_name__box_without_label() -> None:
+    image = Image.new("RGB", (200, 160), WHITE)
+    drawn = np.asarray(draw_detections(image, [[40, 50, 150, 120]], labels=[1], names=[""]))
+    outside = drawn[:40]
+    assert (outside == WHITE).all()
+    assert tuple(drawn[85, 40]) == PALETTE[0]
+
+
 def test_draw__leaves_the_given_image_alone() -> None:
     image = Image.new("RGB", (60, 40), WHITE)
     draw_detections(image, [[5, 5, 50, 30]], labels=[2], names=["cat"])
