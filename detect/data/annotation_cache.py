@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -50,11 +51,31 @@ def load(key: list[str]) -> tuple[Annotations, list[Finding]] | None:
 
 
 def save(key: list[str], watched: list[Path], annotations: Annotations, findings: list[Finding]) -> None:
-    """Write the entry of `key`; it holds until one of the `watched` files changes size or time."""
-    parent = cache_folder() / "annotations"
-    parent.mkdir(parents=True, exist_ok=True)
+    """Write the entry of `key`; it holds until one of the `watched` files changes size or time.
+
+    Where the cache cannot be written, a warning says so and the next opening reads the files again.
+    """
     index = _index_file(key)
-    folder = Path(tempfile.mkdtemp(prefix=f"{index.stem}-", dir=parent))
+    try:
+        index.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"{index.stem}-", dir=index.parent))
+        try:
+            _write_entry(index, folder, key, watched, annotations, findings)
+        except OSError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+    except OSError as error:
+        warnings.warn(f"parsed annotations are not kept: {error}; set DETECT_CACHE to a folder", stacklevel=2)
+
+
+def _write_entry(
+    index: Path,
+    folder: Path,
+    key: list[str],
+    watched: list[Path],
+    annotations: Annotations,
+    findings: list[Finding],
+) -> None:
     for name in ARRAYS:
         np.save(folder / f"{name}.npy", getattr(annotations, name))
     entry: dict[str, Any] = {
