@@ -92,7 +92,7 @@ def test_read__whole_numbers_written_with_a_point__equal_the_others(tmp_path: Pa
         ('{"images": [{"x": [1]}], "annotations": [], "categories": []}', r"no 'id'; it has x \(list\)"),
         ('{"images": [], "annotations": [], "categories": [{"id": 1}]}', "needs an id and a name; .* id 1"),
         (
-            '{"images": [], "annotations": [], "categories":[{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}',
+            '{"images": [], "annotations": [], "categories":[{"id":1, "name": "a"}, {"id":2, "name": "a"}]}',
             "categories: class name 'a' occurs twice",
         ),
     ],

@@ -64,10 +64,9 @@ def clean_rows(raw: RawAnnotations) -> Cleaned:
     ]
     images = check_images(raw, findings)
     in_pixels = boxes_in_pixels(raw, images)
-    if raw.source.convention is None:
-        _refuse_other_convention(raw, images)
+    refuse_other_convention(raw, images)
     boxes, kept_boxes = _check_boxes(raw, in_pixels, images, findings)
-    annotations = _assemble(raw, images, boxes, kept_boxes)
+    annotations = assemble(raw, images, boxes, kept_boxes)
     if len(annotations) == 0:
         raise InputError(f"no usable image in {raw.source.annotations}\n{summarise(findings)}")
     _note_annotations(raw, annotations, findings)
@@ -90,12 +89,14 @@ def boxes_in_pixels(raw: RawAnnotations, images: CheckedImages) -> NDArray[np.fl
     return boxes
 
 
-def _refuse_other_convention(raw: RawAnnotations, images: CheckedImages) -> None:
-    """Stop where the boxes fit into their images by another rule than the format's.
+def refuse_other_convention(raw: RawAnnotations, images: CheckedImages) -> None:
+    """Stop where the boxes fit into their images by another rule than the format's, unless it was given.
 
     Raises:
         InputError: they do; shows an example and what to do.
     """
+    if raw.source.convention is not None:
+        return
     usable = np.flatnonzero((raw.image_rows >= 0) & np.isfinite(raw.boxes).all(axis=1))
     usable = usable[images.kept[raw.image_rows[usable]]] if len(usable) else usable
     numbers = from_corners(raw.boxes[usable], raw.convention)
@@ -119,6 +120,20 @@ def _refuse_other_convention(raw: RawAnnotations, images: CheckedImages) -> None
     )
 
 
+def readable_boxes(raw: RawAnnotations, images: CheckedImages, findings: list[Finding]) -> NDArray[np.bool_]:
+    """(M,) boxes that say where they are, what they are, and in which image. Appends to `findings`."""
+    box_text = _BoxText(raw, images, raw.boxes)
+    kept = np.ones(len(raw.boxes), dtype=np.bool_)
+    for good, code, detail in (
+        (raw.image_rows >= 0, "image-id-unknown", box_text.image_id),
+        (raw.labels > 0, "category-unknown", box_text.category),
+        (np.isfinite(raw.boxes).all(axis=1), "box-not-a-number", box_text.box),
+    ):
+        findings += _box_findings(raw, np.flatnonzero(kept & ~good), code, detail)
+        kept &= good
+    return kept
+
+
 def _check_boxes(
     raw: RawAnnotations, in_pixels: NDArray[np.float64], images: CheckedImages, findings: list[Finding]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -137,15 +152,9 @@ def _check_boxes(
         huge = (in_pixels[:, 2:] - in_pixels[:, :2] > HUGE_RATIO * limits).any(axis=1)
     inside = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
     box_text = _BoxText(raw, images, in_pixels)
-    kept = np.ones(len(raw.boxes), dtype=np.bool_)
-    for good, code, detail in (
-        (known, "image-id-unknown", box_text.image_id),
-        (raw.labels > 0, "category-unknown", box_text.category),
-        (np.isfinite(raw.boxes).all(axis=1), "box-not-a-number", box_text.box),
-        (has_area, "box-without-area", box_text.box),
-    ):
-        findings += _box_findings(raw, np.flatnonzero(kept & ~good), code, detail)
-        kept &= good
+    kept = readable_boxes(raw, images, findings)
+    findings += _box_findings(raw, np.flatnonzero(kept & ~has_area), "box-without-area", box_text.box)
+    kept &= has_area
     if len(images.kept):
         kept &= images.kept[raw.image_rows]  # their image has a finding already
     for good, code in ((inside & finite, "box-outside"), (~huge, "box-huge")):
@@ -223,10 +232,17 @@ def _box_file(raw: RawAnnotations, row: int) -> str:
     return raw.file_names[image_row].decode()
 
 
-def _assemble(
+def assemble(
     raw: RawAnnotations, images: CheckedImages, boxes: NDArray[np.float64], kept: NDArray[np.bool_]
 ) -> Annotations:
-    """Gather each image's boxes in one run of rows, in the file's order."""
+    """Gather each image's boxes in one run of rows, in the file's order.
+
+    Args:
+        raw: the files' rows.
+        images: which images are kept, and their sizes.
+        boxes: (M, 4) xyxy px of the upright image.
+        kept: (M,) boxes to keep; all of kept images and known classes.
+    """
     new_rows = np.cumsum(images.kept) - 1
     box_rows = np.flatnonzero(kept)
     image_rows = new_rows[raw.image_rows[box_rows]]

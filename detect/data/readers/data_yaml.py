@@ -6,6 +6,8 @@ the file says. What stands in a data.yaml is a mapping of words, numbers and lis
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +21,8 @@ MAX_YAML_MB = 0.25
 """Room for 10,000 class names."""
 MAX_DEPTH = 4
 SPLIT_KEYS = ("train", "val", "valid", "test")
+OTHER_KEYS = ("names", "nc", "path", "download")
+SPLIT_NAME = re.compile(r"\w[\w.-]*")
 LOADER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
 Plain = str | list["Plain"] | dict[str, "Plain"]
@@ -36,7 +40,7 @@ class DataYaml(NamedTuple):
 
 
 def read_data_yaml(path: Path) -> DataYaml:
-    """Read names and splits.
+    """Read names and splits: the usual ones, and other keys that name something which exists.
 
     Raises:
         InputError: not readable as such; names the file and the place.
@@ -52,6 +56,10 @@ def read_data_yaml(path: Path) -> DataYaml:
             raise InputError(f"{path}: {key!r} must be a folder, a list of images, or several of them")
         if any(entries):
             splits[key] = [str(entry) for entry in entries if entry]
+    for key, value in content.items():
+        other = key not in (*SPLIT_KEYS, *OTHER_KEYS) and SPLIT_NAME.fullmatch(key)
+        if other and isinstance(value, str) and value and os.path.exists(path.parent / value):
+            splits[key] = [value]
     start = content.get("path", "")
     return DataYaml(_names(content, path), splits, start if isinstance(start, str) else "")
 

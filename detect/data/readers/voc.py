@@ -16,6 +16,7 @@ import numpy as np
 from detect.data.conventions import to_corners
 from detect.data.labels import ClassMap
 from detect.data.readers import (
+    IMAGE_SUFFIXES,
     RawAnnotations,
     SplitSource,
     byte_array,
@@ -30,7 +31,6 @@ NAME = "voc"
 LAYOUT = "Annotations/, JPEGImages/, ImageSets/Main/SPLIT.txt"
 LABELS_FILE = "labels.txt"
 """One class name a line, beside `Annotations`: sets the order; otherwise names are sorted."""
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 MAX_XML_MB = 4.0
 """Of one image: room for more than 10,000 objects. A parsed file takes 50 times its size in memory."""
 MAX_LIST_MB = 256.0

@@ -16,6 +16,7 @@ import numpy as np
 from detect.data.conventions import to_corners
 from detect.data.labels import ClassMap
 from detect.data.readers import (
+    IMAGE_SUFFIXES,
     RawAnnotations,
     SplitSource,
     byte_array,
@@ -29,7 +30,6 @@ from detect.errors import InputError
 NAME = "yolo"
 LAYOUT = "data.yaml; images/SPLIT/ and labels/SPLIT/, or SPLIT/images/ and SPLIT/labels/"
 YAML_FILES = ("data.yaml", "data.yml")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 IMAGES, LABELS, CROWDS = "images", "labels", "crowds"
 MAX_LABEL_MB = 8.0
 MAX_LIST_MB = 256.0

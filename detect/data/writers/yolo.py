@@ -1,0 +1,71 @@
+"""YOLO folders: `data.yaml`, `images/SPLIT/`, `labels/SPLIT/`, and `crowds/SPLIT/`, which YOLO has not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detect.data.conventions import from_corners
+from detect.data.labels import Annotations
+from detect.data.readers.yolo import CROWDS, IMAGES, LABELS
+from detect.data.writers import FileNames, require_plain_names
+
+USUAL_NAMES = {"train2017": "train", "val2017": "val", "valid": "val", "test2017": "test"}
+"""Other programs look for train, val and test."""
+HEADER = "# Classes and splits for detect and other programs that read YOLO folders.\n"
+
+
+def split_names(splits: list[str]) -> dict[str, str]:
+    """The usual names, where no other split has them."""
+    return {
+        split: split if USUAL_NAMES.get(split, split) in splits else USUAL_NAMES.get(split, split)
+        for split in splits
+    }
+
+
+def write(folder: Path, splits: dict[str, Annotations]) -> dict[str, list[str]]:
+    """A label file an image, empty where it has no boxes; an image of several splits is in each of them.
+
+    Raises:
+        InputError: a class name cannot be written.
+    """
+    lines = [f"{split}: {IMAGES}/{split}\n" for split in splits]
+    classes = next(iter(splits.values())).classes
+    require_plain_names(classes.names, "YOLO")
+    lines.append("names:\n")
+    # A JSON string is a YAML string in double quotes.
+    lines += [f"  {i}: {json.dumps(name, ensure_ascii=False)}\n" for i, name in enumerate(classes.names)]
+    (folder / "data.yaml").write_text(HEADER + "".join(lines), encoding="utf-8")
+    places = {}
+    for split, content in splits.items():
+        (folder / LABELS / split).mkdir(parents=True)
+        names = FileNames().of_split(content)
+        for row, name in enumerate(names):
+            _write_labels(folder, content, row, Path(split, name).with_suffix(".txt"))
+        places[split] = [f"{IMAGES}/{split}/{name}" for name in names]
+    return places
+
+
+def _write_labels(folder: Path, annotations: Annotations, row: int, name: Path) -> None:
+    rows = annotations.rows(row)
+    height, width = annotations.sizes[row].tolist()
+    numbers = from_corners(annotations.boxes[rows] / (width, height, width, height), "cxcywh")
+    ignore = annotations.ignore[rows]
+    categories = annotations.labels[rows] - 1
+    (folder / LABELS / name).write_text(label_lines(categories[~ignore], numbers[~ignore]), encoding="utf-8")
+    if ignore.any():
+        (folder / CROWDS / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / CROWDS / name).write_text(
+            label_lines(categories[ignore], numbers[ignore]), encoding="utf-8"
+        )
+
+
+def label_lines(categories: NDArray[np.int64], numbers: NDArray[np.float64]) -> str:
+    """Lines of (G,) class numbers and (G, 4) fractions; 12 digits are a billionth of a pixel."""
+    return "".join(
+        f"{category} {cx:.12g} {cy:.12g} {w:.12g} {h:.12g}\n"
+        for category, (cx, cy, w, h) in zip(categories.tolist(), numbers.tolist(), strict=True)
+    )
