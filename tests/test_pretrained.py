@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -227,7 +228,8 @@ def test_a_file_that_is_no_weights_is_refused(tmp_path: Path) -> None:
 
 def test_weights_of_a_training_script_are_unwrapped(tmp_path: Path) -> None:
     source = torchvision.models.mobilenet_v2(weights=None)
-    torch.save({"model": source.state_dict(), "epoch": 3}, tmp_path / "checkpoint.pth")
+    checkpoint = {"model": source.state_dict(), "epoch": 3, "args": argparse.Namespace(lr=0.1)}
+    torch.save(checkpoint, tmp_path / "checkpoint.pth")
     backbone = MobileNetV2(weights=str(tmp_path / "checkpoint.pth"))
     assert torch.equal(backbone.stem[0].weight, source.get_submodule("features.0.0").weight)
 

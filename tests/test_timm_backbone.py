@@ -114,6 +114,7 @@ def test_weights_are_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timm, "create_model", fake)
     backbone = Timm("mobilenetv2_050.lamb_in1k", weights="imagenet")
     assert asked == [True]
+    assert {row.action for row in backbone.transfer_report} == {"copied"}
     assert backbone.weights_origin == {
         "weights": "mobilenetv2_050.lamb_in1k",
         "licence": "apache-2.0 (timm)",

@@ -6,6 +6,7 @@ come with its weights, for a network with other settings computes something else
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -109,7 +110,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         return load_file(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        # torchvision's training scripts store their command line beside the weights: plain attributes
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except (
         Exception
     ) as error:  # torch raises UnpicklingError, RuntimeError, EOFError, KeyError by what is wrong

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from detect.backbones.base import Backbone
+from detect.backbones.base import Backbone, Transfer
 from detect.backbones.pretrained import local_path, no_network, read_state_dict
 from detect.blocks import ConvSettings, Init
 from detect.errors import InputError
@@ -125,7 +125,8 @@ class Timm(Backbone):
     ) -> None:
         super().__init__()
         self.name = f"timm/{name}"
-        self.body, self.out_channels = _build(name, tap, _weight_arguments(name, weights))
+        weight_arguments = _weight_arguments(name, weights)
+        self.body, self.out_channels = _build(name, tap, weight_arguments)
         config = _pretrained_config(name)
         self.mean, self.std = config["mean"], config["std"]
         if weights is not None:
@@ -134,6 +135,12 @@ class Timm(Backbone):
                 "weights": tagged if weights == "imagenet" else local_path(weights).name,
                 "licence": f"{config.get('license') or 'not stated'} (timm)",
             }
+        if weight_arguments:
+            self.transfer_report = [
+                Transfer(layer, "copied", tuple(module.weight.shape), tuple(module.weight.shape))
+                for layer, module in self.body.named_modules()
+                if isinstance(getattr(module, "weight", None), Tensor)
+            ]
         if settings is not None:
             for module in self.body.modules():
                 if isinstance(module, nn.BatchNorm2d):
