@@ -6,9 +6,10 @@ its path is ours or on a short list.
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
-import tempfile
+import re
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,9 +21,19 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from detect.data.labels import ClassMap
 from detect.errors import InputError
 from detect.module import FORMAT_VERSION, DetectionModule
+from detect.run_folder import write_whole
 
-TRUSTED_PREFIXES = ("detect.backbones.", "detect.losses.", "detect.module.default_optimizer", "torch.optim.")
-"""Where the class paths of a checkpoint may point; anything else is refused before it is imported."""
+TRUSTED_MODULES = (
+    "detect.backbones",
+    "detect.data.transforms",
+    "detect.losses",
+    "detect.module",
+    "lightning.pytorch.callbacks",
+    "lightning.pytorch.loggers",
+    "torch.optim",
+)
+"""Whose classes a checkpoint may name; anything else is refused before it is imported."""
+TRUSTED_CLASS = re.compile(rf"({'|'.join(map(re.escape, TRUSTED_MODULES))})\.\w+")
 
 CLASS_KEYS = ("backbone", "loss", "optimizer")
 """Keys of a `model:` section whose value may be a class path without a dictionary around it."""
@@ -105,8 +116,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         )
     for key in CLASS_KEYS:
         if isinstance(description["model"].get(key), str):
-            _refuse_foreign_classes({"class_path": description["model"][key]}, path)
-    _refuse_foreign_classes(description["model"], path)
+            refuse_foreign_classes({"class_path": description["model"][key]}, path)
+    refuse_foreign_classes(description["model"], path)
     return Checkpoint(path, description, raw["state_dict"], raw)
 
 
@@ -129,19 +140,23 @@ def build_from_checkpoint(checkpoint: Checkpoint) -> DetectionModule:
     return module.eval()
 
 
-def _refuse_foreign_classes(value: Any, path: Path) -> None:
-    """Walk plain values and stop at a class path that is not trusted."""
+def refuse_foreign_classes(value: Any, path: Path) -> None:
+    """Walk plain values that were read from `path`.
+
+    Raises:
+        InputError: a class path is not trusted.
+    """
     if isinstance(value, dict):
         class_path = value.get("class_path")
-        if class_path is not None and not str(class_path).startswith(TRUSTED_PREFIXES):
+        if class_path is not None and not TRUSTED_CLASS.fullmatch(str(class_path)):
             raise InputError(
                 f"{path}: asks for the class {class_path!r}, which a checkpoint may not name; "
-                f"trusted are {', '.join(prefix + '*' for prefix in TRUSTED_PREFIXES)}"
+                f"trusted are those of {', '.join(TRUSTED_MODULES)}"
             )
         value = list(value.values())
     if isinstance(value, list):
         for item in value:
-            _refuse_foreign_classes(item, path)
+            refuse_foreign_classes(item, path)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -155,18 +170,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     ) -> None:
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the rename itself must survive a power cut
-        finally:
-            os.close(folder)
+        # In memory first: torch's writer hides a full disk behind an error of its own.
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        write_whole(target, content.getbuffer())

@@ -1,4 +1,4 @@
-"""The one exception that means: the user can mend this."""
+"""Exceptions with a message for the user: no traceback is printed for them."""
 
 
 class InputError(ValueError):
@@ -7,3 +7,14 @@ class InputError(ValueError):
     The message names the file, the place and the fix; the command line prints it without a traceback and
     exits with 2. Any other exception is a mistake of ours and keeps its traceback.
     """
+
+
+class RunStopped(Exception):
+    """A training run that ended before its last epoch, with everything saved that can be saved.
+
+    The command line prints the message without a traceback and exits with `exit_code`.
+    """
+
+    def __init__(self, message: str, *, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

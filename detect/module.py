@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -23,6 +24,7 @@ from detect.boxes import rescale_boxes
 from detect.coco_eval import CocoEvaluator, Metrics
 from detect.data.labels import ClassMap
 from detect.errors import InputError
+from detect.finite_guard import FiniteGuard
 from detect.losses import DetectionLoss, LossSums, MultiBoxLoss
 from detect.optim import (
     ParameterConfig,
@@ -31,7 +33,9 @@ from detect.optim import (
     parameter_groups,
     scale_learning_rates,
 )
+from detect.position import data_of, total_steps
 from detect.postprocess import PostProcess, PostProcessConfig
+from detect.ranks import sum_over_ranks, take_statistics_of_rank_0
 from detect.schedule import ScheduleConfig, warmup_cosine
 from detect.ssdlite import SSDLite
 from detect.types import Batch, Detections, ResizeRule, Target
@@ -129,13 +133,15 @@ class DetectionModule(L.LightningModule):
         self.evaluator: CocoEvaluator | None = None
         self.metrics: Metrics | None = None
         """Of the last validation."""
-        self._window_positives = torch.zeros(())
+        self.guard: FiniteGuard | None = None
+        self._window_sums = torch.zeros(3)
+        self._epoch_sums = torch.zeros(3)
         self._val_sums = torch.zeros(3)
 
     # ---- set-up
 
     def setup(self, stage: str) -> None:
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = data_of(self.trainer)
         if data.classes.num_classes != self.net.num_classes:
             raise InputError(
                 f"model.num_classes is {self.net.num_classes}, but the data has {data.classes.num_classes} "
@@ -155,9 +161,10 @@ class DetectionModule(L.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.optimizer_from(parameter_groups(self.net, self.parameter_config))
         scale_learning_rates(optimizer)
-        total_steps = int(self.trainer.estimated_stepping_batches)
+        # Lightning's own count of steps would start the loader, before a checkpoint can say where.
+        steps = total_steps(self.trainer)
         scheduler = LambdaLR(
-            optimizer, lambda step: warmup_cosine(step, total_steps=total_steps, config=self.schedule)
+            optimizer, lambda step: warmup_cosine(step, total_steps=steps, config=self.schedule)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -176,26 +183,60 @@ class DetectionModule(L.LightningModule):
         """Forward and loss of a batch: the part that torch.compile takes whole."""
         return self.loss(self.net(images), self.net.anchors, target)
 
+    def on_train_start(self) -> None:
+        self._window_sums = torch.zeros(3, device=self.device)
+        self._epoch_sums = self._epoch_sums.to(self.device)
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        # Torch marks its fused optimizers so; they alone ask the device whether to leave out an update.
+        can_skip = getattr(optimizer, "_step_supports_amp_scaling", False)
+        self.guard = FiniteGuard(self.device, can_skip=can_skip)
+        self._follow_schedule()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        # What draws random numbers in a network (dropout, stochastic depth) draws the same after a restart.
+        trainer = self.trainer
+        place = (data_of(trainer).seed, trainer.current_epoch, batch_idx, trainer.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]))
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         sums = self.loss_sums(self._layout(batch.images), batch.target)
-        self._window_positives = self._window_positives + sums.positives.detach()
-        self._log_losses("train", sums)
+        self._window_sums = self._window_sums + torch.stack([value.detach() for value in sums])
         # Divided by a constant here and by the positives of all ranks and the whole accumulation window
         # in on_before_optimizer_step: only then is their number known.
         return (sums.loss_cls + sums.loss_box) / LOSS_UNIT
 
-    def on_train_start(self) -> None:
-        self._window_positives = torch.zeros((), device=self.device)
-
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        positives = self._window_positives
-        if self.trainer.world_size > 1:
-            positives = self.trainer.strategy.reduce(positives, reduce_op="sum")
-        self._window_positives = torch.zeros_like(positives)
-        micro_batches = self.trainer.accumulate_grad_batches * self.trainer.world_size
-        factor = LOSS_UNIT * micro_batches / positives.clamp(min=1)
-        grads = [p.grad for p in self.parameters() if p.grad is not None]
-        torch._foreach_mul_(grads, factor)
+        trainer, guard = self.trainer, self.guard
+        assert guard is not None
+        sums = LossSums(*sum_over_ranks(self._window_sums))
+        self._window_sums = torch.zeros_like(self._window_sums)
+        # Lightning divides by the forward passes of a window, DDP by the ranks.
+        micro_batches = trainer.accumulate_grad_batches * trainer.world_size
+        factor = LOSS_UNIT * micro_batches / sums.positives.clamp(min=1)
+        loss, step = sums.loss_cls + sums.loss_box, trainer.global_step
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        if scaler is None:
+            guard.scale_gradients(optimizer, gradients, factor=factor, loss=loss, step=step)
+        else:
+            guard.scale_float16_gradients(scaler, gradients, factor=factor, loss=loss, step=step)
+        self._epoch_sums = self._epoch_sums + torch.stack(sums)
+        if (step + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self.log_dict(_losses("train_step", sums), on_step=True, on_epoch=False, batch_size=1)
+
+    def on_train_epoch_start(self) -> None:
+        self._epoch_sums = torch.zeros(3, device=self.device)  # not called where an epoch is gone on with
+
+    def on_train_epoch_end(self) -> None:
+        self.log_dict(self.train_losses())
+
+    def train_losses(self) -> dict[str, Tensor]:
+        """Losses of the epoch so far, over all ranks.
+
+        Not by Lightning's averages: a run that is resumed within an epoch would forget the part before.
+        """
+        return _losses("train", LossSums(*self._epoch_sums))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         assert self.evaluator is not None
@@ -209,12 +250,13 @@ class DetectionModule(L.LightningModule):
         assert self.evaluator is not None
         self.evaluator.reset()
         self._val_sums = torch.zeros(3, device=self.device)
+        take_statistics_of_rank_0(self.net)
 
     def on_validation_epoch_end(self) -> None:
         assert self.evaluator is not None
-        sums = self.trainer.strategy.reduce(self._val_sums, reduce_op="sum")
-        self._log_losses("val", LossSums(*sums))
-        self.evaluator.gather()
+        self.log_dict(_losses("val", LossSums(*sum_over_ranks(self._val_sums))))
+        limit = self.trainer.limit_val_batches
+        self.evaluator.gather(partial=isinstance(limit, int) or limit < 1.0)
         self.metrics = self.evaluator.compute()
         for name in ("mAP", "AP50", "AP75", "APs", "APm", "APl", "AR100"):
             self.log(f"val/{name}", float(getattr(self.metrics, name)))
@@ -223,6 +265,10 @@ class DetectionModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["detect"] = self.describe()
+        checkpoint["epoch_sums"] = self._epoch_sums.cpu()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._epoch_sums = checkpoint["epoch_sums"]
 
     def describe(self) -> dict[str, Any]:
         """What a checkpoint or an exported file must say so that it can be used alone: plain values only."""
@@ -255,7 +301,7 @@ class DetectionModule(L.LightningModule):
         if self.net.backbone.weights_origin is None:
             return settings
         resolved = deepcopy(settings)
-        resolved["backbone"].setdefault("init_args", {})["settings"] = asdict(self.net.backbone.settings)
+        resolved["backbone"].setdefault("init_args", {}).update(self.net.backbone.resolved_args())
         return resolved | {"mean": self.net.mean.tolist(), "std": self.net.std.tolist()}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> DetectionModule:
@@ -274,12 +320,22 @@ class DetectionModule(L.LightningModule):
         """Images in the memory layout of the weights."""
         return images.contiguous(memory_format=torch.channels_last) if self.channels_last else images
 
-    def _log_losses(self, stage: str, sums: LossSums) -> None:
-        loss_cls, loss_box, positives = (value.detach() for value in sums)
-        positives = positives.clamp(min=1)
-        losses = {
-            f"{stage}/loss": (loss_cls + loss_box) / positives,
-            f"{stage}/loss_cls": loss_cls / positives,
-            f"{stage}/loss_box": loss_box / positives,
-        }
-        self.log_dict(losses, on_step=stage == "train", on_epoch=True, batch_size=1)
+    def _follow_schedule(self) -> None:
+        """Set the learning rates of this step: a resumed run may have another length than its checkpoint."""
+        scheduler = self.lr_schedulers()
+        assert isinstance(scheduler, LambdaLR)
+        step = self.trainer.global_step
+        rates = zip(scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+        for group, base_lr, factor in rates:
+            group["lr"] = base_lr * factor(step)
+
+
+def _losses(stage: str, sums: LossSums) -> dict[str, Tensor]:
+    """The losses of the papers, under the names that loggers and tables use."""
+    loss_cls, loss_box, positives = (value.detach() for value in sums)
+    positives = positives.clamp(min=1)
+    return {
+        f"{stage}/loss": (loss_cls + loss_box) / positives,
+        f"{stage}/loss_cls": loss_cls / positives,
+        f"{stage}/loss_box": loss_box / positives,
+    }

@@ -9,6 +9,9 @@ import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from detect.module import DetectionModule
 
 LOSSES = ("loss", "loss_cls", "loss_box")
 METRICS = ("mAP", "AP50", "AP75", "APs", "APm", "APl")
@@ -42,8 +45,12 @@ class TrainingProgress(ProgressBar):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._run_started = time.perf_counter()
         self._first_epoch = trainer.current_epoch
+        self._start_epoch(trainer)  # the hook of that name is left out where an epoch is gone on with
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._start_epoch(trainer)
+
+    def _start_epoch(self, trainer: L.Trainer) -> None:
         self._epoch_started = self._batch_ended = time.perf_counter()
         self._waited = self._trained = 0.0
         self._images = 0
@@ -85,7 +92,8 @@ class TrainingProgress(ProgressBar):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._close_bar()
         if self._enabled:
-            self._print_row(trainer)
+            assert isinstance(pl_module, DetectionModule)
+            self._print_row(trainer, pl_module.train_losses())
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
@@ -102,8 +110,8 @@ class TrainingProgress(ProgressBar):
         """Share of the running epoch's training time that was spent waiting for the loader."""
         return self._waited / self._trained if self._trained else 0.0
 
-    def _print_row(self, trainer: L.Trainer) -> None:
-        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    def _print_row(self, trainer: L.Trainer, losses: dict[str, Tensor]) -> None:
+        values = {name: float(value) for name, value in {**trainer.callback_metrics, **losses}.items()}
 
         def show(name: str, digits: int = 3) -> str:
             value = values.get(name)
@@ -114,7 +122,7 @@ class TrainingProgress(ProgressBar):
         left = (time.perf_counter() - self._run_started) / done * to_do
         row = (
             f"{trainer.current_epoch + 1}/{trainer.max_epochs}",
-            *(show(f"train/{name}_epoch") for name in LOSSES),
+            *(show(f"train/{name}") for name in LOSSES),
             *(show(f"val/{name}") for name in METRICS),
             f"{self.images_per_second:.1f}",
             f"{self.wait_share:.0%}",

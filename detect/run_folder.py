@@ -1,23 +1,26 @@
-"""A run's folder: where it is, chosen once for all ranks, and what is written there besides checkpoints."""
+"""A run's folder: where it is, chosen once for all ranks, and how files get there whole or not at all."""
 
 from __future__ import annotations
 
-import csv
 import os
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
-import lightning as L
-from lightning.pytorch.callbacks import Callback
+from torch._C._distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from detect.errors import InputError
+from detect.ranks import rank_by_environment
 
 RUN_VARIABLE = "DETECT_RUN"
 """Hands the folder that the first process chose to the processes that Lightning starts."""
 
+AGREEMENT_TIMEOUT = timedelta(minutes=10)
+"""How long the ranks of a torchrun job wait for the first to choose."""
+
 
 def choose_run_folder(out: Path | None, *, name: str, resume: bool) -> Path:
-    """The folder of this run: `out`, or the first free `runs/NAME-NNN`.
+    """The folder of this run, the same on all its ranks: `out`, or the first free `runs/NAME-NNN`.
 
     Args:
         out: what the user gave.
@@ -25,12 +28,15 @@ def choose_run_folder(out: Path | None, *, name: str, resume: bool) -> Path:
         resume: the run continues an old one, so its folder may exist.
 
     Raises:
-        InputError: the folder holds a run and this one is new.
+        InputError: the folder holds a run and this one is new, or the ranks cannot agree on a number.
     """
-    if RUN_VARIABLE in os.environ:
-        return Path(os.environ[RUN_VARIABLE])
+    if rank_by_environment():
+        return _chosen_by_rank_0(out)
     if out is None:
+        store = _store_of_torchrun()
         out = _claim_numbered_folder(Path("runs"), name)
+        if store is not None:
+            store.set(RUN_VARIABLE, str(out))
     elif not resume and out.exists() and any(out.iterdir()):
         raise InputError(
             f"{out} exists and is not empty: continue it with --ckpt_path last, or choose another --out"
@@ -38,6 +44,25 @@ def choose_run_folder(out: Path | None, *, name: str, resume: bool) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     os.environ[RUN_VARIABLE] = str(out)
     return out
+
+
+def _chosen_by_rank_0(out: Path | None) -> Path:
+    """What rank 0 decided: it may be writing into the folder already, so nothing is checked here."""
+    if out is not None:
+        return out
+    if store := _store_of_torchrun():
+        return Path(store.get(RUN_VARIABLE).decode())
+    if RUN_VARIABLE in os.environ:
+        return Path(os.environ[RUN_VARIABLE])
+    raise InputError("the tasks of this job cannot agree on a new run folder: give them one with --out")
+
+
+def _store_of_torchrun() -> Store | None:
+    """The key-value store that torchrun's ranks will meet at, or None where torchrun did not start this."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or "TORCHELASTIC_RUN_ID" not in os.environ:
+        return None
+    store, _, _ = next(rendezvous("env://", timeout=AGREEMENT_TIMEOUT))
+    return PrefixStore("detect", store)
 
 
 def _claim_numbered_folder(parent: Path, name: str) -> Path:
@@ -53,43 +78,30 @@ def _claim_numbered_folder(parent: Path, name: str) -> Path:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a small text file whole or not at all."""
+    """Write a text file whole or not at all."""
+    write_whole(path, text.encode())
+
+
+def write_whole(path: Path, content: bytes | memoryview) -> None:
+    """Write a file so that a crash at any moment leaves the old one or the new one: never a part of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the rename itself must survive a power cut
+    finally:
+        os.close(folder)
 
 
-class MetricsFile(Callback):
-    """Keeps metrics.csv: one row an epoch, which a resumed run continues.
-
-    Rows of epochs that a resumed run does again are replaced, so that each epoch stands there once.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not trainer.is_global_zero:
-            return
-        row: dict[str, Any] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
-        row |= {
-            name.removesuffix("_epoch"): value.item()
-            for name, value in sorted(trainer.callback_metrics.items())
-            if not name.endswith("_step") and f"{name}_epoch" not in trainer.callback_metrics
-        }
-        row["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
-        rows = [old for old in self.read() if int(old["epoch"]) < trainer.current_epoch]
-        rows.append({name: str(value) for name, value in row.items()})
-        names = list(dict.fromkeys(name for old in rows for name in old))
-        lines = [names, *([old.get(name, "") for name in names] for old in rows)]
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows(lines)
-        os.replace(temporary, self.path)
-
-    def read(self) -> list[dict[str, str]]:
-        """The rows written so far."""
-        if not self.path.exists():
-            return []
-        with self.path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+def remove_leftovers(path: Path) -> None:
+    """Remove what writers of `path` left behind that were killed while they wrote."""
+    for temporary in path.parent.glob(f".{path.name}.*"):
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,58 @@
+"""metrics.csv: what an epoch gave, one row each, however often the run was interrupted."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+
+from detect.module import DetectionModule
+from detect.run_folder import write_atomically
+
+
+class MetricsFile(Callback):
+    """Keeps metrics.csv: one row an epoch (1, 2, ...), which a resumed run continues.
+
+    Rows of epochs that a resumed run does again are replaced, so that each epoch stands there once.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._validated = False
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._validated = True
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        validated, self._validated = self._validated, False
+        if not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, DetectionModule)
+        epoch = trainer.current_epoch + 1
+        row: dict[str, Any] = {"epoch": epoch, "step": trainer.global_step}
+        row |= {name: value.item() for name, value in pl_module.train_losses().items()}
+        if validated:
+            metrics = sorted(trainer.callback_metrics.items())
+            row |= {name: value.item() for name, value in metrics if name.startswith("val/")}
+        row["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
+        rows = [old for old in self.read() if int(old["epoch"]) < epoch]
+        self._write([*rows, {name: str(value) for name, value in row.items()}])
+
+    def _write(self, rows: list[dict[str, str]]) -> None:
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(self.path, text.getvalue())
+
+    def read(self) -> list[dict[str, str]]:
+        """The rows written so far."""
+        if not self.path.exists():
+            return []
+        with self.path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))

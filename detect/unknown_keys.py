@@ -1,0 +1,60 @@
+"""Errors of the command line in one sentence, with the nearest valid key where one was misspelt."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+UNKNOWN_FLAG = re.compile(r"unrecognized arguments: --([\w.]+)")
+UNKNOWN_IN_GROUP = re.compile(r"Group '([\w.]+)' does not accept option '([\w.]+)'")
+UNKNOWN_AT_TOP = re.compile(r"Option '([\w.]+)' is not accepted")
+UNKNOWN_OF_CLASS = re.compile(
+    r'Parser key "([\w.]+)".*Problem with given class_path \'([\w.]+)\':\s+Option \'([\w.]+)\' is not acc',
+    re.DOTALL,
+)
+UNKNOWN_CLASS = re.compile(
+    r'Parser key "([\w.]+)".*module \'([\w.]+)\' has no attribute \'(\w+)\'', re.DOTALL
+)
+LEAST_LIKENESS = 0.6
+
+
+def explain(message: str, parser: ArgumentParser) -> str:
+    """What jsonargparse says about an unknown key, as one sentence with the nearest valid key.
+
+    Args:
+        message: of its ArgumentError.
+        parser: that raised it.
+    """
+    if match := UNKNOWN_OF_CLASS.search(message):
+        key, class_path, option = match.groups()
+        options = inspect.signature(_imported(class_path)).parameters
+        return _sentence(f"{key}.init_args.", option, options, what=f"{class_path} takes no")
+    if match := UNKNOWN_CLASS.search(message):
+        key, module, name = match.groups()
+        names = vars(importlib.import_module(module))
+        return _sentence(f"{module}.", name, names, what=f"{key}: there is no")
+    keys = list(parser.get_defaults().keys())
+    if match := UNKNOWN_FLAG.search(message):
+        return _sentence("", match[1], keys, what="there is no setting")
+    if match := UNKNOWN_IN_GROUP.search(message):
+        return _sentence("", f"{match[1]}.{match[2]}", keys, what="there is no setting")
+    if match := UNKNOWN_AT_TOP.search(message):
+        return _sentence("", match[1], keys, what="there is no setting")
+    return message
+
+
+def _sentence(prefix: str, name: str, known: Iterable[str], *, what: str) -> str:
+    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=LEAST_LIKENESS)
+    hint = f"; the nearest is {prefix}{nearest[0]}" if nearest else ""
+    return f"{what} {prefix}{name}{hint}"
+
+
+def _imported(class_path: str) -> Any:
+    module, _, name = class_path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
