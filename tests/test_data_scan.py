@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from detect.data import scan
+from detect.data.scan import perceptual_hash, scan_images
+from tests.data_sets import save_picture
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[Path]:
+    return [save_picture(tmp_path / "images" / f"{i}.jpg", (160, 120), seed=i) for i in range(5)]
+
+
+def test_scan__cut_off__found_though_the_header_is_good(pictures: list[Path]) -> None:
+    pictures[1].write_bytes(pictures[1].read_bytes()[:-800])
+    png = save_picture(pictures[0].with_name("6.png"), (160, 120))
+    png.write_bytes(png.read_bytes()[:-800])
+    pictures[3].write_bytes(b"no picture")
+    failures = scan_images([*pictures, png]).failures
+    assert set(failures) == {1, 3, 5}
+    assert "truncated" in failures[1]
+    assert "cannot identify" in failures[3]
+
+
+def test_scan__second_time__decodes_only_what_changed(
+    pictures: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = scan_images(pictures)
+    save_picture(pictures[2], (90, 60), seed=99)
+    looked_at: list[Path] = []
+    original = scan.look_at
+    monkeypatch.setattr(scan, "look_at", lambda path: (looked_at.append(path), original(path))[1])
+    second = scan_images(pictures)
+    assert looked_at == [pictures[2]]
+    same = np.arange(5) != 2
+    for name in ("digests", "hashes", "thumbnails"):
+        one, other = getattr(first, name), getattr(second, name)
+        assert (one[same] == other[same]).all()
+        assert np.any(one[2] != other[2])
+
+
+def test_scan__splits_that_share_a_folder__share_what_was_seen(
+    pictures: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan_images(pictures[:3])
+    scan_images(pictures[3:])
+    monkeypatch.setattr(scan, "look_at", lambda path: pytest.fail(f"decoded {path}"))
+    assert len(scan_images(pictures).hashes) == 5
+
+
+def test_scan__failure__is_kept_too(pictures: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures[1].write_bytes(b"\xff" * 30)
+    first = scan_images(pictures)
+    monkeypatch.setattr(scan, "look_at", lambda path: pytest.fail(f"decoded {path}"))
+    assert scan_images(pictures).failures == first.failures
+
+
+def test_scan__no_place_for_the_cache__works_all_the_same(
+    pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DETECT_CACHE", str(tmp_path / "file"))
+    assert len(scan_images(pictures).hashes) == 5
+
+
+def test_scan__nothing__nothing(tmp_path: Path) -> None:
+    assert len(scan_images([]).hashes) == 0
+
+
+def test_hash__brighter_and_smaller__the_same_within_6_bits() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        grey = Image.fromarray(rng.integers(20, 200, (9, 9), dtype=np.uint8)).resize(
+            (32, 32), Image.Resampling.BICUBIC
+        )
+        brighter = grey.point(lambda value: value * 1.25)
+        softer = grey.resize((16, 16)).resize((32, 32))
+        for other in (brighter, softer):
+            bits = perceptual_hash(np.asarray(grey)) ^ perceptual_hash(np.asarray(other))
+            assert bits.bit_count() <= 6
+
+
+def test_hash__flat_picture__is_zero_or_even() -> None:
+    assert perceptual_hash(np.full((32, 32), 128, np.uint8)).bit_count() % 64 < 64
+    one = perceptual_hash(np.tile(np.arange(0, 256, 8, dtype=np.uint8), (32, 1)))
+    assert one < 2**63  # the bit of the mean brightness is never set
