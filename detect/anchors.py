@@ -78,6 +78,23 @@ def torchvision_shapes(
     return levels
 
 
+def grid_sizes(
+    image_size: tuple[int, int], strides: tuple[int, int], *, num_levels: int = 6
+) -> list[tuple[int, int]]:
+    """(rows, columns) of each map: two of the backbone, and every stride of 2 after them halves, rounding up.
+
+    Args:
+        image_size: (H, W) of the input in px.
+        strides: input px per cell of the backbone's two maps.
+        num_levels: maps in all.
+    """
+    sizes = [(-(-image_size[0] // stride), -(-image_size[1] // stride)) for stride in strides]
+    while len(sizes) < num_levels:
+        rows, columns = sizes[-1]
+        sizes.append((-(-rows // 2), -(-columns // 2)))
+    return sizes
+
+
 class AnchorGenerator:
     """Lay anchors over the grids of a detector.
 

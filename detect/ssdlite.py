@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from detect.anchors import AnchorConfig, AnchorGenerator
+from detect.anchors import AnchorConfig, AnchorGenerator, grid_sizes
 from detect.backbones.base import Backbone, Rgb
 from detect.blocks import ConvSettings, ExtraLevel, Init, PredictionHead, init_weights, normalize
 from detect.errors import InputError
@@ -78,7 +78,7 @@ class SSDLite(nn.Module):
 
         self.register_buffer("mean", torch.tensor(mean or backbone.mean), persistent=False)
         self.register_buffer("std", torch.tensor(std or backbone.std), persistent=False)
-        self.grid_sizes = self._grid_sizes()
+        self.grid_sizes = grid_sizes(self.image_size, backbone.strides, num_levels=len(map_channels))
         anchor_boxes = self.anchor_generator(self.grid_sizes, self.image_size)
         self.register_buffer("anchors", anchor_boxes, persistent=False)
         backbone.init_weights(init)
@@ -111,10 +111,3 @@ class SSDLite(nn.Module):
                 predictor = cast(PredictionHead, head).predictor
                 assert predictor.bias is not None
                 predictor.bias.copy_(bias.repeat(predictor.out_channels // bias.numel()))
-
-    def _grid_sizes(self) -> list[tuple[int, int]]:
-        """(rows, columns) of each map: every stride of 2 halves the grid, rounding up."""
-        sizes = [tuple(-(-side // stride) for side in self.image_size) for stride in self.backbone.strides]
-        for _ in self.extra_levels:
-            sizes.append(tuple(-(-side // 2) for side in sizes[-1]))
-        return [(rows, columns) for rows, columns in sizes]
