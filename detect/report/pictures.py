@@ -1,0 +1,245 @@
+"""Pictures of a report: ground truth beside detections, the worst first, and what was wrong or missed."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from detect.coco_backends import GroundTruthRows
+from detect.coco_matching import UNMATCHED
+from detect.data.image import load_image
+from detect.data.labels import Annotations
+from detect.draw import draw_detections
+from detect.errors import InputError
+from detect.report.error_types import Kind, Outcomes
+from detect.report.html import text
+
+WORST, SPREAD = 12, 4
+"""Images shown: the worst, and some evenly from the rest up to the best."""
+CROPS = 24
+"""Of each gallery."""
+SIDE_PX, CROP_PX = 480, 200
+CROP_MARGIN = 0.6
+"""Around a box, in its own sizes."""
+JPEG_QUALITY = 75
+BUDGET_BYTES = 3_600_000
+"""Of all pictures, so that the page stays below 5 MB."""
+RIGHT, WRONG, IGNORED = 5, 6, 7
+"""Labels whose colours in `draw.PALETTE` are blue, vermillion and pink."""
+LABELLED = 8
+"""Boxes of a picture that get a label, errors first: more labels would hide what they name."""
+SHORT_KIND = {
+    Kind.CLASSIFICATION: "wrong class",
+    Kind.LOCALISATION: "misplaced",
+    Kind.BOTH: "wrong class, misplaced",
+    Kind.DUPLICATE: "duplicate",
+    Kind.BACKGROUND: "nothing there",
+}
+
+
+class ImageScore(NamedTuple):
+    """How one image went."""
+
+    row: int
+    found: int
+    wrong: int
+    missed: int
+
+    @property
+    def f1(self) -> float:
+        """1 where nothing was there and nothing detected."""
+        errors = self.wrong + self.missed
+        return 2 * self.found / (2 * self.found + errors) if self.found or errors else 1.0
+
+
+def rank_images(ground_truth: GroundTruthRows, outcomes: Outcomes, num_images: int) -> list[ImageScore]:
+    """All images, the lowest F1 first and of equals the one with most errors."""
+    images = outcomes.detections.image_rows
+
+    def per_image(rows: NDArray[np.int64], keep: NDArray[np.bool_]) -> list[int]:
+        return np.bincount(rows[keep], minlength=num_images).tolist()
+
+    found = per_image(images, outcomes.kinds == Kind.FOUND)
+    wrong = per_image(images, outcomes.kinds > Kind.IGNORED)
+    missed = per_image(ground_truth.image_rows, ~outcomes.found_boxes & ~ground_truth.ignore)
+    scores = [ImageScore(*row) for row in zip(range(num_images), found, wrong, missed, strict=True)]
+    return sorted(scores, key=lambda score: (score.f1, -score.wrong - score.missed))
+
+
+def choose_images(ranked: list[ImageScore], worst: int = WORST, spread: int = SPREAD) -> list[ImageScore]:
+    """The worst, then some evenly spread over the rest."""
+    rest = ranked[worst:]
+    places = np.unique(np.linspace(0, len(rest) - 1, min(spread, len(rest))).round().astype(int))
+    return [*ranked[:worst], *(rest[place] for place in places)]
+
+
+class Album:
+    """Makes pictures until their room on the page is used up.
+
+    Args:
+        annotations: says where the files are.
+        ground_truth: its boxes.
+        outcomes: of the detections to show.
+    """
+
+    def __init__(self, annotations: Annotations, ground_truth: GroundTruthRows, outcomes: Outcomes) -> None:
+        self.annotations = annotations
+        self.ground_truth = ground_truth
+        self.outcomes = outcomes
+        self.bytes_left = BUDGET_BYTES
+        self.unreadable: list[str] = []
+        """Why a picture could not be shown."""
+
+    def pairs(self, images: list[ImageScore]) -> str:
+        """Ground truth and detections side by side."""
+        shown = []
+        for score in images:
+            panels = self._pair(score.row)
+            if panels is not None:
+                caption = f"{self._name(score.row)}: {score.found} found, {score.wrong} wrong, "
+                caption += f"{score.missed} missed, F1 {score.f1:.2f}"
+                shown.append(
+                    f'<figure><div class="two">{"".join(panels)}</div>'
+                    f"<figcaption>{text(caption)}</figcaption></figure>\n"
+                )
+        return f'<div class="pairs">{"".join(shown)}</div>\n' if shown else ""
+
+    def false_positives(self, most: int = CROPS) -> str:
+        """The surest errors."""
+        wrong = np.flatnonzero(self.outcomes.kinds > Kind.IGNORED)
+        surest = wrong[np.argsort(-self.outcomes.detections.scores[wrong], kind="stable")]
+        return self._gallery(self._false_positive_crops(surest), most)
+
+    def misses(self, most: int = CROPS) -> str:
+        """The largest boxes that none found, of each class in turn."""
+        truth = self.ground_truth
+        missed = np.flatnonzero(~self.outcomes.found_boxes & ~truth.ignore)
+        by_class = missed[np.lexsort((-truth.areas[missed], truth.labels[missed]))]
+        labels = truth.labels[by_class]
+        place = np.arange(len(by_class)) - np.searchsorted(labels, labels)
+        return self._gallery(self._missed_crops(by_class[np.argsort(place, kind="stable")]), most)
+
+    def _pair(self, row: int) -> list[str] | None:
+        picture, scale = self._load(row, SIDE_PX)
+        if picture is None:
+            return None
+        panels = []
+        for name, drawn in (
+            ("ground truth", self._draw_truth(picture, row, scale)),
+            ("detections", self._draw_detections(picture, row, scale)),
+        ):
+            encoded = self._encode(drawn, f"{name} of {self._name(row)}")
+            if encoded is None:
+                return None
+            panels.append(encoded)
+        return panels
+
+    def _draw_truth(self, picture: Image.Image, row: int, scale: float) -> Image.Image:
+        boxes = self.annotations.rows(row)
+        found, ignore = self.outcomes.found_boxes[boxes], self.annotations.ignore[boxes]
+        missed = ~found & ~ignore
+        names = [self.annotations.classes.name(label) for label in self.annotations.labels[boxes].tolist()]
+        # The largest missed boxes first: they are the surprising ones.
+        labelled = np.lexsort((-self.annotations.areas[boxes], ~missed))[:LABELLED].tolist()
+        texts = [name if i in labelled else "" for i, name in enumerate(names)]
+        colours = np.where(found, RIGHT, np.where(ignore, IGNORED, WRONG))
+        return draw_detections(picture, self.annotations.boxes[boxes] * scale, texts, labels=colours)
+
+    def _draw_detections(self, picture: Image.Image, row: int, scale: float) -> Image.Image:
+        detections = self.outcomes.detections
+        own = np.flatnonzero(detections.image_rows == row)
+        own = own[np.argsort(detections.scores[own], kind="stable")]  # the surest is drawn last, on top
+        kinds, scores = self.outcomes.kinds[own], detections.scores[own]
+        names = [self.annotations.classes.name(label) for label in detections.labels[own].tolist()]
+        wrong = kinds > Kind.IGNORED
+        labelled = np.lexsort((-scores, ~wrong))[:LABELLED].tolist()
+        texts = [f"{name} {scores[i]:.2f}" if i in labelled else "" for i, name in enumerate(names)]
+        colours = np.where(kinds == Kind.FOUND, RIGHT, np.where(wrong, WRONG, IGNORED))
+        return draw_detections(picture, corners(detections.boxes_xywh[own]) * scale, texts, labels=colours)
+
+    def _false_positive_crops(self, rows: NDArray[np.int64]) -> Iterator[tuple[Image.Image, str]]:
+        outcomes, classes = self.outcomes, self.annotations.classes
+        for row in rows.tolist():
+            image = int(outcomes.detections.image_rows[row])
+            kind, box = Kind(int(outcomes.kinds[row])), int(outcomes.box_rows[row])
+            caption = f"{classes.name(int(outcomes.detections.labels[row]))} "
+            caption += f"{outcomes.detections.scores[row]:.2f}: {SHORT_KIND[kind]}"
+            if kind in (Kind.CLASSIFICATION, Kind.BOTH) and box != UNMATCHED:
+                caption += f" (a {classes.name(int(self.ground_truth.labels[box]))})"
+            crop = self._crop(image, corners(outcomes.detections.boxes_xywh[row : row + 1])[0])
+            if crop is not None:
+                yield crop, f"{caption}, {self._name(image)}"
+
+    def _missed_crops(self, rows: NDArray[np.int64]) -> Iterator[tuple[Image.Image, str]]:
+        for row in rows.tolist():
+            image = int(self.ground_truth.image_rows[row])
+            width, height = self.ground_truth.boxes_xywh[row, 2:]
+            name = self.annotations.classes.name(int(self.ground_truth.labels[row]))
+            crop = self._crop(image, corners(self.ground_truth.boxes_xywh[row : row + 1])[0])
+            if crop is not None:
+                yield crop, f"{name}, {width:.0f}x{height:.0f} px, {self._name(image)}"
+
+    def _gallery(self, crops: Iterator[tuple[Image.Image, str]], most: int) -> str:
+        shown: list[str] = []
+        for crop, caption in crops:
+            encoded = self._encode(crop, caption) if len(shown) < most else None
+            if encoded is None:
+                break
+            shown.append(f"<figure>{encoded}<figcaption>{text(caption)}</figcaption></figure>\n")
+        return f'<div class="crops">{"".join(shown)}</div>\n' if shown else ""
+
+    def _crop(self, image: int, box: NDArray[np.float64]) -> Image.Image | None:
+        """The box with its surroundings, drawn in the colour of an error."""
+        picture, _ = self._load(image, None)
+        if picture is None:
+            return None
+        margin = CROP_MARGIN * max(box[2:] - box[:2])
+        left, top = np.maximum(box[:2] - margin, 0)
+        right, bottom = np.minimum(box[2:] + margin, picture.size)
+        if right - left < 1 or bottom - top < 1:
+            return None
+        crop = picture.crop((round(left), round(top), round(right), round(bottom)))
+        scale = CROP_PX / max(crop.size)
+        crop = crop.resize([max(1, round(side * scale)) for side in crop.size])
+        drawn = (box - np.array([round(left), round(top)] * 2)) * scale
+        return draw_detections(crop, drawn[None], [""], labels=[WRONG])
+
+    def _load(self, row: int, side_px: int | None) -> tuple[Image.Image | None, float]:
+        """The picture, at most `side_px` long, and its scale; None, with a note, where it cannot be read."""
+        path = self.annotations.path(row)
+        try:
+            picture = load_image(path)
+        except InputError as error:
+            self.unreadable.append(str(error))
+            return None, 1.0
+        if side_px is None:
+            return picture, 1.0
+        scale = side_px / max(picture.size)
+        return picture.resize([max(1, round(side * scale)) for side in picture.size]), scale
+
+    def _encode(self, picture: Image.Image, description: str) -> str | None:
+        """An <img> that carries its own bytes; None where there is no room for it."""
+        buffer = io.BytesIO()
+        picture.save(buffer, format="JPEG", quality=JPEG_QUALITY)
+        data = base64.b64encode(buffer.getvalue()).decode()
+        if len(data) > self.bytes_left:
+            return None
+        self.bytes_left -= len(data)
+        return (
+            f'<img loading="lazy" width="{picture.width}" height="{picture.height}" '
+            f'alt="{text(description)}" src="data:image/jpeg;base64,{data}">'
+        )
+
+    def _name(self, row: int) -> str:
+        return self.annotations.file_names[row].decode(errors="replace")
+
+
+def corners(boxes_xywh: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N, 4) xywh to xyxy."""
+    return np.concatenate([boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]], axis=1)
