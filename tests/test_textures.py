@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import colorsys
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from detect.data.textures import TEXTURES, contrasting_colour, grainy, textured
+from detect.data.textures import TEXTURES, grainy, muted_colour, textured, vivid_colour
 
 
 @pytest.mark.parametrize("texture", TEXTURES, ids=lambda texture: texture.__name__)
@@ -26,9 +28,9 @@ def test_textured__gives_width_by_height_around_the_colour() -> None:
 
 
 @pytest.mark.parametrize("below", [0.0, 0.5, 1.0])
-def test_contrasting_colour__stands_out(below: float) -> None:
+def test_vivid_colour__stands_out(below: float) -> None:
     rng = np.random.default_rng(0)
-    distances = [np.abs(contrasting_colour(rng, np.full(3, below)) - below).sum() for _ in range(200)]
+    distances = [np.abs(vivid_colour(rng, np.full(3, below)) - below).sum() for _ in range(200)]
     assert min(distances) > 0.35
 
 
@@ -37,3 +39,10 @@ def test_grainy__moves_the_three_bands_alike() -> None:
     grain = np.asarray(grainy(np.random.default_rng(0), grey)).astype(int) - (100, 120, 140)
     assert (grain == grain[..., :1]).all()
     assert 0.5 < grain.std() < 7
+
+
+def test_colours__vivid_and_muted__do_not_meet() -> None:
+    rng = np.random.default_rng(0)
+    vivid = [colorsys.rgb_to_hsv(*vivid_colour(rng, np.full(3, 0.5)))[1] for _ in range(200)]
+    muted = [colorsys.rgb_to_hsv(*muted_colour(rng))[1] for _ in range(200)]
+    assert min(vivid) > 0.6 > 0.3 > max(muted)

@@ -21,14 +21,14 @@ Rng = np.random.Generator
 
 
 def muted_colour(rng: Rng) -> Colour:
-    """A colour for backgrounds: any hue, little saturation."""
-    return np.array(colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.05, 0.5), rng.uniform(0.25, 0.95)))
+    """A colour for background and clutter: any hue, little saturation."""
+    return np.array(colorsys.hsv_to_rgb(rng.random(), rng.uniform(0, 0.25), rng.uniform(0.2, 0.95)))
 
 
-def contrasting_colour(rng: Rng, below: Colour) -> Colour:
-    """(3,) RGB in 0..1 that stands out from the colour `below`; the best of a few where none does."""
+def vivid_colour(rng: Rng, below: Colour) -> Colour:
+    """A saturated colour for objects, that of a few which stands out most from the colour `below`."""
     colours = [
-        np.array(colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.3, 0.95), rng.uniform(0.3, 1)))
+        np.array(colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.65, 1), rng.uniform(0.6, 1)))
         for _ in range(4)
     ]
     return max(colours, key=lambda colour: min(0.8, float(np.abs(colour - below).sum())))
