@@ -96,12 +96,25 @@ class DetectionDataset(Dataset[Sample]):
         Raises:
             InputError: the file cannot be decoded, or has another size than when it was checked.
         """
-        view = self.view(key)
+        return self.show(self.pixels(key.row), key)
+
+    def pixels(self, row: int) -> NDArray[np.uint8]:
+        """(h, w, 3) of the upright file at its draft scale, from the cache where it is there."""
+        pixels = self.cache.get(row) if self.cache is not None else None
+        if pixels is None:
+            pixels = load_pixels(self.annotations.path(row), draft_scale=int(self.draft_scales[row]))
+            if self.cache is not None:
+                self.cache.put(row, pixels)
+        return pixels
+
+    def show(self, pixels: NDArray[np.uint8], key: SampleKey) -> Sample:
+        """What the network sees of `pixels` of image `key.row`."""
         annotations, rows = self.annotations, self.annotations.rows(key.row)
+        view = self.view(key)
         ignore = annotations.ignore[rows]
         mapped = boxes_to_input(annotations.boxes[rows], view, self.image_size, ignore=ignore)
         return Sample(
-            image=self._image(key.row, view),
+            image=self._image(pixels, view, key.row),
             boxes=mapped.boxes,
             labels=annotations.labels[rows][mapped.kept],
             ignore=ignore[mapped.kept],
@@ -126,21 +139,13 @@ class DetectionDataset(Dataset[Sample]):
         height, width = self.annotations.sizes[row].tolist()
         return height, width
 
-    def _image(self, row: int, view: View) -> NDArray[np.uint8] | NDArray[np.float32]:
-        pixels = self._pixels(row)
+    def _image(
+        self, pixels: NDArray[np.uint8], view: View, row: int
+    ) -> NDArray[np.uint8] | NDArray[np.float32]:
         file_scale = self._file_scale(pixels, row)
         if self.augmentations is None:
             return resize_pixels(pixels, self.image_size, self.resize_rule)
         return render(pixels, view, self.image_size, file_scale=file_scale)
-
-    def _pixels(self, row: int) -> NDArray[np.uint8]:
-        """(h, w, 3), from the cache where they are there."""
-        pixels = self.cache.get(row) if self.cache is not None else None
-        if pixels is None:
-            pixels = load_pixels(self.annotations.path(row), draft_scale=int(self.draft_scales[row]))
-            if self.cache is not None:
-                self.cache.put(row, pixels)
-        return pixels
 
     def _file_scale(self, pixels: NDArray[np.uint8], row: int) -> int:
         """Px of the file per px of `pixels`: what is named JPEG and is something else has no draft."""

@@ -1,0 +1,85 @@
+"""Where loading spends its time: decode, augment and collate, each alone, in this process and on one core."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from detect.data.datamodule import DetectionData, available_cores
+from detect.data.dataset import SampleKey, collate, padded_box_count
+
+MS = 1e3
+
+
+@dataclass(frozen=True)
+class LoaderProfile:
+    """Processor time of one image in each step, ms; means over `images`."""
+
+    decode_ms: float
+    """File to pixels, or from the cache."""
+    augment_ms: float
+    """Pixels to what the network sees: plan, crop, resize, flip, colour, boxes."""
+    collate_ms: float
+    """Samples to a batch."""
+    images: int
+    cores: int
+    """Cores that this process may use."""
+
+    @property
+    def images_per_s(self) -> float:
+        """Of one core."""
+        return MS / (self.decode_ms + self.augment_ms + self.collate_ms)
+
+    def __str__(self) -> str:
+        rows = (("decode", self.decode_ms), ("augment", self.augment_ms), ("collate", self.collate_ms))
+        lines = [f"{name:8} {value:8.2f} ms an image" for name, value in rows]
+        return "\n".join(
+            [*lines, f"{self.images_per_s:.0f} images/s a core, {self.cores} core(s), {self.images} images"]
+        )
+
+
+def profile(data: DetectionData, *, images: int = 256) -> LoaderProfile:
+    """Time the training loader's steps over `images` images, in batches of `data.total_batch_size`.
+
+    With a cache the files are decoded once before, so that what is timed is a later epoch.
+
+    Args:
+        data: opened here if it is not yet.
+        images: how many; the split is gone through again where it is smaller.
+    """
+    data.open()
+    loader = data.train_dataloader()
+    dataset = loader.dataset
+    padded = padded_box_count(int(np.diff(data.train.offsets).max()))
+    keys = [SampleKey(*divmod(i, len(dataset)), padded) for i in range(images)]
+    if dataset.cache is not None:
+        for key in keys:
+            dataset.pixels(key.row)
+    spent = {"decode": 0.0, "augment": 0.0, "collate": 0.0}
+
+    @contextmanager
+    def timed(step: str) -> Iterator[None]:
+        start = time.process_time()
+        yield
+        spent[step] += time.process_time() - start
+
+    for batch in _batches(keys, data.total_batch_size):
+        samples = []
+        for key in batch:
+            with timed("decode"):
+                pixels = dataset.pixels(key.row)
+            with timed("augment"):
+                samples.append(dataset.show(pixels, key))
+        with timed("collate"):
+            collate(samples)
+    mean_ms = {f"{step}_ms": seconds * MS / len(keys) for step, seconds in spent.items()}
+    return LoaderProfile(**mean_ms, images=len(keys), cores=available_cores())
+
+
+def _batches(keys: Sequence[SampleKey], size: int) -> Iterator[Sequence[SampleKey]]:
+    for start in range(0, len(keys), size):
+        yield keys[start : start + size]
