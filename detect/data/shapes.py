@@ -27,12 +27,12 @@ SUBPIXELS = 4
 """Subpixels along each side of a pixel: the edges of figures are smooth, boxes are multiples of 1/4 px."""
 MIN_VISIBLE = 0.5
 """A figure that would leave less than this of itself, or of one below it, in sight is not painted."""
-MAX_OBJECTS = 6
+MAX_OBJECTS = 5
 EMPTY_SHARE = 0.05
 """Share of the pictures without any object."""
 CROWD_SHARE = 0.06
 """Share of the pictures with a swarm of small figures of one class under one `iscrowd` box."""
-DIAMETER_RANGE = (0.12, 0.8)
+DIAMETER_RANGE = (0.15, 0.8)
 """Diameter of a figure before stretching, in shorter sides of the picture."""
 PLACING_TRIES = 12
 MIN_LONGER_SIDE_PX = 64
