@@ -40,6 +40,8 @@ class Backbone(nn.Module, ABC):
     """Input pixels per cell of c4 and c5."""
     width: float = 1.0
     """The width multiplier; the extra levels of a detector scale with it (paper Table 6, 0.35 and 0.5)."""
+    c4_from: str = ""
+    """Where c4 is taken, in words, by the names of `stages`."""
     reduced_tail: bool = False
     """Channels between c4 and c5 halved (V3 paper 6.3)."""
     settings: ConvSettings
@@ -103,6 +105,7 @@ class InvertedResidualBackbone(Backbone):
         self.width = width
         self.settings = settings
         self.out_channels = (blocks[tap].expanded_channels, last.out_channels)
+        self.c4_from = f"expansion of block{tap + 1}"
         init_weights(self, "kaiming")
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -47,6 +47,7 @@ class MobileNetV1(Backbone):
     """
 
     name = "mobilenet_v1"
+    c4_from = f"output of block{TAP}"
 
     def __init__(
         self, *, width: float = 1.0, settings: ConvSettings | None = None, weights: str | None = None
