@@ -17,20 +17,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from detect.data.colour import IDENTITY_COLOUR, colour_matrix, compose_colours
 from detect.errors import InputError
 
 ResizeRule = Literal["antialias", "torchvision"]
 FILL = (123, 117, 104)
 """Mean colour of ImageNet, 0..255: what SSD shows beside a zoomed-out image."""
-IDENTITY_COLOUR = (1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 MIN_BOX_PX = 1.0
 """Boxes narrower than this in the input are dropped: no anchor can learn from them."""
 EDGE_TOLERANCE_PX = 1e-6
 """Rounding of float64 coordinates, far below what a resize can show."""
-RGB_TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
-"""NTSC 1953; row 0 is luma, rows 1 and 2 span the plane in which hue is an angle."""
-YIQ_TO_RGB = np.linalg.inv(RGB_TO_YIQ)
-MID_GREY = 127.5
 
 
 @dataclass(frozen=True)
@@ -56,12 +52,10 @@ class View:
 
     @property
     def width(self) -> float:
-        """In px of the file."""
         return self.x1 - self.x0
 
     @property
     def height(self) -> float:
-        """In px of the file."""
         return self.y1 - self.y0
 
 
@@ -163,14 +157,11 @@ class RandomZoomOut:
 class PhotometricDistort:
     """Brightness, contrast, saturation and hue, each drawn apart, composed to one 3 x 4 colour matrix.
 
-    One matrix clips once, at the end, where a chain of steps clips after each. Contrast pulls towards mid
-    grey (not the image's own mean, which a plan cannot know); saturation towards luma; hue is a rotation in
-    YIQ, which keeps luma where a rotation in HSV does not.
+    One matrix clips once, at the end. Contrast pulls towards mid grey (a plan cannot know the image's mean),
+    saturation towards luma; hue is a rotation in YIQ, which keeps luma where one in HSV does not.
 
     Args:
-        brightness: range of the factor.
-        contrast: range of the factor.
-        saturation: range of the factor.
+        brightness, contrast, saturation: range of each factor.
         hue: range of the turn, in turns.
         probability: of each of the four.
 
@@ -351,30 +342,6 @@ def resize_pixels(
     planes = torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
     resized = torch.nn.functional.interpolate(planes, size=image_size, mode="bilinear", align_corners=False)
     return resized[0].permute(1, 2, 0).numpy()
-
-
-def colour_matrix(brightness: float, contrast: float, saturation: float, hue: float) -> tuple[float, ...]:
-    """3 x 4, row by row: brightness, then contrast, saturation and hue.
-
-    Factors of 1 and a hue of 0 turns change nothing.
-    """
-    angle = -2 * math.pi * hue  # from red over yellow to green, as in HSV
-    turn = np.array(
-        [[1, 0, 0], [0, math.cos(angle), -math.sin(angle)], [0, math.sin(angle), math.cos(angle)]]
-    )
-    luma = np.tile(RGB_TO_YIQ[0], (3, 1))
-    saturate = saturation * np.eye(3) + (1 - saturation) * luma
-    linear = YIQ_TO_RGB @ turn @ RGB_TO_YIQ @ saturate * (contrast * brightness)
-    # Saturation and hue leave grey as it is, so the constant of the contrast passes through them.
-    constant = np.full((3, 1), (1 - contrast) * MID_GREY)
-    return tuple(np.concatenate([linear, constant], axis=1).ravel().tolist())
-
-
-def compose_colours(first: tuple[float, ...], second: tuple[float, ...]) -> tuple[float, ...]:
-    """The 3 x 4 matrix that does `first`, then `second`."""
-    bottom = [[0.0, 0.0, 0.0, 1.0]]
-    product = np.array(second).reshape(3, 4) @ np.concatenate([np.array(first).reshape(3, 4), bottom])
-    return tuple(product.ravel().tolist())
 
 
 def _snap_axis(start: float, stop: float, limit: int, pixels: int, grid_px: int) -> tuple[float, float]:
