@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from detect.data.datamodule import DetectionData
 from detect.data.findings import Finding
 from detect.data.labels import Annotations
 from detect.data.split_checks import (
@@ -16,6 +17,8 @@ from detect.data.split_checks import (
     without_images,
 )
 from detect.data.splits import open_split
+from detect.errors import InputError
+from tests.conftest import make_coco
 from tests.data_sets import coco_file, make_coco_split, make_voc, save_picture
 
 BOX = [4.0, 6.0, 20.0, 10.0]
@@ -165,3 +168,51 @@ def test_compare_classes__alike__nothing(tmp_path: Path) -> None:
     classes = {1: "cat", 2: "dog"}
     splits = {name: coco_split(tmp_path, name, classes, 1, 1) for name in ("train", "val")}
     assert compare_classes("train", splits) == []
+
+
+def test_fit_data__undecodable__left_out_and_named(tmp_path: Path) -> None:
+    make_coco(tmp_path / "a", train=3, val=3)
+    for split in ("train", "val"):
+        path = tmp_path / "a" / split / "000.jpg"
+        path.write_bytes(path.read_bytes()[:-300])
+    data = DetectionData(root=tmp_path / "a")
+    data.open()
+    assert (len(data.train), len(data.val)) == (2, 2)
+    for role in ("train", "val"):
+        assert [f.code for f in data.findings[role] if f.severity == "error"] == ["image-undecodable"]
+    unchecked = DetectionData(root=tmp_path / "a", check_images=False)
+    unchecked.open()
+    assert len(unchecked.train) == 3
+
+
+def test_fit_data__second_start__decodes_and_compares_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_coco(tmp_path / "a", train=3, val=3)
+    (tmp_path / "a" / "val" / "000.jpg").write_bytes((tmp_path / "a" / "train" / "000.jpg").read_bytes())
+    first, second = DetectionData(root=tmp_path / "a"), DetectionData(root=tmp_path / "a")
+    first.open()
+    assert "image-in-two-splits" in [f.code for f in first.findings["both"]]
+    monkeypatch.setattr("detect.data.scan.look_at", lambda path: pytest.fail(f"decoded {path}"))
+    monkeypatch.setattr("detect.data.split_checks.repeated_images", lambda splits: pytest.fail("compared"))
+    second.open()
+    assert second.findings == first.findings
+
+
+def test_fit_data__no_box_or_no_class__refused(tmp_path: Path) -> None:
+    make_coco_split(tmp_path / "a", coco_file([("a.jpg", 64, 48)], [(1, 3, [1, 1, 0, 0])], {3: "cat"}))
+    with pytest.raises(
+        InputError, match=r"training split train .* no usable box in 1 images\nerror: box-with"
+    ):
+        DetectionData(root=tmp_path / "a").open(("train",))
+    make_coco_split(tmp_path / "b", coco_file([("a.jpg", 64, 48)], [], {}))
+    with pytest.raises(InputError, match="names no classes"):
+        DetectionData(root=tmp_path / "b").open(("train",))
+
+
+def test_fit_data__every_image_broken__refused_with_the_reasons(tmp_path: Path) -> None:
+    make_coco(tmp_path / "a", train=1, val=1)
+    path = tmp_path / "a" / "train" / "000.jpg"
+    path.write_bytes(path.read_bytes()[:-300])
+    with pytest.raises(InputError, match=r"no usable image in .*\n.*image-undecodable x 1"):
+        DetectionData(root=tmp_path / "a").open(("train",))

@@ -20,6 +20,7 @@ from detect.data.dataset import DetectionDataset, collate
 from detect.data.findings import Finding, summarise
 from detect.data.labels import Annotations, ClassMap
 from detect.data.sampler import BatchPlan, DetectionLoader, TrainLoader, TrainSampler, ValSampler
+from detect.data.split_checks import repeated_findings, require_trainable, without_undecodable
 from detect.data.splits import OpenedSplit, Role, open_split
 from detect.data.transforms import Augmentation, ResizeRule, default_augmentations
 from detect.errors import InputError
@@ -41,6 +42,8 @@ class DetectionData(LightningDataModule):
         val_images: image folder of the validation split.
         voc_one_based: subtract the VOC devkit's 1 from xmin and ymin; null: for the official sets alone.
         box_convention: how the files write boxes; null: as their format says, unless that cannot be.
+        check_images: decode every image once before it is used and leave broken ones out; what was seen is
+            kept, so that only new files are decoded the next time.
         total_batch_size: images per optimizer step over all devices.
         batch_size: images per device and forward pass; null derives it from total_batch_size.
         workers: loading processes per device; null chooses by the cores.
@@ -68,6 +71,7 @@ class DetectionData(LightningDataModule):
         val_images: Path | None = None,
         voc_one_based: bool | None = None,
         box_convention: BoxConvention | None = None,
+        check_images: bool = True,
         total_batch_size: int = 32,
         batch_size: int | None = None,
         workers: int | None = None,
@@ -87,6 +91,7 @@ class DetectionData(LightningDataModule):
         self.image_folders = {"train": train_images, "val": val_images}
         self.voc_one_based = voc_one_based
         self.box_convention = box_convention
+        self.check_images = check_images
         self.total_batch_size = total_batch_size
         self.batch_size = batch_size
         self.workers = workers
@@ -119,8 +124,17 @@ class DetectionData(LightningDataModule):
             self.val = self._opened["val"].annotations
             if "train" in self._opened:
                 self.val = align_classes(self.val, self.classes)
+                self._look_for_repetitions()
             else:
                 self.classes = self.val.classes
+
+    def _look_for_repetitions(self) -> None:
+        """Say once which pictures and boxes repeat, above all across the splits."""
+        if not self.check_images or "both" in self.findings:
+            return
+        self.findings["both"] = repeated_findings({"train": self.train, "val": self.val})
+        if self.findings["both"]:
+            rank_zero_info(summarise(self.findings["both"]))
 
     def setup(self, stage: str | None = None) -> None:
         self.open(("train", "val") if stage in ("fit", None) else ("val",))
@@ -178,6 +192,9 @@ class DetectionData(LightningDataModule):
             voc_one_based=self.voc_one_based,
             box_convention=self.box_convention,
         )
+        if self.check_images:
+            opened = without_undecodable(opened)
+        require_trainable(opened, role)
         self.findings[role] = opened.findings
         found = opened.annotations
         rank_zero_info(

@@ -46,6 +46,13 @@ def new_folder(output: Path, source: Path | None = None) -> Iterator[Path]:
         unfinished.replace(output)
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
 def place_image(source: Path, target: Path, how: ImagePlacement) -> None:
     """Put the file that `source` is, or is a link to, at `target`."""
     target.parent.mkdir(parents=True, exist_ok=True)

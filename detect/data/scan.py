@@ -6,11 +6,12 @@ or time changes, so a second scan decodes only what is new.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
@@ -89,15 +90,8 @@ def scan_images(paths: Sequence[Path], *, threads: int | None = None) -> ImageSc
     records["path"] = [_short_hash(os.path.abspath(path)) for path in paths]
     records["stamp"] = [_stamp(path) for path in paths]
     store = _store_file(paths)
-    known = _load(store)
-    place = find_rows(records["path"], known["path"])
-    recalled = place >= 0
-    recalled[recalled] = known["stamp"][place[recalled]] == records["stamp"][recalled]
-    records[recalled] = known[place[recalled]]
-    missing = np.flatnonzero(~recalled)
-    others = known[~np.isin(known["path"], records["path"])]
-    if len(missing):
-        _decode(paths, missing, records, others=others, store=store, threads=threads)
+    with _locked(store):  # of several ranks that start at once one decodes, the others wait and recall
+        _fill(paths, records, store=store, threads=threads)
     return ImageScan(
         failures={
             row: records["reason"][row].decode(errors="ignore")
@@ -107,6 +101,30 @@ def scan_images(paths: Sequence[Path], *, threads: int | None = None) -> ImageSc
         hashes=records["hash"],
         thumbnails=records["thumbnail"],
     )
+
+
+def _fill(paths: Sequence[Path], records: NDArray[np.void], *, store: Path, threads: int | None) -> None:
+    """Complete `records`, which have paths and stamps, from the store or by decoding."""
+    known = _load(store)
+    place = find_rows(records["path"], known["path"])
+    recalled = place >= 0
+    recalled[recalled] = known["stamp"][place[recalled]] == records["stamp"][recalled]
+    records[recalled] = known[place[recalled]]
+    missing = np.flatnonzero(~recalled)
+    others = known[~np.isin(known["path"], records["path"])]
+    if len(missing):
+        _decode(paths, missing, records, others=others, store=store, threads=threads)
+
+
+@contextmanager
+def _locked(store: Path) -> Iterator[None]:
+    """Hold the store alone; where no file can be locked, go on without."""
+    with ExitStack() as stack:
+        with suppress(OSError):
+            store.parent.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context(store.with_suffix(".lock").open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _decode(

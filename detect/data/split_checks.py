@@ -5,8 +5,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 from collections import Counter
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import asdict, replace
 from itertools import permutations
 from pathlib import Path
 from typing import NamedTuple
@@ -14,12 +18,18 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from detect.data.annotation_cache import cache_folder
 from detect.data.duplicates import alike_pairs, duplicate_boxes, equal_groups
-from detect.data.findings import Finding, Severity
+from detect.data.findings import Finding, Severity, summarise
 from detect.data.image_check import plain
 from detect.data.labels import Annotations
+from detect.data.output_folder import write_whole
 from detect.data.scan import scan_images
+from detect.data.splits import OpenedSplit, Role
+from detect.errors import InputError
 
+VERSION = 1
+"""Raised whenever the same data would give other repetitions."""
 FEW_BOXES = 20
 """Below it, the average precision of a class says little: one box is more than 5 % of its recall."""
 UNBALANCED = 10
@@ -69,6 +79,63 @@ def drop_undecodable(annotations: Annotations) -> tuple[Annotations, list[Findin
     dropped = np.zeros(len(annotations), dtype=np.bool_)
     dropped[list(failures)] = True
     return without_images(annotations, dropped), findings
+
+
+def without_undecodable(opened: OpenedSplit) -> OpenedSplit:
+    """The split without the images that cannot be decoded, which its findings then name.
+
+    Raises:
+        InputError: none is left.
+    """
+    annotations, undecodable = drop_undecodable(opened.annotations)
+    findings = [*opened.findings, *undecodable]
+    if len(annotations) == 0:
+        raise InputError(f"no usable image in {annotations.source}\n{summarise(findings)}")
+    return opened._replace(annotations=annotations, findings=findings)
+
+
+def require_trainable(opened: OpenedSplit, role: Role) -> None:
+    """Refuse what no detector can be made of.
+
+    Raises:
+        InputError: there are no classes, or nothing to learn in the training split.
+    """
+    annotations = opened.annotations
+    if annotations.classes.num_classes == 0:
+        raise InputError(f"{annotations.source} names no classes: a detector needs at least one")
+    if role == "train" and not (~annotations.ignore).any():
+        raise InputError(
+            f"the training split {opened.split} of {annotations.source} has no usable box in "
+            f"{len(annotations)} images\n{summarise(opened.findings)}"
+        )
+
+
+def repeated_findings(splits: dict[str, Annotations]) -> list[Finding]:
+    """Repeated boxes and pictures of splits, recalled where neither files nor boxes have changed."""
+    store = cache_folder() / "repetitions" / f"{_hash_of(splits)}.json"
+    try:
+        return [Finding(**finding) for finding in json.loads(store.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError):
+        pass  # not looked for yet, or not readable
+    findings = [finding for content in splits.values() for finding in repeated_boxes(content)]
+    findings += repeated_images(splits)
+    with suppress(OSError):  # where no cache can be written, they are looked for every time
+        store.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(store, json.dumps([asdict(finding) for finding in findings]))
+    return findings
+
+
+def _hash_of(splits: dict[str, Annotations]) -> str:
+    """Of all boxes, and of every image's name, size and time."""
+    digest = hashlib.sha256(str(VERSION).encode())
+    for name, content in splits.items():
+        digest.update(f"{name} {content.root} {content.classes.names}".encode())
+        for array in (content.file_names, content.boxes, content.labels, content.ignore, content.offsets):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        for path in paths_of(content):
+            status = os.stat(path)
+            digest.update(f"{status.st_size} {status.st_mtime_ns} ".encode())
+    return digest.hexdigest()[:24]
 
 
 def repeated_boxes(annotations: Annotations) -> list[Finding]:
