@@ -56,6 +56,15 @@ def predict_command(args: list[str]) -> int:
     )
 
 
+def report_command(args: list[str]) -> int:
+    """Write RUN/report.html for a run that is finished, stopped or broken."""
+    from detect.report.write import report
+
+    parser = new_parser("report", "detect report runs/bccd-001")
+    parser.add_argument("run", type=Path, help="run folder")
+    return report(parse(parser, args).run)
+
+
 def evaluate_command(args: list[str]) -> int:
     """Score a results file against annotations; no model is involved."""
     from detect.evaluate import evaluate
@@ -130,6 +139,7 @@ COMMANDS: dict[str, Command] = {
     "validate": validate_command,
     "predict": predict_command,
     "evaluate": evaluate_command,
+    "report": report_command,
     "models": models_command,
     "convert-weights": convert_weights_command,
 }

@@ -19,9 +19,10 @@ from detect.checkpoint import AtomicCheckpointIO, model_parser
 from detect.data.datamodule import DetectionData
 from detect.errors import InputError
 from detect.manifest import describe_split
-from detect.metrics_file import MetricsFile
+from detect.metrics_file import MetricsFile, SpeedFile
 from detect.module import DetectionModule
 from detect.progress import TrainingProgress
+from detect.report.tensorboard import ValidationPictures
 from detect.resume import Resume, find_resume, refuse_changes, refuse_other_data
 from detect.run_checks import RunChecks
 from detect.run_folder import choose_run_folder
@@ -174,6 +175,8 @@ class FitCLI(LightningCLI):
             *progress,
             RunChecks(self.run_folder),
             MetricsFile(self.run_folder / "metrics.csv"),
+            SpeedFile(self.run_folder / "speed.csv"),
+            ValidationPictures(),
             self.checkpoints,
         ]
 

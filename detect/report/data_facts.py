@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,7 +42,12 @@ def open_data(settings: dict[str, Any], **of_model: Any) -> DetectionData:
     except ArgumentError as error:
         raise InputError(f"the data section of config.yaml: {error}") from error
     data: DetectionData = parser.instantiate_classes(config).data
-    data.open()
+    # The run has said what it found when it began.
+    said, logging.root.manager.disable = logging.root.manager.disable, logging.INFO
+    try:
+        data.open()
+    finally:
+        logging.root.manager.disable = said
     return data
 
 

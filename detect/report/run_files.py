@@ -28,6 +28,8 @@ class RunFiles:
     """Resolved values; empty where config.yaml is missing or broken."""
     curves: dict[str, NDArray[np.float64]]
     """Columns of metrics.csv, a value an epoch, NaN where an epoch has none."""
+    speed: dict[str, NDArray[np.float64]]
+    """Columns of speed.csv; empty where nothing was timed."""
     metrics: dict[str, Any] | None
     """Of the best checkpoint."""
     manifest: dict[str, Any] | None
@@ -69,7 +71,9 @@ def read_run(folder: Path) -> RunFiles:
         raise InputError(f"{folder} is no run folder: it has none of {', '.join(RUN_FILES)}")
     notices: list[str] = []
     config = _read(folder / "config.yaml", yaml.safe_load, dict, notices)
-    curves = read_curves(folder / "metrics.csv", notices)
+    curves = read_columns(folder / "metrics.csv")
+    if not curves:
+        notices.append("metrics.csv is missing or empty: no epoch was finished.")
     metrics = _read(folder / "metrics.json", json.loads, dict, notices)
     if metrics is None:
         notices.append(_why_no_metrics(folder))
@@ -81,7 +85,16 @@ def read_run(folder: Path) -> RunFiles:
         scored = read_scored(folder)
     except InputError as error:
         notices.append(str(error))
-    return RunFiles(folder, config or {}, curves, metrics, manifest, scored, tuple(notices))
+    return RunFiles(
+        folder,
+        config or {},
+        curves,
+        read_columns(folder / "speed.csv"),
+        metrics,
+        manifest,
+        scored,
+        tuple(notices),
+    )
 
 
 def _why_no_metrics(folder: Path) -> str:
@@ -94,17 +107,14 @@ def _why_no_metrics(folder: Path) -> str:
     )
 
 
-def read_curves(path: Path, notices: list[str]) -> dict[str, NDArray[np.float64]]:
-    """Columns of a metrics.csv; a cell that is no number is NaN. No file or no row: empty, with a notice."""
-    rows: list[dict[str, str]] = []
-    if path.is_file():
-        with path.open(newline="", encoding="utf-8", errors="replace") as file:
-            rows = list(csv.DictReader(file))
-    if not rows:
-        missing = "is empty" if path.is_file() else "is missing"
-        notices.append(f"{path.name} {missing}: no epoch was finished.")
+def read_columns(path: Path) -> dict[str, NDArray[np.float64]]:
+    """Columns of a CSV file; a cell that is no number is NaN. Empty where there is no file or no row."""
+    if not path.is_file():
         return {}
-    return {name: np.array([_number(row.get(name)) for row in rows]) for name in rows[0] if name is not None}
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        rows = list(csv.DictReader(line.replace("\0", "") for line in file))
+    names = [name for name in rows[0] if name is not None] if rows else []
+    return {name: np.array([_number(row.get(name)) for row in rows]) for name in names}
 
 
 def _number(cell: str | None) -> float:

@@ -50,7 +50,7 @@ def summary(run: RunFiles, metrics: dict[str, Any] | None, counts: Counts | None
     best = best_epoch(run.curves)
     if best is not None:
         values.append(("best epoch", str(best)))
-    speed = run.curves.get("train/images_per_second")
+    speed = run.speed.get("images_per_second")
     if speed is not None and np.isfinite(speed).any():
         values.append(("images / s", f"{np.nanmedian(speed):.1f}"))
     return cards(values) + paragraph(
@@ -120,7 +120,7 @@ def training(run: RunFiles) -> str:
         ("mAP", lines(metrics, 100), "percent", True),
         ("mAP by size of box", lines(sizes, 100), "percent", True),
         ("Learning rate", lines({"lr": "learning rate"}), "learning rate", True),
-        ("Speed", lines({"train/images_per_second": "images per second"}), "images per second", True),
+        ("Speed", _speed(run), "images per second", True),
     ]
     return figures(
         *(
@@ -129,6 +129,13 @@ def training(run: RunFiles) -> str:
             if series
         )
     )
+
+
+def _speed(run: RunFiles) -> list[Series]:
+    names = ("epoch", "images_per_second")
+    if not all(name in run.speed for name in names):
+        return []
+    return [Series("images per second", *(run.speed[name] for name in names))]
 
 
 def errors(judged: Judged) -> str:

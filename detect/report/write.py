@@ -15,6 +15,7 @@ from detect.data.labels import Annotations
 from detect.errors import InputError
 from detect.models import Model, count_config
 from detect.module import DetectionModule
+from detect.ranks import rank_by_environment
 from detect.report import sections
 from detect.report.data_facts import AnchorFit, SplitFacts, anchor_fit, open_data, split_facts
 from detect.report.html import notice, paragraph, section, write_page
@@ -104,8 +105,9 @@ def score_run(folder: Path, module: DetectionModule, data: DetectionData) -> Met
     """Score a module on `data.val`, on all ranks together; keep metrics and detections in `folder`."""
     evaluator = run_detector(Detector(module), data)
     metrics = evaluator.compute()
-    write_scored(folder, evaluator)
-    write_atomically(folder / "metrics.json", json.dumps(metrics.to_json(), indent=1))
+    if rank_by_environment() == 0:
+        write_scored(folder, evaluator)
+        write_atomically(folder / "metrics.json", json.dumps(metrics.to_json(), indent=1))
     return metrics
 
 
