@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
@@ -25,10 +24,10 @@ from detect.manifest import append_manifest, make_manifest
 from detect.metrics_table import metrics_table
 from detect.nan_report import write_nan_report
 from detect.ranks import rank_by_environment
+from detect.report.write import score_run, write_report
 from detect.resume import describe_resume
 from detect.run_folder import write_atomically
 from detect.saving import DISK_IS_FULL, EXIT_STOPPED, disk_is_full
-from detect.validate import validate_module
 from detect.weights import init_from, match_table
 
 NOISE = (
@@ -41,7 +40,10 @@ NOISE = (
 )
 """Lines of Lightning's log that tell a user nothing."""
 
-RESULTS = ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "metrics.json", "metrics.csv", "config.yaml")
+RESULTS = (
+    *("checkpoints/best.ckpt", "checkpoints/last.ckpt", "metrics.json", "metrics.csv", "config.yaml"),
+    "report.html",
+)
 
 
 def fit(args: list[str]) -> int:
@@ -64,8 +66,7 @@ def fit(args: list[str]) -> int:
     if cli.resume is None:
         start_from_weights(cli, console)
     else:
-        epochs, schedule = cli.trainer.max_epochs or 0, cli.model.schedule
-        for line in describe_resume(cli.resume, max_epochs=epochs, schedule=schedule):
+        for line in describe_resume(cli.resume, cli.run["config"]["trainer"], cli.model.schedule):
             console.print(line, highlight=False, markup=False)
     train(cli)
     finish(cli, console)
@@ -74,7 +75,7 @@ def fit(args: list[str]) -> int:
 
 def write_descriptions(cli: FitCLI, args: list[str]) -> None:
     """Write config.yaml and manifest.json."""
-    text = cli.parser.dump(cli.config, skip_none=False, skip_check=True)
+    text = cli.parser.dump(cli.config, skip_none=False, skip_validation=True)
     write_atomically(cli.run_folder / "config.yaml", text)
     path = cli.run_folder / "manifest.json"
     manifest = make_manifest(args=args, seed=cli.data.seed, data=cli.described_data)
@@ -133,10 +134,10 @@ def finish(cli: FitCLI, console: Console) -> None:
     if not cli.checkpoints.best.exists():
         console.print("no validation ran, so there is no best checkpoint")
         return
-    metrics = validate_module(build_from_checkpoint(read_checkpoint(cli.checkpoints.best)), cli.datamodule)
+    module = build_from_checkpoint(read_checkpoint(cli.checkpoints.best))
+    console.print(metrics_table(score_run(cli.run_folder, module, cli.datamodule)))
     if cli.trainer.is_global_zero:
-        write_atomically(cli.run_folder / "metrics.json", json.dumps(metrics.to_json(), indent=1))
-    console.print(metrics_table(metrics))
+        write_report(cli.run_folder)
     for name in RESULTS:
         console.print(f"  {cli.run_folder / name}", highlight=False, markup=False)
 

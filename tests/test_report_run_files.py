@@ -23,13 +23,14 @@ def test_read_run__finished(run: Path) -> None:
     assert files.section("data")["total_batch_size"] == 4
     assert files.section("absent") == {}
     assert files.curves["train/loss"] == pytest.approx([5, 2.5, 5 / 3])
+    assert files.speed["images_per_second"] == pytest.approx([20, 22, 21])
     assert files.metrics is not None
     assert files.scored is not None
     assert files.notices == ()
 
 
 def test_read_run__cell_without_a_number__nan(run: Path) -> None:
-    (run / "metrics.csv").write_text("epoch,val/mAP\n1,\n2,none\n3,0.5\n")
+    (run / "metrics.csv").write_text("epoch,val/mAP\n1,\n2,no\0ne\n3,0.5\n")
     assert np.isnan(read_run(run).curves["val/mAP"]).tolist() == [True, True, False]
 
 
@@ -37,7 +38,7 @@ def test_read_run__cell_without_a_number__nan(run: Path) -> None:
     ("name", "said"),
     [
         ("metrics.json", "The run has no checkpoint"),
-        ("metrics.csv", "metrics.csv is missing: no epoch was finished"),
+        ("metrics.csv", "metrics.csv is missing or empty: no epoch was finished"),
         ("config.yaml", "config.yaml is missing"),
     ],
 )

@@ -82,7 +82,16 @@ def test_write_report__finished_run__one_offline_page(run: Path) -> None:
     links = {source[1:] for source in checker.sources if source.startswith("#")}
     assert links <= set(checker.ids)
     assert "Run run <one>" in checker.text  # escaped, so that it is text again
-    for words in ("What goes wrong", "duplicate", "square", "F1 is best", "lr: 0.05", "0123abcd", "params"):
+    for words in (
+        "What goes wrong",
+        "duplicate",
+        "images / s",
+        "square",
+        "F1 is best",
+        "lr: 0.05",
+        "0123abcd",
+        "params",
+    ):
         assert words in checker.text
     assert "Not all is there" not in checker.text
     assert "prefers-color-scheme: dark" in page.read_text()
