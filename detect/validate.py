@@ -22,14 +22,13 @@ def validate_module(
     module: DetectionModule, data: DetectionData, *, backend: Literal["faster", "pycocotools"] = "faster"
 ) -> Metrics:
     """Score a module on `data.val`, every image once."""
-    return run_detector(module, data, backend=backend).compute()
+    return run_detector(Detector(module), data, backend=backend).compute()
 
 
 def run_detector(
-    module: DetectionModule, data: DetectionData, *, backend: Literal["faster", "pycocotools"] = "faster"
+    detector: Detector, data: DetectionData, *, backend: Literal["faster", "pycocotools"] = "faster"
 ) -> CocoEvaluator:
     """Detect on every image of `data.val` once; the evaluator has gathered the detections of all ranks."""
-    detector = Detector(module)
     evaluator = CocoEvaluator(data.val, backend=backend)
     loader = data.val_dataloader()
     for batch in track(loader, description="validation", transient=True, disable=not Console().is_terminal):
