@@ -51,6 +51,8 @@ def test_a_recipe_takes_a_few_steps_on_photographs(name: str, coco128: Path, tmp
         ("recipes/paper", 3 * 400 + 6 * (100 + 25 + 9 + 4 + 1)),
         ("recipes/paddle", 4 * 400 + 6 * (100 + 25 + 9 + 4 + 1)),
         ("finetune", 6 * (400 + 100 + 25 + 9 + 4 + 1)),
+        ("minimalistic/v3_large", 3 * 400 + 6 * (100 + 25 + 9 + 4 + 1)),
+        ("minimalistic/v3_small", 3 * 400 + 6 * (100 + 25 + 9 + 4 + 1)),
     ],
 )
 def test_a_recipe_builds_with_its_anchors(name: str, anchors: int) -> None:
