@@ -25,7 +25,7 @@ class Finding:
 
     def __str__(self) -> str:
         place = self.file if self.annotation is None else f"{self.file}, annotation {self.annotation}"
-        return f"{self.severity}: {self.code}: {place}: {self.detail}; {self.action}"
+        return printable(f"{self.severity}: {self.code}: {place}: {self.detail}; {self.action}")
 
 
 def printable(text: str) -> str:
@@ -51,7 +51,7 @@ def summarise(findings: Sequence[Finding], examples: int = 3) -> str:
         lines.append(f"{severity}: {code} x {counts[key]}: {action}")
         for finding in first[key]:
             place = "" if finding.annotation is None else f", annotation {finding.annotation}"
-            lines.append(f"    {finding.file}{place}: {finding.detail}")
+            lines.append("    " + printable(f"{finding.file}{place}: {finding.detail}"))
         if counts[key] > len(first[key]):
             lines.append(f"    and {counts[key] - len(first[key])} more")
     return "\n".join(lines)

@@ -1,0 +1,243 @@
+"""`detect data check`: everything that is wrong or worth knowing of a data set, before anybody trains on it.
+
+Gathers what the readers, the checks of boxes, pictures and splits, and the fit of the anchors say, and writes
+it as text, JSON and a page.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from detect.anchor_fit import MEDIUM_AREA, SMALL_AREA, AnchorFit, AnchorLayout, fit_anchors
+from detect.checkpoint import build_module
+from detect.data.conventions import BoxConvention
+from detect.data.findings import Finding, Severity, summarise
+from detect.data.labels import Annotations
+from detect.data.split_checks import (
+    balance,
+    class_counts,
+    compare_classes,
+    repeated_findings,
+    require_trainable,
+    without_undecodable,
+)
+from detect.data.splits import DEFAULT_SPLITS, Role, open_split, recognise
+from detect.errors import InputError
+from detect.models import read_model_section
+
+ACROSS = "all"
+"""In place of a split's name, where a finding is about several."""
+EXIT_CLEAN, EXIT_FINDINGS, EXIT_UNTRAINABLE = 0, 1, 2
+
+
+class Located(NamedTuple):
+    """A finding and the split that it is about."""
+
+    split: str
+    finding: Finding
+
+
+@dataclass
+class DataReport:
+    """What was found in a data set."""
+
+    root: Path
+    format: str
+    train: str
+    """The split that training would take."""
+    splits: dict[str, Annotations] = field(default_factory=dict)
+    """Those that can be read, as training would see them."""
+    findings: list[Located] = field(default_factory=list)
+    fits: dict[str, AnchorFit] = field(default_factory=dict)
+    refusals: list[str] = field(default_factory=list)
+    """Why the data set cannot be trained on."""
+
+    @property
+    def exit_code(self) -> int:
+        """0 clean (notes are no findings), 1 with errors or warnings, 2 cannot be trained on."""
+        if self.refusals:
+            return EXIT_UNTRAINABLE
+        found = any(located.finding.severity != "note" for located in self.findings)
+        return EXIT_FINDINGS if found else EXIT_CLEAN
+
+    def count(self, severity: Severity) -> int:
+        """Findings of one severity."""
+        return sum(located.finding.severity == severity for located in self.findings)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; the keys are listed in docs/data.md."""
+        return {
+            "root": str(self.root),
+            "format": self.format,
+            "exit_code": self.exit_code,
+            "refusals": self.refusals,
+            "train_split": self.train,
+            "splits": {name: self._split_json(name) for name in self.splits},
+            "codes": dict(Counter(located.finding.code for located in self.findings)),
+            "findings": [{"split": split, **asdict(finding)} for split, finding in self.findings],
+        }
+
+    def _split_json(self, name: str) -> dict[str, Any]:
+        content = self.splits[name]
+        counts = class_counts(content).tolist()
+        return {
+            "images": len(content),
+            "images_without_boxes": int((np.diff(content.offsets) == 0).sum()),
+            "boxes": int((~content.ignore).sum()),
+            "ignored": int(content.ignore.sum()),
+            "classes": dict(zip(content.classes.names, counts, strict=True)),
+            "sizes": size_counts(content),
+            "anchor_fit": self.fits[name].to_json(),
+        }
+
+
+def check(
+    root: Path,
+    *,
+    splits: list[str] | None = None,
+    config: Path | None = None,
+    voc_one_based: bool | None = None,
+    box_convention: BoxConvention | None = None,
+) -> DataReport:
+    """Check every split of the data set in `root`; every image is decoded, once.
+
+    Args:
+        root: folder of a data set whose format is recognised; only read.
+        splits: which to check; None: all that are found.
+        config: the detector whose anchors are compared with the boxes; None: the paper's head at 320 x 320.
+        voc_one_based: VOC: subtract 1 from xmin and ymin; None: for the official sets.
+        box_convention: how the files write boxes; None: as their format says, unless that cannot be.
+
+    Raises:
+        InputError: no format is recognised, a split does not exist, or the config is not one.
+    """
+    layout = read_layout(config)
+    reader = recognise(root)
+    found = reader.find_splits(root)
+    chosen = found if splits is None else splits
+    absent = [name for name in chosen if name not in found]
+    if absent or not chosen:
+        raise InputError(
+            f"{root} ({reader.NAME}) has no split {', '.join(absent) or 'at all'}; it has "
+            f"{', '.join(found) or 'none'}"
+        )
+    train = next((name for name in DEFAULT_SPLITS["train"] if name in chosen), chosen[0])
+    report = DataReport(root, reader.NAME, train)
+    for name in chosen:
+        _check_split(report, name, voc_one_based=voc_one_based, box_convention=box_convention)
+    _check_across(report)
+    report.fits = {name: fit_anchors(content, layout) for name, content in report.splits.items()}
+    return report
+
+
+def _check_split(
+    report: DataReport,
+    name: str,
+    *,
+    voc_one_based: bool | None,
+    box_convention: BoxConvention | None,
+) -> None:
+    """Read one split and judge it by itself; what cannot be read is a refusal, and the others go on."""
+    role: Role = "train" if name == report.train else "val"
+    try:
+        opened = open_split(
+            report.root,
+            name,
+            role=role,
+            voc_one_based=voc_one_based,
+            box_convention=box_convention,
+        )
+        opened = without_undecodable(opened)
+    except InputError as error:
+        report.refusals.append(f"{name}: {error}")
+        return
+    report.findings += [Located(name, finding) for finding in opened.findings]
+    report.findings += [Located(name, finding) for finding in balance(opened.annotations)]
+    report.splits[name] = opened.annotations
+    try:
+        require_trainable(opened, role)
+    except InputError as error:
+        report.refusals.append(f"{name}: {error}")
+
+
+def _check_across(report: DataReport) -> None:
+    """What needs several splits: repetitions and classes."""
+    if not report.splits:
+        return
+    report.findings += [Located(ACROSS, finding) for finding in repeated_findings(report.splits)]
+    if report.train in report.splits:
+        for finding in compare_classes(report.train, report.splits):
+            report.findings.append(Located(ACROSS, finding))
+            if finding.code == "class-not-trained":
+                report.refusals.append(f"{finding.file}: {finding.detail}")
+
+
+def read_layout(config: Path | None) -> AnchorLayout:
+    """The anchors of a config's detector.
+
+    Raises:
+        InputError: no such file, no `model:` section, or a setting is wrong.
+    """
+    if config is None:
+        return AnchorLayout()
+    if not config.is_file():
+        raise InputError(f"no config {config}")
+    settings = read_model_section(config)
+    if settings is None:
+        raise InputError(f"{config} has no `model:` section with a backbone")
+    # Anchors do not depend on the classes, which may come from the data.
+    with torch.device("meta"):
+        net = build_module({**settings, "num_classes": settings.get("num_classes") or 1}).net
+    return AnchorLayout(net.image_size, net.anchor_generator.config, net.backbone.strides)
+
+
+def size_counts(content: Annotations) -> dict[str, int]:
+    """Boxes by COCO's sizes, of the box in px^2 of the file; regions to ignore are left out."""
+    boxes = content.boxes[~content.ignore]
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    size = np.digitize(areas, [SMALL_AREA, MEDIUM_AREA])
+    return {name: int((size == i).sum()) for i, name in enumerate(("small", "medium", "large"))}
+
+
+def summary(report: DataReport) -> str:
+    """The report as text: splits, findings by code with examples, and the fit of the anchors."""
+    lines = [f"{report.root} ({report.format})"]
+    for name, content in report.splits.items():
+        boxes, ignored = int((~content.ignore).sum()), int(content.ignore.sum())
+        lines.append(
+            f"{name}: {len(content)} images, {boxes} boxes, {ignored} regions to ignore, "
+            f"{content.classes.num_classes} classes"
+        )
+    lines.append(summarise([located.finding for located in report.findings]))
+    fit = report.fits.get(report.train)
+    if fit is not None and fit.all.boxes:
+        height, width = fit.layout.image_size
+        lines.append(
+            f"anchors ({fit.layout.config.style} head, input {width} x {height} px): "
+            f"{fit.all.met / fit.all.boxes:.1%} of the boxes of {report.train} meet one at IoU 0.5"
+        )
+        lines += [f"    better with {advice}" for advice in fit.advice]
+        lines.append(f"    {tail_advice(fit)}")
+    lines += [f"cannot be trained on: {reason}" for reason in report.refusals]
+    return "\n".join(lines)
+
+
+def tail_advice(fit: AnchorFit) -> str:
+    """Whether the reduced tail is likely to cost anything, by the maps that the boxes are found on.
+
+    The tail halves the channels between C4 and C5; C4's own head, the first map, is not touched by it.
+    Source: MobileNetV3 section 6.3 and Table 6: V3-Large with and without it both have 22.0 mAP.
+    """
+    first = fit.by_level[0] / max(1, fit.all.boxes)
+    choice = (
+        "reduced_tail true should cost little"
+        if first >= 0.5
+        else "compare reduced_tail true and false: most boxes fit maps behind it"
+    )
+    return f"{first:.0%} of the boxes fit the first map best, which the reduced tail does not touch: {choice}"
