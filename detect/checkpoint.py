@@ -60,7 +60,7 @@ def build_module(settings: dict[str, Any]) -> DetectionModule:
         config = parser.parse_object({"model": deepcopy(settings)})
     except ArgumentError as error:
         raise InputError(f"model settings: {error}") from error
-    module: DetectionModule = parser.instantiate_classes(config).model
+    module: DetectionModule = parser.instantiate(config).model
     module.settings = plain_settings(config.model)
     return module
 

@@ -20,7 +20,7 @@ from detect.data.datamodule import DetectionData
 from detect.errors import InputError
 from detect.manifest import describe_split
 from detect.metrics_file import MetricsFile, SpeedFile
-from detect.module import DetectionModule
+from detect.module import DetectionModule, check_class_count
 from detect.progress import TrainingProgress
 from detect.report.tensorboard import ValidationPictures
 from detect.resume import Resume, find_resume, refuse_changes, refuse_other_data
@@ -42,7 +42,6 @@ TRAINER_DEFAULTS = {
 }
 
 REFUSED = {
-    "max_steps": (-1, "the cosine needs whole epochs: give trainer.max_epochs"),
     "max_time": (None, "stop the run with SIGTERM (`timeout -s TERM 8h detect fit ...`); it saves and ends"),
     "overfit_batches": (0.0, "give a data set of a few images"),
     "reload_dataloaders_every_n_epochs": (0, "the loader is the same in every epoch"),
@@ -67,6 +66,7 @@ class FitCLI(LightningCLI):
             args=args,
             save_config_callback=None,
             auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
             seed_everything_default=0,
             trainer_defaults=TRAINER_DEFAULTS,
             parser_kwargs={
@@ -121,6 +121,7 @@ class FitCLI(LightningCLI):
         }
         if self.config.model.num_classes is None:
             self.config.model.num_classes = self.data.classes.num_classes
+        check_class_count(self.config.model.num_classes, self.data.classes)
         settings = self.plain_config()
         if self.resume is not None:
             refuse_changes(self.resume, settings)
@@ -152,6 +153,8 @@ class FitCLI(LightningCLI):
         kwargs["plugins"] = [*(config.get("plugins") or []), AtomicCheckpointIO()]
         kwargs["callbacks"] = [*(config.get("callbacks") or []), *self._callbacks()]
         kwargs["default_root_dir"] = str(self.run_folder)
+        # See `position.shorten_last_epoch`.
+        self.model.max_steps, kwargs["max_steps"] = self._max_steps(), -1
         return L.Trainer(**{**config, **kwargs})
 
     def plain_config(self) -> dict[str, Any]:
@@ -159,7 +162,7 @@ class FitCLI(LightningCLI):
         config = self.config.clone()
         for key in NOT_SETTINGS:
             config.pop(key, None)
-        text = self.parser.dump(config, skip_none=False, skip_check=True)
+        text = self.parser.dump(config, skip_none=False, skip_validation=True)
         settings: dict[str, Any] = get_loader("yaml")(text)
         return settings
 
@@ -186,6 +189,12 @@ class FitCLI(LightningCLI):
                 raise InputError(f"trainer.{key} is {value}, which detect fit does not take: {instead}")
         if (epochs := self.config.trainer.max_epochs) is None or epochs < 1:
             raise InputError(f"trainer.max_epochs is {epochs}: the cosine needs an end, give 1 or more")
+        if (steps := self.config.trainer.max_steps) < 1 and steps != -1:
+            raise InputError(f"trainer.max_steps is {steps}: give 1 or more, or leave it out")
+
+    def _max_steps(self) -> int | None:
+        max_steps: int = self.config.trainer.max_steps
+        return None if max_steps == -1 else max_steps
 
     def _settle_precision(self) -> None:
         """A GPU without bfloat16 computes it in software: take float16 there, and say so."""
@@ -208,6 +217,6 @@ def open_data(config: Namespace) -> DetectionData:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(DetectionData, "data")
     alone = Namespace(data=config)  # type: ignore[no-untyped-call]
-    data: DetectionData = parser.instantiate_classes(alone).data
+    data: DetectionData = parser.instantiate(alone).data
     data.open()
     return data

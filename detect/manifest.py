@@ -99,7 +99,8 @@ def _versions() -> dict[str, str | None]:
             versions[name] = version(name)
         except PackageNotFoundError:
             versions[name] = None
-    return versions | {"cuda": torch.version.cuda}
+    # With the build behind the number, which the package's metadata leave out.
+    return versions | {"torch": str(torch.__version__), "cuda": torch.version.cuda}
 
 
 def _machine() -> dict[str, Any]:

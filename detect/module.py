@@ -33,7 +33,7 @@ from detect.optim import (
     parameter_groups,
     scale_learning_rates,
 )
-from detect.position import data_of, total_steps
+from detect.position import RunLength, data_of, run_length
 from detect.postprocess import PostProcess, PostProcessConfig
 from detect.ranks import sum_over_ranks, take_statistics_of_rank_0
 from detect.schedule import ScheduleConfig, warmup_cosine
@@ -133,6 +133,10 @@ class DetectionModule(L.LightningModule):
         self.evaluator: CocoEvaluator | None = None
         self.metrics: Metrics | None = None
         """Of the last validation."""
+        self.max_steps: int | None = None
+        """End the run after so many optimizer steps, before the trainer's epochs are over."""
+        self.length: RunLength | None = None
+        """How far the trainer goes; known from `setup` on."""
         self.guard: FiniteGuard | None = None
         self._window_sums = torch.zeros(3)
         self._epoch_sums = torch.zeros(3)
@@ -142,11 +146,7 @@ class DetectionModule(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         data = data_of(self.trainer)
-        if data.classes.num_classes != self.net.num_classes:
-            raise InputError(
-                f"model.num_classes is {self.net.num_classes}, but the data has {data.classes.num_classes} "
-                f"classes ({', '.join(data.classes.names[:8])}): give model.num_classes null to follow it"
-            )
+        check_class_count(self.net.num_classes, data.classes)
         if self.classes is not None and self.classes.names != data.classes.names:
             raise InputError(
                 f"the checkpoint knows the classes {list(self.classes.names)}, the data has "
@@ -154,6 +154,8 @@ class DetectionModule(L.LightningModule):
             )
         self.classes = data.classes
         self.evaluator = CocoEvaluator(data.val)
+        self.length = run_length(self.trainer, self.max_steps)
+        self.trainer.fit_loop.max_epochs = self.length.epochs
         if self.compile_step:
             # Compiling the bound method keeps the keys of the state dict; mode and shapes stay static.
             self.loss_sums = torch.compile(self.loss_sums, fullgraph=True)  # type: ignore[method-assign]
@@ -162,7 +164,8 @@ class DetectionModule(L.LightningModule):
         optimizer = self.optimizer_from(parameter_groups(self.net, self.parameter_config))
         scale_learning_rates(optimizer)
         # Lightning's own count of steps would start the loader, before a checkpoint can say where.
-        steps = total_steps(self.trainer)
+        assert self.length is not None
+        steps = self.length.total_steps
         scheduler = LambdaLR(
             optimizer, lambda step: warmup_cosine(step, total_steps=steps, config=self.schedule)
         )
@@ -328,6 +331,19 @@ class DetectionModule(L.LightningModule):
         rates = zip(scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
         for group, base_lr, factor in rates:
             group["lr"] = base_lr * factor(step)
+
+
+def check_class_count(num_classes: int, classes: ClassMap) -> None:
+    """Compare a detector's number of classes with the data's.
+
+    Raises:
+        InputError: they differ.
+    """
+    if num_classes != classes.num_classes:
+        raise InputError(
+            f"model.num_classes is {num_classes}, but the data has {classes.num_classes} classes "
+            f"({', '.join(classes.names[:8])}): give model.num_classes null to follow it"
+        )
 
 
 def _losses(stage: str, sums: LossSums) -> dict[str, Tensor]:

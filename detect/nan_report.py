@@ -131,14 +131,17 @@ def replay(folder: Path) -> int:
     batches = [
         _from_plain(plain) for plain in torch.load(folder / "batches.pt", weights_only=True)["batches"]
     ]
-    console = Console()
+    console = Console(soft_wrap=True)
     console.print(_message(report, folder), highlight=False, markup=False)
-    table = Table("batch", "loss_cls", "loss_box", "positives", "largest gradient", "first layer not finite")
+    table = Table("batch", "loss_cls", "loss_box", "positives", "largest gradient")
     replayed = [replay_batch(module, batch, precision=report["precision"]) for batch in batches]
     for number, result in enumerate(replayed, 1):
         sums = (f"{value.item():.4g}" for value in result.sums)
-        table.add_row(str(number), *sums, f"{result.largest_gradient:.4g}", result.first_not_finite or "-")
+        table.add_row(str(number), *sums, f"{result.largest_gradient:.4g}")
     console.print(table)
+    for number, result in enumerate(replayed, 1):
+        if result.first_not_finite is not None:
+            console.print(f"batch {number}: the first layer that is not finite is {result.first_not_finite}")
     return 0 if all(result.finite for result in replayed) else 1
 
 
@@ -200,8 +203,8 @@ def _message(report: dict[str, Any], folder: Path) -> str:
     listed = "; ".join(named) + (f"; and {more} more" if more else "")
     return (
         f"step {report['step']} (epoch {report['epoch']}, step {report['step_of_epoch']} of it) was not "
-        f"finite: {report['what']}. Images: {listed}. Augmentation seed {report['seed']}. The last "
-        f"checkpoint is from before it. Look at the step with `detect replay {folder}`; a lower learning "
+        f"finite: {report['what']}. Images: {listed}. Augmentation seed {report['seed']}. "
+        f"Checkpoints are from before it. Look at the step with `detect replay {folder}`; a lower learning "
         "rate or a longer warm-up often helps"
     )
 

@@ -11,13 +11,29 @@ from detect.data.datamodule import DetectionData
 from detect.errors import InputError
 
 
+class RunLength(NamedTuple):
+    """How far a run goes, in optimizer steps; no number of devices changes it."""
+
+    steps_per_epoch: int
+    total_steps: int
+
+    @property
+    def epochs(self) -> int:
+        """Epochs begun; the last one may be shorter."""
+        return -(-self.total_steps // self.steps_per_epoch)
+
+    def steps_of(self, epoch: int) -> int:
+        """Steps of an epoch, from 0."""
+        return min(self.steps_per_epoch, self.total_steps - epoch * self.steps_per_epoch)
+
+
 class Position(NamedTuple):
     """What is behind a run: whole epochs, and optimizer steps of the epoch that runs."""
 
     epoch: int
     """Finished epochs, validation included."""
     steps: int
-    """Optimizer steps of the running epoch; all of `steps_per_epoch`: only its validation is missing."""
+    """Optimizer steps of the running epoch; all of them: only its validation is missing."""
     steps_per_epoch: int
 
     @property
@@ -28,8 +44,6 @@ class Position(NamedTuple):
     def __str__(self) -> str:
         if self.steps == 0:
             return f"after epoch {self.epoch}"
-        if self.steps == self.steps_per_epoch:
-            return f"before the validation of epoch {self.epoch + 1}"
         return f"in epoch {self.epoch + 1}, after step {self.steps} of {self.steps_per_epoch}"
 
 
@@ -59,29 +73,42 @@ def steps_per_epoch(trainer: L.Trainer) -> int:
     return min(steps, limit // plan.accumulate)
 
 
-def total_steps(trainer: L.Trainer) -> int:
-    """Optimizer steps of the whole run."""
-    return (trainer.max_epochs or 0) * steps_per_epoch(trainer)
+def run_length(trainer: L.Trainer, max_steps: int | None) -> RunLength:
+    """How far `trainer.max_epochs` goes, and no further than `max_steps`."""
+    steps = steps_per_epoch(trainer)
+    total = (trainer.max_epochs or 0) * steps
+    return RunLength(steps, total if max_steps is None else min(total, max_steps))
 
 
-def current_position(trainer: L.Trainer) -> Position:
+def shorten_last_epoch(trainer: L.Trainer, length: RunLength) -> None:
+    """Tell Lightning how many batches the epoch that begins has, where it ends before the data does.
+
+    Its own `max_steps` ends an epoch without validation, and restarts as if no epoch were ever finished.
+    """
+    steps = length.steps_of(trainer.current_epoch)
+    if steps < length.steps_per_epoch:
+        batches = steps * trainer.accumulate_grad_batches
+        trainer.fit_loop.max_batches = trainer.val_check_batch = batches
+
+
+def current_position(trainer: L.Trainer, length: RunLength) -> Position:
     """Where the trainer stands, at the end of an optimizer step or of an epoch."""
     epochs = trainer.fit_loop.epoch_progress.current
     batches = trainer.fit_loop.epoch_loop.batch_progress.current
     assert isinstance(epochs, _ProcessedTracker)
     epoch_ended = epochs.processed != epochs.completed
     steps = 0 if epoch_ended else batches.ready // trainer.accumulate_grad_batches
-    return Position(epochs.processed, steps, steps_per_epoch(trainer))
+    return Position(epochs.processed, steps, length.steps_per_epoch)
 
 
-def loops_at(position: Position, trainer: L.Trainer) -> dict[str, Any]:
+def loops_at(position: Position, length: RunLength, trainer: L.Trainer) -> dict[str, Any]:
     """The state of Lightning's loops at `position`, for this trainer's devices and accumulation.
 
     Lightning saves counts of batches, which belong to one number of devices, and what its loops make of them
     depends on the hook that saved. Here they are written as if every hook of a finished batch had run.
     """
     running = int(position.steps > 0)
-    validation_due = position.steps == position.steps_per_epoch
+    validation_due = position.steps == length.steps_of(position.epoch)
     forward_passes = trainer.accumulate_grad_batches
 
     state = trainer.fit_loop.state_dict()

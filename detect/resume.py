@@ -142,12 +142,18 @@ def refuse_other_data(resume: Resume, data: dict[str, Any]) -> None:
         )
 
 
-def describe_resume(resume: Resume, *, max_epochs: int, schedule: ScheduleConfig) -> list[str]:
-    """What a person should know when a run goes on."""
+def describe_resume(resume: Resume, trainer: dict[str, Any], schedule: ScheduleConfig) -> list[str]:
+    """What a person should know when a run goes on.
+
+    Args:
+        resume: the checkpoint.
+        trainer: settings of this run's `trainer:` section.
+        schedule: of the learning rate.
+    """
     position = resume.position
     lines = [f"continuing {resume.path}, {position} ({position.global_step} steps)"]
-    old_epochs = resume.config["trainer"]["max_epochs"]
-    if max_epochs != old_epochs:
+    max_epochs, old_epochs = trainer["max_epochs"], resume.config["trainer"]["max_epochs"]
+    if max_epochs != old_epochs and trainer["max_steps"] == -1:
 
         def factor(epochs: int) -> float:
             total_steps = epochs * position.steps_per_epoch

@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from detect.errors import InputError, RunStopped
 from detect.finite_guard import READ_EVERY
 from detect.module import DetectionModule
-from detect.position import Position, current_position, loops_at, steps_per_epoch
+from detect.position import Position, RunLength, current_position, loops_at, shorten_last_epoch
 from detect.ranks import max_over_ranks
 from detect.run_folder import remove_leftovers
 from detect.stop_signals import StopSignals
@@ -66,7 +66,7 @@ class RunCheckpoints(Checkpoint):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         launcher = trainer.strategy.launcher
         self.signals.install(pass_on=launcher.kill if launcher is not None else None)
-        self._steps_per_epoch = steps_per_epoch(trainer)
+        shorten_last_epoch(trainer, _length(pl_module))
         on_cpu = trainer.strategy.root_device.type == "cpu"
         self._ask_every = 1 if on_cpu else READ_EVERY  # asking the other ranks waits for the device
         self._saved_at = time.monotonic()
@@ -75,13 +75,16 @@ class RunCheckpoints(Checkpoint):
             remove_leftovers(self.last)
             remove_leftovers(self.best)
 
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        shorten_last_epoch(trainer, _length(pl_module))
+
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return  # inside an accumulation window
-        position = current_position(trainer)
-        if position.steps == self._steps_per_epoch:
+        position = current_position(trainer, _length(pl_module))
+        if position.steps == _length(pl_module).steps_of(position.epoch):
             if _validation_follows(trainer):
                 self._save(trainer, pl_module)
                 self._stop_if_asked(trainer)
@@ -118,20 +121,24 @@ class RunCheckpoints(Checkpoint):
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         del checkpoint["loops"]  # see `position.loops_at`
-        checkpoint["position"] = current_position(trainer)._asdict()
+        checkpoint["position"] = current_position(trainer, _length(pl_module))._asdict()
         checkpoint["best_map"] = self.best_map
         checkpoint["run"] = self.run
 
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        position = Position(**checkpoint["position"])
-        if position.steps_per_epoch != (steps := steps_per_epoch(trainer)):
+        position, length = Position(**checkpoint["position"]), _length(pl_module)
+        if position.steps_per_epoch != length.steps_per_epoch:
             raise InputError(
                 f"the checkpoint is of a run with {position.steps_per_epoch} steps an epoch, this one has "
-                f"{steps}: continue with the same data, data.total_batch_size and limit_train_batches"
+                f"{length.steps_per_epoch}: continue with the same data and data.total_batch_size"
             )
-        checkpoint["loops"] = loops_at(position, trainer)
+        if position.epoch > length.epochs:
+            raise InputError(
+                f"the checkpoint has {position.epoch} epochs behind it, trainer.max_epochs is {length.epochs}"
+            )
+        checkpoint["loops"] = loops_at(position, length, trainer)
         self.best_map = checkpoint["best_map"]
 
     # ---- how
@@ -187,6 +194,12 @@ class RunCheckpoints(Checkpoint):
                 f"continue with --out {self.folder.parent} --ckpt_path last",
                 exit_code=128 + signum,
             )
+
+
+def _length(pl_module: L.LightningModule) -> RunLength:
+    assert isinstance(pl_module, DetectionModule)
+    assert pl_module.length is not None
+    return pl_module.length
 
 
 def _validation_follows(trainer: L.Trainer) -> bool:

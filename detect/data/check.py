@@ -122,14 +122,14 @@ def refuse_other_convention(raw: RawAnnotations, images: CheckedImages) -> None:
 
 def readable_boxes(raw: RawAnnotations, images: CheckedImages, findings: list[Finding]) -> NDArray[np.bool_]:
     """(M,) boxes that say where they are, what they are, and in which image. Appends to `findings`."""
-    box_text = _BoxText(raw, images, raw.boxes)
+    box_text = _BoxText(raw, images, boxes_in_pixels(raw, images))
     kept = np.ones(len(raw.boxes), dtype=np.bool_)
     for good, code, detail in (
         (raw.image_rows >= 0, "image-id-unknown", box_text.image_id),
         (raw.labels > 0, "category-unknown", box_text.category),
         (np.isfinite(raw.boxes).all(axis=1), "box-not-a-number", box_text.box),
     ):
-        findings += _box_findings(raw, np.flatnonzero(kept & ~good), code, detail)
+        findings += _box_findings(box_text, np.flatnonzero(kept & ~good), code, detail)
         kept &= good
     return kept
 
@@ -153,12 +153,12 @@ def _check_boxes(
     inside = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
     box_text = _BoxText(raw, images, in_pixels)
     kept = readable_boxes(raw, images, findings)
-    findings += _box_findings(raw, np.flatnonzero(kept & ~has_area), "box-without-area", box_text.box)
+    findings += _box_findings(box_text, np.flatnonzero(kept & ~has_area), "box-without-area", box_text.box)
     kept &= has_area
     if len(images.kept):
         kept &= images.kept[raw.image_rows]  # their image has a finding already
     for good, code in ((inside & finite, "box-outside"), (~huge, "box-huge")):
-        findings += _box_findings(raw, np.flatnonzero(kept & ~good), code, box_text.box_and_size)
+        findings += _box_findings(box_text, np.flatnonzero(kept & ~good), code, box_text.box_and_size)
         kept &= good
     cuts: tuple[tuple[Severity, NDArray[np.bool_]], ...] = (
         ("warning", overhang >= SLIGHT_OVERHANG_PX),
@@ -166,7 +166,7 @@ def _check_boxes(
     )
     for severity, cut in cuts:
         findings += _box_findings(
-            raw,
+            box_text,
             np.flatnonzero(kept & cut),
             "box-clipped",
             box_text.box_and_size,
@@ -189,6 +189,13 @@ class _BoxText(NamedTuple):
     def category(self, row: int) -> str:
         return f"no category {plain(self.raw.box_category_ids[row])!r}; there are {_shortened(self.raw)}"
 
+    def image(self, row: int) -> str | None:
+        """The path of the box's picture, where it has one that can be opened."""
+        image_row = int(self.raw.image_rows[row])
+        if image_row < 0 or not self.images.kept[image_row]:
+            return None
+        return str(self.raw.source.images / self.raw.file_names[image_row].decode())
+
     def box(self, row: int) -> str:
         return _corners(self.raw.boxes[row])
 
@@ -209,15 +216,25 @@ def _shortened(raw: RawAnnotations, most: int = 8) -> str:
 
 
 def _box_findings(
-    raw: RawAnnotations,
+    text: _BoxText,
     rows: NDArray[np.intp],
     code: str,
     detail: Callable[[int], str],
     severity: Severity = "error",
     action: str = "box dropped",
 ) -> list[Finding]:
+    raw = text.raw
     return [
-        Finding(code, severity, _box_file(raw, row), plain(raw.annotation_ids[row]), detail(row), action)
+        Finding(
+            code,
+            severity,
+            _box_file(raw, row),
+            plain(raw.annotation_ids[row]),
+            detail(row),
+            action,
+            image=text.image(row),
+            box=text.in_pixels[row].tolist() if np.isfinite(text.in_pixels[row]).all() else None,
+        )
         for row in rows.tolist()
     ]
 

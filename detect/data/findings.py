@@ -22,6 +22,10 @@ class Finding:
     """The data set's id of the annotation, or None where the finding is about a file."""
     detail: str
     action: str
+    image: str | None = None
+    """The path of the picture to look at, where there is one."""
+    box: list[float] | None = None
+    """Xyxy px of the upright picture, where the finding is about a box that has numbers."""
 
     def __str__(self) -> str:
         place = self.file if self.annotation is None else f"{self.file}, annotation {self.annotation}"

@@ -28,7 +28,7 @@ from detect.data.scan import scan_images
 from detect.data.splits import OpenedSplit, Role
 from detect.errors import InputError
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same data would give other repetitions."""
 FEW_BOXES = 20
 """Below it, the average precision of a class says little: one box is more than 5 % of its recall."""
@@ -152,7 +152,16 @@ def repeated_boxes(annotations: Annotations) -> list[Finding]:
         )
         name = annotations.file_names[images[row]].decode()
         findings.append(
-            Finding("box-repeated", "warning", name, plain(annotations.annotation_ids[row]), detail, "kept")
+            Finding(
+                "box-repeated",
+                "warning",
+                name,
+                plain(annotations.annotation_ids[row]),
+                detail,
+                "kept",
+                image=str(annotations.path(int(images[row]))),
+                box=annotations.boxes[row].tolist(),
+            )
         )
     return findings
 
@@ -225,7 +234,7 @@ def repeated_images(splits: dict[str, Annotations]) -> list[Finding]:
         else:
             detail = f"{likeness} {one.name} of the same split ({one.splits[0]})"
             code, severity = _REPEATED[equal]
-            findings.append(Finding(code, severity, other.name, None, detail, "kept"))
+            findings.append(Finding(code, severity, other.name, None, detail, "kept", str(other.path)))
     return findings
 
 
@@ -253,7 +262,7 @@ def _leak(one: list[str], other: list[str], nested: set[tuple[str, str]]) -> tup
 def _leak_finding(one: _File, other: _File, leak: tuple[str, str], likeness: str) -> Finding:
     code = "image-alike-in-two-splits" if likeness == "looks like" else "image-in-two-splits"
     detail = f"in {leak[1]}; {likeness} {one.name} in {leak[0]}: what is scored was trained on"
-    return Finding(code, "warning", other.name, None, detail, "kept")
+    return Finding(code, "warning", other.name, None, detail, "kept", str(other.path))
 
 
 def _pairs(files: list[_File]) -> list[tuple[_File, _File, bool]]:

@@ -1,0 +1,34 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from detect.checkpoint import build_module
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+TABLE6 = sorted((CONFIGS / "table6").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_configuration_builds(path: Path) -> None:
+    settings = yaml.safe_load(path.read_text())["model"]
+    settings.setdefault("num_classes", 3)
+    init_args = settings["backbone"].setdefault("init_args", {})
+    init_args.pop("weights", None)  # building needs no download
+    module = build_module(settings)
+    assert module.net.num_classes == settings["num_classes"]
+    assert module.settings is not None
+    assert module.settings["image_size"] == settings.get("image_size", [320, 320])
+
+
+def test_compared_configurations_differ_in_the_backbone_alone() -> None:
+    """And in the number of classes, which is what the paper counted parameters with."""
+    assert len(TABLE6) > 1
+    without_backbone = []
+    for path in TABLE6:
+        config = yaml.safe_load(path.read_text())
+        config["model"].pop("backbone")
+        assert config["model"].pop("num_classes") in (80, 90)
+        without_backbone.append(config)
+    for path, config in zip(TABLE6, without_backbone, strict=True):
+        assert config == without_backbone[0], path.name
