@@ -12,13 +12,17 @@ from PIL import Image
 from torch import Tensor
 
 from detect.boxes import rescale_boxes
-from detect.checkpoint import build_from_checkpoint, read_checkpoint
-from detect.data.image import load_image, upright_rgb
-from detect.data.labels import ClassMap
-from detect.data.transforms import resize_whole
+from detect.data.image import load_pixels, upright_rgb
+from detect.data.transforms import resize_pixels
 from detect.errors import InputError
+from detect.model_file import open_model
 from detect.module import DetectionModule
+from detect.runtimes.base import Runtime, RuntimeOptions
+from detect.runtimes.eager import EagerRuntime
 from detect.types import Detections
+
+Picture = Image.Image | Path | str
+"""A Pillow image of any mode, or a file."""
 
 
 class Prediction(NamedTuple):
@@ -34,31 +38,52 @@ class Prediction(NamedTuple):
     """Class name of each."""
 
 
+class Inputs(NamedTuple):
+    """Pictures as the network takes them."""
+
+    images: Tensor
+    """(B, 3, H, W) uint8, or float32 in 0..255, by the resize rule."""
+    orig_size: Tensor
+    """(B, 2) height and width of each upright picture in px."""
+
+
 class Detector:
-    """A trained detector.
+    """A trained detector, whatever runs it.
 
     Example:
-        detector = Detector.load("runs/a/checkpoints/best.ckpt")
-        for name, score, box in zip(*detector.predict("photo.jpg")[:3]): ...
+        detector = Detector.load("model.onnx")  # or "runs/a/checkpoints/best.ckpt"
+        prediction = detector.predict("photo.jpg")
+        for name, score, box in zip(prediction.names, prediction.scores, prediction.boxes): ...
+
+    Args:
+        model: a loaded network, or a module, which torch will run.
+        device: for a module; null: a GPU where there is one.
     """
 
-    def __init__(self, module: DetectionModule, *, device: torch.device | str | None = None) -> None:
-        if module.classes is None:
-            raise InputError("this module knows no classes: load it from a checkpoint")
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.module = module.eval().to(self.device)
-        self.classes: ClassMap = module.classes
+    def __init__(self, model: Runtime | DetectionModule, *, device: torch.device | str | None = None) -> None:
+        if isinstance(model, DetectionModule):
+            if model.classes is None:
+                raise InputError("this module knows no classes: load it from a checkpoint")
+            model = EagerRuntime(model, device=device)
+        self.runtime = model
+        self.spec = model.spec
+        self.classes = model.spec.classes
 
     @classmethod
-    def load(cls, path: Path | str, *, device: torch.device | str | None = None) -> Detector:
-        """Load a checkpoint.
+    def load(cls, path: Path | str, *, device: str | None = None, threads: int | None = None) -> Detector:
+        """Load a checkpoint, an exported file (ONNX, OpenVINO, LiteRT, ExecuTorch) or a config.
+
+        Args:
+            path: the file; a config gives random weights.
+            device: for a checkpoint; null: a GPU where there is one.
+            threads: of the network; null leaves the choice to the runtime.
 
         Raises:
-            InputError: not a checkpoint of detect; see `checkpoint.read_checkpoint`.
+            InputError: not written by detect, or its runtime is not installed; see `model_file.open_model`.
         """
-        return cls(build_from_checkpoint(read_checkpoint(Path(path))), device=device)
+        return cls(open_model(Path(path), options=RuntimeOptions(threads), device=device))
 
-    def predict(self, image: Image.Image | Path | str, *, score_threshold: float = 0.3) -> Prediction:
+    def predict(self, image: Picture, *, score_threshold: float = 0.3) -> Prediction:
         """Detect objects in one picture.
 
         Args:
@@ -70,21 +95,21 @@ class Detector:
         """
         return self.predict_batch([image], score_threshold=score_threshold)[0]
 
-    def predict_batch(
-        self, images: list[Image.Image | Path | str], *, score_threshold: float = 0.3
-    ) -> list[Prediction]:
+    def predict_batch(self, images: list[Picture], *, score_threshold: float = 0.3) -> list[Prediction]:
         """As `predict`, for several pictures in one pass of the network."""
-        pictures = [
-            upright_rgb(image) if isinstance(image, Image.Image) else load_image(Path(image))
+        pixels = [
+            np.array(upright_rgb(image)) if isinstance(image, Image.Image) else load_pixels(Path(image))
             for image in images
         ]
-        size, rule = self.module.net.image_size, self.module.resize_rule
-        inputs = torch.from_numpy(np.stack([resize_whole(picture, size, rule) for picture in pictures]))
-        orig_size = torch.tensor([[picture.height, picture.width] for picture in pictures])
-        detections = self.detect(inputs, orig_size)
-        return [self._prediction(detections, i, score_threshold) for i in range(len(pictures))]
+        return self.predictions(self.detect(*self.prepare(pixels)), score_threshold=score_threshold)
 
-    @torch.inference_mode()
+    def prepare(self, pixels: list[NDArray[np.uint8]]) -> Inputs:
+        """(h, w, 3) upright RGB pictures to the network's input, stretched by the model's resize rule."""
+        size, rule = self.spec.image_size, self.spec.resize_rule
+        images = np.stack([resize_pixels(picture, size, rule) for picture in pixels])
+        orig_size = torch.tensor([picture.shape[:2] for picture in pixels])
+        return Inputs(torch.from_numpy(images).permute(0, 3, 1, 2), orig_size)
+
     def detect(self, images: Tensor, orig_size: Tensor) -> Detections:
         """Detections in px of the files, on the CPU.
 
@@ -92,17 +117,26 @@ class Detector:
             images: (B, 3, H, W) of the network input, uint8 or float32 in 0..255 units.
             orig_size: (B, 2) height and width of each file in px.
         """
-        detections: Detections = self.module(images.to(self.device))
-        boxes = rescale_boxes(detections.boxes, self.module.net.image_size, orig_size.to(self.device))
+        return self.finish(self.runtime.run(images), orig_size)
+
+    @torch.inference_mode()
+    def finish(self, outputs: tuple[Tensor, ...], orig_size: Tensor) -> Detections:
+        """What is left to do after the network: decoding and NMS where the graph lacks them, px of the files.
+
+        Args:
+            outputs: of `runtime.run`.
+            orig_size: (B, 2) height and width of each file in px.
+        """
+        detections = self.spec.detections(outputs)
+        boxes = rescale_boxes(detections.boxes, self.spec.image_size, orig_size.to(detections.boxes.device))
         return Detections(boxes.cpu(), detections.scores.cpu(), detections.labels.cpu())
 
-    def _prediction(self, detections: Detections, row: int, score_threshold: float) -> Prediction:
-        scores, labels = detections.scores[row], detections.labels[row]
-        keep = (labels > 0) & (scores >= score_threshold)
-        kept_labels = labels[keep].numpy()
-        return Prediction(
-            detections.boxes[row][keep].numpy(),
-            scores[keep].numpy(),
-            kept_labels,
-            [self.classes.name(int(label)) for label in kept_labels],
-        )
+    def predictions(self, detections: Detections, *, score_threshold: float) -> list[Prediction]:
+        """Padded detections to one `Prediction` an image."""
+        found = []
+        for boxes, scores, labels in zip(*detections, strict=True):
+            keep = (labels > 0) & (scores >= score_threshold)
+            kept = labels[keep].numpy()
+            names = [self.classes.name(int(label)) for label in kept]
+            found.append(Prediction(boxes[keep].numpy(), scores[keep].numpy(), kept, names))
+        return found

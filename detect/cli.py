@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from detect.errors import InputError
+from detect.errors import InputError, RunStopped
 
 EXIT_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -28,32 +28,72 @@ def fit_command(args: list[str]) -> int:
 
 
 def validate_command(args: list[str]) -> int:
-    """Score a checkpoint on a data set."""
+    """Score a checkpoint or an exported file on a data set."""
     from detect.data.datamodule import DetectionData
     from detect.validate import validate
 
     parser = new_parser("validate", "detect validate --ckpt_path runs/a/checkpoints/best.ckpt --data.root D")
-    parser.add_argument("--ckpt_path", type=Path, required=True, help="checkpoint of detect")
+    add_model_arguments(parser)
     parser.add_class_arguments(DetectionData, "data", skip={"image_size", "resize_rule"})
     parser.add_argument("--backend", type=Literal["faster", "pycocotools"], default="faster")
     parser.add_argument("--json", type=Path | None, default=None, help="write the metrics there")
     config = parse(parser, args)
-    return validate(config.ckpt_path, config.data.as_dict(), backend=config.backend, json_file=config.json)
+    return validate(
+        model_argument(config), config.data.as_dict(), backend=config.backend, json_file=config.json
+    )
 
 
 def predict_command(args: list[str]) -> int:
     """Detect objects in images, folders and globs; write pictures and detections.json."""
-    from detect.predict import predict
+    from detect.predict import PredictOptions, predict
 
     parser = new_parser("predict", "detect predict --ckpt_path best.ckpt --source photos --output out")
-    parser.add_argument("--ckpt_path", type=Path, required=True, help="checkpoint of detect")
+    add_model_arguments(parser)
     parser.add_argument("--source", type=str, nargs="+", required=True, help="images, folders or globs")
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
     parser.add_argument("--score_threshold", type=float, default=0.3, help="draw and list only better ones")
-    config = parse(parser, args)
-    return predict(
-        config.ckpt_path, config.source, output=config.output, score_threshold=config.score_threshold
+    parser.add_argument("--classes", type=str, nargs="+", default=None, help="names of classes to keep")
+    parser.add_argument(
+        "--format",
+        type=Literal["coco", "voc", "yolo"] | None,
+        default=None,
+        help="write annotations for a labelling tool as well",
     )
+    parser.add_argument("--draw", type=bool, default=True, help="write the drawn pictures")
+    parser.add_argument("--batch_size", type=int, default=8, help="pictures a pass of the network")
+    config = parse(parser, args)
+    options = PredictOptions(
+        config.score_threshold, config.classes, config.format, config.batch_size, config.draw
+    )
+    return predict(model_argument(config), config.source, output=config.output, options=options)
+
+
+def export_command(args: list[str]) -> int:
+    """Write a detector for a runtime, run the file and hold it against torch."""
+    from detect.export import ExportOptions, export
+    from detect.exported_file import Format
+    from detect.model_spec import Form
+
+    parser = new_parser("export", "detect export --ckpt_path best.ckpt --format onnx --output model.onnx")
+    parser.add_argument("--ckpt_path", type=Path | None, default=None, help="checkpoint of detect")
+    parser.add_argument("--config", type=Path | None, default=None, help="a YAML instead: random weights")
+    parser.add_argument("--format", type=Format, required=True)
+    parser.add_argument("--output", type=Path, required=True, help="file to write; FILE.json comes beside it")
+    parser.add_argument("--form", type=Form | None, default=None, help="null: with NMS where the format can")
+    parser.add_argument("--nms", action="store_true", help="the same as --form nms")
+    parser.add_argument("--score_threshold", type=float | None, default=None, help="instead of the model's")
+    parser.add_argument("--pictures", type=Path, nargs="+", default=None, help="verify on these, 3 or more")
+    config = parse(parser, args)
+    source = one_of(ckpt_path=config.ckpt_path, config=config.config)
+    if config.nms and config.form not in (None, "nms"):
+        raise InputError(f"--nms and --form {config.form} contradict each other")
+    options = ExportOptions(
+        format=config.format,
+        form="nms" if config.nms else config.form,
+        score_threshold=config.score_threshold,
+        pictures=config.pictures,
+    )
+    return export(source, config.output, options)
 
 
 def report_command(args: list[str]) -> int:
@@ -63,6 +103,61 @@ def report_command(args: list[str]) -> int:
     parser = new_parser("report", "detect report runs/bccd-001")
     parser.add_argument("run", type=Path, help="run folder")
     return report(parse(parser, args).run)
+
+
+def benchmark_command(args: list[str]) -> int:
+    """Measure latency from file to boxes: models by runtimes by threads by batch sizes, interleaved."""
+    from detect.benchmark import BenchmarkOptions, benchmark
+    from detect.exported_file import Precision
+    from detect.latency import Clock, Protocol
+    from detect.model_spec import Form
+    from detect.runtimes.base import RuntimeName
+
+    parser = new_parser("benchmark", "detect benchmark --model a.onnx --runtime onnxruntime openvino")
+    parser.add_argument(
+        "--model", type=Path, nargs="+", required=True, help="checkpoints, exported files, configs"
+    )
+    parser.add_argument("--runtime", type=RuntimeName, nargs="+", default=["onnxruntime"])
+    parser.add_argument("--threads", type=int, nargs="+", default=[1])
+    parser.add_argument("--batch", type=int, nargs="+", default=[1], help="pictures a run")
+    parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--warmup", type=int, default=5, help="rounds before the first that counts")
+    parser.add_argument("--clock", type=Clock, default="wall", help="cpu: on a machine shared with others")
+    parser.add_argument("--cores", type=int, nargs="+", default=None, help="hold the process to these")
+    parser.add_argument("--form", type=Form, default="raw", help="of what is exported from a checkpoint")
+    parser.add_argument("--precision", type=Precision | None, default=None, help="bf16 for OpenVINO")
+    parser.add_argument("--pictures", type=Path, nargs="+", default=None, help="instead of generated ones")
+    parser.add_argument("--memory", type=bool, default=True, help="measure the peak memory of each row")
+    parser.add_argument(
+        "--json", type=Path | None, default=None, help="write figures there, a plot beside it"
+    )
+    config = parse(parser, args)
+    cores = None if config.cores is None else tuple(config.cores)
+    options = BenchmarkOptions(
+        runtimes=config.runtime,
+        threads=config.threads,
+        batches=config.batch,
+        protocol=Protocol(config.rounds, config.warmup, config.clock, cores),
+        form=config.form,
+        precision=config.precision,
+        pictures=config.pictures,
+        memory=config.memory,
+    )
+    return benchmark(config.model, options, json_file=config.json)
+
+
+def compare_command(args: list[str]) -> int:
+    """Put runs and benchmark files side by side, and say which differences hold."""
+    from detect.bootstrap import RESAMPLES
+    from detect.report.compare import compare
+
+    parser = new_parser("compare", "detect compare runs/a runs/b benchmark.json --output comparison")
+    parser.add_argument("paths", type=Path, nargs="+", help="run folders and benchmark files")
+    parser.add_argument("--output", type=Path, required=True, help="folder of index.html and table.md")
+    parser.add_argument("--resamples", type=int, default=RESAMPLES, help="of the bootstrap over images")
+    parser.add_argument("--json", type=Path | None, default=None, help="write the figures there")
+    config = parse(parser, args)
+    return compare(config.paths, config.output, resamples=config.resamples, json_file=config.json)
 
 
 def evaluate_command(args: list[str]) -> int:
@@ -76,6 +171,15 @@ def evaluate_command(args: list[str]) -> int:
     parser.add_argument("--json", type=Path | None, default=None, help="write the metrics there")
     config = parse(parser, args)
     return evaluate(config.annotations, config.detections, backend=config.backend, json_file=config.json)
+
+
+def replay_command(args: list[str]) -> int:
+    """Do the step again that stopped a run with a NaN, and show the first layer that is not finite."""
+    from detect.nan_report import replay
+
+    parser = new_parser("replay", "detect replay runs/a/nan")
+    parser.add_argument("folder", type=Path, help="RUN/nan")
+    return replay(parse(parser, args).folder)
 
 
 def models_command(args: list[str]) -> int:
@@ -138,9 +242,13 @@ COMMANDS: dict[str, Command] = {
     "fit": fit_command,
     "validate": validate_command,
     "predict": predict_command,
+    "export": export_command,
+    "benchmark": benchmark_command,
     "evaluate": evaluate_command,
     "report": report_command,
+    "compare": compare_command,
     "models": models_command,
+    "replay": replay_command,
     "convert-weights": convert_weights_command,
 }
 DATA_COMMANDS: dict[str, Command] = {"shapes": shapes_command}
@@ -154,7 +262,32 @@ def new_parser(command: str, example: str) -> ArgumentParser:
         prog=f"detect {command}",
         description=f"{function.__doc__} Example: {example}",
         exit_on_error=False,
+        allow_abbrev=False,
     )
+
+
+def add_model_arguments(parser: ArgumentParser) -> None:
+    """Where a model comes from; `model_argument` reads it."""
+    parser.add_argument("--ckpt_path", type=Path | None, default=None, help="checkpoint of detect")
+    parser.add_argument("--model", type=Path | None, default=None, help="checkpoint, exported file or config")
+
+
+def model_argument(config: Namespace) -> Path:
+    """The file that `--ckpt_path` or `--model` names."""
+    return one_of(ckpt_path=config.ckpt_path, model=config.model)
+
+
+def one_of(**options: Path | None) -> Path:
+    """The only option that is given.
+
+    Raises:
+        InputError: none or several are.
+    """
+    given = [path for path in options.values() if path is not None]
+    if len(given) != 1:
+        names = " or ".join(f"--{name}" for name in options)
+        raise InputError(f"give {names}, one of them; {len(given)} were given")
+    return given[0]
 
 
 def parse(parser: ArgumentParser, args: list[str]):  # type: ignore[no-untyped-def]
@@ -189,6 +322,9 @@ def main(argv: list[str]) -> int:
     except InputError as error:
         print(f"detect: {error}", file=sys.stderr)
         return EXIT_INPUT
+    except RunStopped as stopped:
+        print(f"detect: {stopped}", file=sys.stderr)
+        return stopped.exit_code
     except KeyboardInterrupt:
         print("detect: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from torchvision.ops import nms
 
 from detect.box_coder import decode
@@ -36,8 +37,15 @@ def class_scores(cls_logits: Tensor, activation: ScoreActivation) -> Tensor:
     return cls_logits[..., 1:].float().sigmoid()
 
 
+# Slack for rounding when anchors are ruled out by logits alone, far above what float32 loses.
+LOGIT_SLACK = 1e-3
+
+
 class PostProcess(nn.Module):
     """Turn head outputs into detections.
+
+    Anchors that cannot pass the threshold are ruled out before a score or a box is computed: of a trained
+    detector few are left, and the rest costs next to nothing beside the network.
 
     Args:
         config: thresholds.
@@ -60,50 +68,72 @@ class PostProcess(nn.Module):
             head_outputs: logits (B, A, K + 1) and box_deltas (B, A, 4).
             anchors: (A, 4) xyxy, px of the input.
         """
-        scores, anchor_idx, labels = self._candidates(class_scores(head_outputs.cls_logits, self.activation))
-        deltas = head_outputs.box_deltas.gather(1, anchor_idx.unsqueeze(-1).expand(-1, -1, 4))
-        boxes = clip_boxes(decode(deltas, anchors[anchor_idx]), self.image_size)
-        return self._suppress(boxes, scores, labels)
+        found = []
+        for logits, deltas in zip(*head_outputs, strict=True):
+            rows = self._promising(logits).nonzero().squeeze(1)  # (R,) anchors
+            scores = class_scores(logits[rows], self.activation)
+            found.append(self._suppress(scores, decode_boxes(deltas[rows], anchors[rows], self.image_size)))
+        return pad_detections(found)
 
-    def _candidates(self, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, A, K) scores to the best (B, N) with anchor and label, by falling score, ties by index."""
-        batch, num_anchors, num_classes = scores.shape
-        if self.config.topk_per_class is not None:
-            scores, anchor_idx = scores.topk(min(self.config.topk_per_class, num_anchors), dim=1)
-        else:
-            anchor_idx = torch.arange(num_anchors, device=scores.device).view(1, -1, 1).expand_as(scores)
-        flat = scores.reshape(batch, -1)
-        if self.config.topk_candidates is not None and self.config.topk_candidates < flat.shape[1]:
-            best, flat_idx = flat.topk(self.config.topk_candidates, dim=1)
-        else:
-            best, flat_idx = flat, torch.arange(flat.shape[1], device=flat.device).expand_as(flat)
-        flat_idx, order = flat_idx.sort(dim=1)  # then a stable sort by score: ties keep their index order
-        best, order = best.gather(1, order).sort(dim=1, descending=True, stable=True)
-        flat_idx = flat_idx.gather(1, order)
-        return best, anchor_idx.reshape(batch, -1).gather(1, flat_idx), flat_idx % num_classes + 1
+    def from_decoded(self, scores: Tensor, boxes: Tensor) -> Detections:
+        """As `forward`, where scoring and decoding were part of an exported graph.
 
-    def _suppress(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Detections:
-        """NMS within each class of each image; (B, N) candidates by falling score to (B, D) detections.
+        Args:
+            scores: (B, A, K) of the object classes.
+            boxes: (B, A, 4) xyxy, px of the input.
+        """
+        found = []
+        for image_scores, image_boxes in zip(scores, boxes, strict=True):
+            rows = (image_scores.amax(1) > self.config.score_threshold).nonzero().squeeze(1)
+            found.append(self._suppress(image_scores[rows], image_boxes[rows]))
+        return pad_detections(found)
+
+    def _promising(self, logits: Tensor) -> Tensor:
+        """(A, K + 1) logits to (A,) bool: a class may score above the threshold.
+
+        A softmax score is at most the sigmoid of its logit's lead over the background.
+        """
+        best = logits[:, 1:].amax(1)
+        if self.activation == "softmax":
+            best = best - logits[:, 0]
+        threshold = torch.tensor(self.config.score_threshold).logit().item()
+        return best.float() > threshold - LOGIT_SLACK
+
+    def _suppress(self, scores: Tensor, boxes: Tensor) -> Detections:
+        """NMS within each class of one image; (R, K) scores and (R, 4) boxes to (D,) detections.
 
         Classes are kept apart by shifting their boxes in float64, where the shift costs no digit of a
         float32 box (2^-36 px at worst): the result is that of NMS on each class's unshifted boxes.
         """
+        best, rows, labels = self._candidates(scores)
+        boxes = boxes[rows]
         shift = 2.0 * max(self.image_size)
-        shifted = boxes.double() + shift * labels.double().unsqueeze(-1)
-        counts = (scores > self.config.score_threshold).sum(1).tolist()
-        kept = [
-            nms(shifted[i, :count], scores[i, :count].double(), self.config.nms_threshold)
-            for i, count in enumerate(counts)
-        ]
-        kept = [keep[: self.config.max_detections] for keep in kept]
-        padded = max((len(keep) for keep in kept), default=0)
-        detections = Detections(
-            boxes.new_zeros(len(kept), padded, 4),
-            scores.new_zeros(len(kept), padded),
-            labels.new_zeros(len(kept), padded),
-        )
-        for i, keep in enumerate(kept):
-            detections.boxes[i, : len(keep)] = boxes[i, keep]
-            detections.scores[i, : len(keep)] = scores[i, keep]
-            detections.labels[i, : len(keep)] = labels[i, keep]
-        return detections
+        shifted = boxes.double() + shift * labels.double().unsqueeze(1)
+        kept = nms(shifted, best.double(), self.config.nms_threshold)[: self.config.max_detections]
+        return Detections(boxes[kept], best[kept], labels[kept])
+
+    def _candidates(self, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(R, K) scores to the best (N,) with row and label, by falling score, ties by index."""
+        num_rows, num_classes = scores.shape
+        per_class, in_all = self.config.topk_per_class, self.config.topk_candidates
+        row_idx = torch.arange(num_rows, device=scores.device).unsqueeze(1).expand_as(scores)
+        if per_class is not None and per_class < num_rows:
+            scores, row_idx = scores.topk(per_class, dim=0)
+        flat = scores.flatten()
+        flat_idx = (flat > self.config.score_threshold).nonzero().squeeze(1)
+        if in_all is not None and in_all < len(flat_idx):
+            flat_idx = flat_idx[flat[flat_idx].topk(in_all).indices].sort().values
+        best, order = flat[flat_idx].sort(descending=True, stable=True)  # ties keep their index order
+        flat_idx = flat_idx[order]
+        return best, row_idx.flatten()[flat_idx], flat_idx % num_classes + 1
+
+
+def decode_boxes(box_deltas: Tensor, anchors: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """(..., 4) deltas to boxes in px of the input, cut to it; see `box_coder.decode`."""
+    return clip_boxes(decode(box_deltas, anchors), image_size)
+
+
+def pad_detections(found: list[Detections]) -> Detections:
+    """Detections (D_i,) of single images to one (B, D), padded with zeros to the largest number."""
+    columns = zip(*found, strict=True)
+    return Detections(*(pad_sequence(list(column), batch_first=True) for column in columns))

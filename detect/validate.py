@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.progress import track
 
 from detect.api import Detector
-from detect.checkpoint import build_from_checkpoint, read_checkpoint
 from detect.coco_eval import CocoEvaluator, Metrics
 from detect.data.datamodule import DetectionData, align_classes
 from detect.metrics_table import metrics_table
@@ -18,11 +17,11 @@ from detect.module import DetectionModule
 from detect.run_folder import write_atomically
 
 
-def validate_module(
-    module: DetectionModule, data: DetectionData, *, backend: Literal["faster", "pycocotools"] = "faster"
+def validate_detector(
+    detector: Detector, data: DetectionData, *, backend: Literal["faster", "pycocotools"] = "faster"
 ) -> Metrics:
-    """Score a module on `data.val`, every image once."""
-    return run_detector(Detector(module), data, backend=backend).compute()
+    """Score a detector on `data.val`, every image once."""
+    return run_detector(detector, data, backend=backend).compute()
 
 
 def run_detector(
@@ -37,22 +36,42 @@ def run_detector(
     return evaluator
 
 
+def validate_module(
+    module: DetectionModule, data: DetectionData, *, backend: Literal["faster", "pycocotools"] = "faster"
+) -> Metrics:
+    """As `validate_detector`, for a module, which torch runs on one device."""
+    return validate_detector(Detector(module), data, backend=backend)
+
+
+def open_validation(detector: Detector, data_settings: dict[str, Any]) -> DetectionData:
+    """The validation split as a detector needs it: its input size, its resize rule, its labels.
+
+    Args:
+        detector: the detector.
+        data_settings: what `--data.*` sets.
+
+    Raises:
+        InputError: the split cannot be read, or has classes that the detector does not know.
+    """
+    spec = detector.spec
+    data = DetectionData(**data_settings, image_size=spec.image_size, resize_rule=spec.resize_rule)
+    data.open(("val",))
+    data.val = align_classes(data.val, detector.classes)
+    return data
+
+
 def validate(
-    ckpt_path: Path,
+    model: Path,
     data_settings: dict[str, Any],
     *,
     backend: Literal["faster", "pycocotools"],
     json_file: Path | None,
 ) -> int:
-    """Score a checkpoint; prints a table and writes JSON where asked for."""
-    module = build_from_checkpoint(read_checkpoint(ckpt_path))
-    data = DetectionData(**data_settings, image_size=module.net.image_size, resize_rule=module.resize_rule)
-    data.open(("val",))
-    assert module.classes is not None
-    data.val = align_classes(data.val, module.classes)
-    console = Console()
-    metrics = validate_module(module, data, backend=backend)
-    console.print(metrics_table(metrics))
+    """Score a checkpoint or an exported file; prints a table and writes JSON where asked for."""
+    detector = Detector.load(model)
+    data = open_validation(detector, data_settings)
+    metrics = validate_detector(detector, data, backend=backend)
+    Console().print(metrics_table(metrics))
     if json_file is not None:
         write_atomically(json_file, json.dumps(metrics.to_json(), indent=1))
     return 0

@@ -124,6 +124,7 @@ def line_chart(
     y_label: str,
     x_range: tuple[float, float] | None = None,
     from_zero: bool = False,
+    legend_below: bool = False,
 ) -> Draw:
     """Lines over a common x; what is not finite is a gap, a single point a dot."""
 
@@ -137,7 +138,9 @@ def line_chart(
             axes.set_xlim(x_range)
         if from_zero:
             axes.set_ylim(bottom=0)
-        if len(series) > 1:
+        if legend_below:
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
+        elif len(series) > 1:
             axes.legend()
 
     return draw

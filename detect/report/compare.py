@@ -1,0 +1,48 @@
+"""`detect compare`: runs and benchmark files side by side, and which differences hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from detect.bootstrap import RESAMPLES
+from detect.errors import InputError
+from detect.report.comparison import gather, to_json
+from detect.report.comparison_page import markdown, pair_table, write_comparison
+from detect.report.pareto import PANEL_INCHES, draw_panels, panels
+from detect.report.plots import save_png
+from detect.run_folder import write_atomically
+
+
+def compare(
+    paths: Sequence[Path], output: Path, *, resamples: int = RESAMPLES, json_file: Path | None = None
+) -> int:
+    """Write index.html, table.md and pareto.png into `output`; returns the exit code.
+
+    Args:
+        paths: run folders and benchmark files.
+        output: a folder, made where it is missing; what a comparison wrote there before is replaced.
+        resamples: of the bootstrap.
+        json_file: write the figures there as well.
+
+    Raises:
+        InputError: a path is neither a run nor a benchmark, or `output` is a file.
+    """
+    if output.exists() and not output.is_dir():
+        raise InputError(f"--output {output} is a file; give a folder")
+    comparison = gather(paths, resamples=resamples)
+    output.mkdir(parents=True, exist_ok=True)
+    write_comparison(output / "index.html", comparison)
+    write_atomically(output / "table.md", markdown(comparison))
+    shown = panels(comparison.groups, comparison.latency)
+    columns, rows = min(2, len(shown)), -(-len(shown) // 2)
+    size = (PANEL_INCHES[0] * columns, PANEL_INCHES[1] * rows)
+    save_png(output / "pareto.png", draw_panels(shown), size=size)
+    if json_file is not None:
+        write_atomically(json_file, json.dumps(to_json(comparison), indent=1))
+    for row in pair_table(comparison.pairs)[1]:
+        print("  ".join(row))
+    for name in ("index.html", "table.md", "pareto.png"):
+        print(f"  {output / name}")
+    return 0

@@ -1,0 +1,1 @@
+"""Programs that run a network: one file each, behind the contract of `base.Runtime`."""

@@ -1,0 +1,75 @@
+"""A small detector with random weights and lively scores, its checkpoint, and files exported from it."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from detect.blocks import PredictionHead
+from detect.checkpoint import build_module
+from detect.data.labels import ClassMap
+from detect.export import ExportOptions, export
+from detect.exported_file import SUFFIXES, Format
+from detect.model_file import set_statistics
+from detect.model_spec import Form
+from detect.module import DetectionModule
+
+IMAGE_SIZE = (96, 128)  # not square, so that a swap of height and width shows
+CLASSES = ClassMap(("square", "disc", "bar"), (3, 7, 11))  # those of the generated COCO folder
+SETTINGS = {
+    "backbone": {"class_path": "detect.backbones.MobileNetV1", "init_args": {"width": 0.25}},
+    "num_classes": CLASSES.num_classes,
+    "image_size": list(IMAGE_SIZE),
+}
+
+
+def lively_module(**settings: object) -> DetectionModule:
+    """Random weights whose scores spread from 0 to 1, so that few of them tie."""
+    torch.manual_seed(0)
+    module = build_module({**SETTINGS, **settings})
+    set_statistics(module.net)
+    for head in module.net.cls_heads:
+        assert isinstance(head, PredictionHead)
+        torch.nn.init.normal_(head.predictor.weight, std=0.1)
+    module.classes = CLASSES
+    return module.eval()
+
+
+def save_checkpoint(module: DetectionModule, path: Path) -> Path:
+    torch.save({"detect": module.describe(), "state_dict": module.state_dict()}, path)
+    return path
+
+
+@functools.cache
+def case_folder() -> Path:
+    """A folder that lives as long as the process: exporting takes seconds, so tests share files."""
+    folder = tempfile.TemporaryDirectory(prefix="detect-cases-")
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
+
+
+@functools.cache
+def checkpoint() -> Path:
+    return save_checkpoint(lively_module(), case_folder() / "small.ckpt")
+
+
+@functools.cache
+def exported(format: Format = "onnx", form: Form = "nms") -> Path:
+    path = case_folder() / f"{form}{SUFFIXES[format]}"
+    assert export(checkpoint(), path, ExportOptions(format=format, form=form)) == 0
+    return path
+
+
+def photo(width: int = 200, height: int = 150, seed: int = 0) -> Image.Image:
+    rng = np.random.default_rng(seed)
+    pixels: NDArray[np.uint8] = rng.integers(0, 256, (height // 10, width // 10, 3), dtype=np.uint8)
+    picture = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)
+    ImageDraw.Draw(picture).rectangle((width // 4, height // 4, width // 2, height // 2), fill=(200, 60, 50))
+    return picture

@@ -1,0 +1,124 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from detect.api import Detector
+from detect.errors import InputError
+from tests.detector_cases import CLASSES, IMAGE_SIZE, checkpoint, exported, lively_module, photo
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    return Detector.load(checkpoint(), device="cpu")
+
+
+def test_predict__gives_boxes_inside_the_picture_best_first(detector):
+    found = detector.predict(photo(200, 150), score_threshold=0.2)
+    assert len(found.scores) > 0
+    assert (np.diff(found.scores) <= 0).all()
+    assert found.scores.min() >= 0.2
+    assert (found.boxes >= 0).all()
+    assert found.boxes[:, 2].max() <= 200 + 1e-3
+    assert found.boxes[:, 3].max() <= 150 + 1e-3
+    assert found.boxes[:, 2].max() > IMAGE_SIZE[1]  # px of the picture, not of the input
+    assert found.names == [CLASSES.names[label - 1] for label in found.labels]
+
+
+def test_predict__equals_the_module_on_the_resized_picture(detector):
+    picture = photo()
+    inputs = detector.prepare([np.array(picture)])
+    expected = lively_module()(inputs.images)
+    found = detector.predict(picture, score_threshold=0.0)
+    assert found.labels.tolist() == expected.labels[0].tolist()
+    scale = np.array([200 / IMAGE_SIZE[1], 150 / IMAGE_SIZE[0]] * 2)
+    np.testing.assert_allclose(found.boxes, expected.boxes[0].detach().numpy() * scale, rtol=1e-4, atol=1e-3)
+
+
+def test_predict_batch__equals_one_by_one(detector):
+    pictures = [photo(seed=1), photo(90, 140, seed=2), photo(333, 50, seed=3)]
+    together = detector.predict_batch(pictures)
+    for picture, of_batch in zip(pictures, together, strict=True):
+        alone = detector.predict(picture)
+        assert alone.names == of_batch.names
+        np.testing.assert_allclose(alone.boxes, of_batch.boxes, atol=1e-2)
+        np.testing.assert_allclose(alone.scores, of_batch.scores, atol=1e-5)
+
+
+def test_predict__a_file_is_taken_as_its_picture(detector, tmp_path):
+    picture = photo()
+    picture.save(tmp_path / "a.png")
+    for path in (tmp_path / "a.png", str(tmp_path / "a.png")):
+        np.testing.assert_allclose(detector.predict(path).boxes, detector.predict(picture).boxes)
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "RGBA", "P", "I;16", "1", "LA"])
+def test_predict__takes_any_mode(detector, mode):
+    picture = photo()
+    if mode == "I;16":
+        picture = Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 257)
+    else:
+        picture = picture.convert("L").convert(mode) if mode == "LA" else picture.convert(mode)
+    assert detector.predict(picture, score_threshold=0.01).boxes.shape[1] == 4
+
+
+def test_predict__16_bit_grey_equals_8_bit_grey(detector):
+    grey = photo().convert("L")
+    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    np.testing.assert_array_equal(detector.predict(grey).boxes, detector.predict(deep).boxes)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 300), (5, 5)])
+def test_predict__takes_tiny_pictures(detector, size):
+    found = detector.predict(photo().resize(size), score_threshold=0.0)
+    assert (found.boxes <= np.array(size * 2) + 1e-3).all()
+
+
+def test_predict__turns_pictures_upright(detector, tmp_path):
+    upright = photo(120, 200)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the viewer turns it a quarter clockwise
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
+    np.testing.assert_array_equal(
+        detector.predict(tmp_path / "turned.png").boxes, detector.predict(upright).boxes
+    )
+
+
+def test_predict__nothing_above_the_threshold(detector):
+    found = detector.predict(photo(), score_threshold=1.0)
+    assert found.boxes.shape == (0, 4)
+    assert found.names == []
+
+
+def test_predict__names_a_missing_file(detector, tmp_path):
+    with pytest.raises(InputError, match=r"nothing\.jpg"):
+        detector.predict(tmp_path / "nothing.jpg")
+
+
+def test_load__an_exported_file_detects_what_the_checkpoint_does(detector):
+    picture = photo()
+    of_file = Detector.load(exported(), threads=1).predict(picture, score_threshold=0.1)
+    of_checkpoint = detector.predict(picture, score_threshold=0.1)
+    assert of_file.names == of_checkpoint.names
+    np.testing.assert_allclose(of_file.scores, of_checkpoint.scores, atol=1e-4)
+    np.testing.assert_allclose(of_file.boxes, of_checkpoint.boxes, atol=0.05)
+
+
+def test_load__refuses_what_is_no_model(tmp_path):
+    (tmp_path / "a.ckpt").write_bytes(b"nothing")
+    with pytest.raises(InputError, match=r"a\.ckpt: cannot be read"):
+        Detector.load(tmp_path / "a.ckpt")
+    with pytest.raises(InputError, match=r"b\.onnx: no such file"):
+        Detector.load(tmp_path / "b.onnx")
+
+
+def test_detector__refuses_a_module_without_classes():
+    module = lively_module()
+    module.classes = None
+    with pytest.raises(InputError, match="knows no classes"):
+        Detector(module)
+
+
+def test_detect__refuses_images_of_another_size(detector):
+    with pytest.raises(ValueError, match="the network takes"):
+        detector.detect(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.tensor([[8, 8]]))
