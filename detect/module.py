@@ -33,7 +33,7 @@ from detect.optim import (
     parameter_groups,
     scale_learning_rates,
 )
-from detect.position import RunLength, data_of, run_length
+from detect.position import RunLength, data_of, run_length, validate_on_every_rank
 from detect.postprocess import PostProcess, PostProcessConfig
 from detect.ranks import sum_over_ranks, take_statistics_of_rank_0
 from detect.schedule import ScheduleConfig, warmup_cosine
@@ -154,6 +154,9 @@ class DetectionModule(L.LightningModule):
             )
         self.classes = data.classes
         self.evaluator = CocoEvaluator(data.val)
+        # DDP would send BatchNorm's averages around in every forward pass, in validation as well, where ranks
+        # may have different numbers of batches. See `take_statistics_of_rank_0`.
+        self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]
         self.length = run_length(self.trainer, self.max_steps)
         self.trainer.fit_loop.max_epochs = self.length.epochs
         if self.compile_step:
@@ -240,6 +243,10 @@ class DetectionModule(L.LightningModule):
         Not by Lightning's averages: a run that is resumed within an epoch would forget the part before.
         """
         return _losses("train", LossSums(*self._epoch_sums))
+
+    def on_validation_model_zero_grad(self) -> None:
+        super().on_validation_model_zero_grad()
+        validate_on_every_rank(self.trainer)  # the last hook before the loop decides
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         assert self.evaluator is not None

@@ -91,6 +91,17 @@ def shorten_last_epoch(trainer: L.Trainer, length: RunLength) -> None:
         trainer.fit_loop.max_batches = trainer.val_check_batch = batches
 
 
+def validate_on_every_rank(trainer: L.Trainer) -> None:
+    """Have a rank without validation images take part in the validation that begins.
+
+    Lightning leaves out all its hooks there, and with them what the ranks do together: the others would wait.
+    """
+    loop = trainer.fit_loop.epoch_loop.val_loop
+    loop.setup_data()
+    if trainer.world_size > 1 and sum(loop.max_batches) == 0:
+        loop._max_batches = [1]  # of a loader that has none: the loop begins, finds nothing and ends
+
+
 def current_position(trainer: L.Trainer, length: RunLength) -> Position:
     """Where the trainer stands, at the end of an optimizer step or of an epoch."""
     epochs = trainer.fit_loop.epoch_progress.current
