@@ -1,4 +1,4 @@
-"""`detect fit` with BatchNorm's averages held: what is left then does not depend on how a batch is shared out.
+"""`detect fit` with BatchNorm's averages held: the result then does not depend on how a batch is shared out.
 
 Run as `python -m tests.fit_ranks ARGS`, so that Lightning can start the other ranks in the same way.
 """
