@@ -160,6 +160,29 @@ def compare_command(args: list[str]) -> int:
     return compare(config.paths, config.output, resamples=config.resamples, json_file=config.json)
 
 
+def sweep_command(args: list[str]) -> int:
+    """Train configurations under several seeds, one job a free device; export, benchmark and compare them."""
+    from detect.devices import job_slots
+    from detect.runtimes.base import RuntimeName
+    from detect.sweep import SweepOptions, plan_jobs, split_fit_flags, sweep
+
+    own, fit_flags = split_fit_flags(args)
+    parser = new_parser(
+        "sweep", "detect sweep configs/table6/*.yaml --data.root D --seeds 0 1 2 --out runs/table6"
+    )
+    parser.add_argument("configs", type=Path, nargs="+", help="configurations of detect fit")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs and the comparison")
+    parser.add_argument("--devices", type=str, nargs="+", default=None, help="GPUs; null: all that are free")
+    parser.add_argument("--devices_per_job", type=int, default=1, help="more than 1: torchrun")
+    parser.add_argument("--runtime", type=RuntimeName, nargs="+", default=["onnxruntime"])
+    parser.add_argument("--rounds", type=int, default=50, help="of the benchmark")
+    config = parse(parser, own)
+    jobs = plan_jobs(config.configs, config.seeds, config.out, fit_flags)
+    slots = job_slots(config.devices, config.devices_per_job)
+    return sweep(jobs, config.out, SweepOptions(slots, config.runtime, config.rounds))
+
+
 def evaluate_command(args: list[str]) -> int:
     """Score a results file against annotations; no model is involved."""
     from detect.evaluate import evaluate
@@ -247,6 +270,7 @@ COMMANDS: dict[str, Command] = {
     "evaluate": evaluate_command,
     "report": report_command,
     "compare": compare_command,
+    "sweep": sweep_command,
     "models": models_command,
     "replay": replay_command,
     "convert-weights": convert_weights_command,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from detect.models import TABLE_6
 from detect.report.latency_files import assign, read_benchmark
-from detect.report.pareto import Point, front, panels
+from detect.report.pareto import Point, front, label_sides, panels
 from detect.report.run_files import read_run
 from detect.report.run_groups import group_runs
 from detect.report.write import read_model
@@ -35,3 +35,9 @@ def test_panels__ours_with_the_papers_beside(tmp_path: Path, coco_root: Path) ->
 
 def test_panels__nothing_scored__the_paper_alone() -> None:
     assert [panel.title for panel in panels([], {})] == ["The paper: COCO test-dev"]
+
+
+def test_label_sides__neighbours_give_way() -> None:
+    assert label_sides([(50, 50)], ["alone"]) == [(True, True)]
+    first, second = label_sides([(50, 50), (60, 51)], ["a long label", "another one"])
+    assert first != second

@@ -15,6 +15,12 @@ from detect.report.run_groups import RunGroup
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 PANEL_INCHES = (4.4, 3.4)
+LABEL_PT, LABEL_GAP_PT = 8, 4
+LETTER_PER_PT = 0.6
+"""Mean width of a letter in sizes of the font."""
+SIDES = ((True, True), (True, False), (False, True), (False, False))
+"""Right or left of a point, above or below, in the order of preference."""
+Rect = tuple[float, float, float, float]
 
 
 class Point(NamedTuple):
@@ -132,15 +138,62 @@ def _fill(axes: Axes, panel: Panel, colours: Colours) -> None:
             linewidth=1,
             alpha=0.7,
         )
-        for point in own:
-            axes.annotate(
-                point.label,
-                (point.cost, point.percent),
-                xytext=(4, 4),
-                textcoords="offset points",
-                fontsize=8,
-            )
     axes.set(xlabel=panel.cost_label, ylabel="mAP, percent")
-    axes.margins(0.14)
+    axes.margins(0.16)
     if len(kinds) > 1:
         axes.legend(loc="lower right")
+    _write_labels(axes, panel.points)
+
+
+def _write_labels(axes: Axes, points: Sequence[Point]) -> None:
+    """The name of each point beside it."""
+    axes.autoscale_view()  # matplotlib settles the limits when it draws, and places depend on them
+    places = axes.transData.transform([(point.cost, point.percent) for point in points])
+    drawing = axes.get_figure(root=True)
+    assert drawing is not None
+    pt_per_px = 72 / drawing.dpi
+    sides = label_sides([(x, y) for x, y in places * pt_per_px], [point.label for point in points])
+    for point, (right, above) in zip(points, sides, strict=True):
+        axes.annotate(
+            point.label,
+            (point.cost, point.percent),
+            xytext=(LABEL_GAP_PT if right else -LABEL_GAP_PT, LABEL_GAP_PT if above else -LABEL_GAP_PT),
+            textcoords="offset points",
+            fontsize=LABEL_PT,
+            ha="left" if right else "right",
+            va="bottom" if above else "top",
+        )
+
+
+def label_sides(places: Sequence[tuple[float, float]], labels: Sequence[str]) -> list[tuple[bool, bool]]:
+    """(right, above) of its point for each label, so that it hides as little of the others as can be.
+
+    Args:
+        places: of the points, in pt.
+        labels: their text.
+    """
+    taken = [(x - 3, y - 3, x + 3, y + 3) for x, y in places]
+    sides = []
+    for place, label in zip(places, labels, strict=True):
+        hidden = {}
+        for side in SIDES:
+            rectangle = _label_rectangle(place, label, side)
+            hidden[side] = sum(_shared_area(rectangle, other) for other in taken)
+        best = min(hidden, key=hidden.__getitem__)
+        taken.append(_label_rectangle(place, label, best))
+        sides.append(best)
+    return sides
+
+
+def _label_rectangle(place: tuple[float, float], label: str, side: tuple[bool, bool]) -> Rect:
+    """Left, bottom, right, top in pt."""
+    width = LETTER_PER_PT * LABEL_PT * len(label)
+    left = place[0] + (LABEL_GAP_PT if side[0] else -LABEL_GAP_PT - width)
+    bottom = place[1] + (LABEL_GAP_PT if side[1] else -LABEL_GAP_PT - LABEL_PT)
+    return left, bottom, left + width, bottom + LABEL_PT
+
+
+def _shared_area(one: Rect, other: Rect) -> float:
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    return max(0.0, width) * max(0.0, height)

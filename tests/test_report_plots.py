@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+from PIL import Image
+
+from detect.report.plots import (
+    ON_WHITE,
+    PLACEHOLDERS,
+    Series,
+    bar_chart,
+    figure,
+    histogram,
+    line_chart,
+    save_png,
+    size_scatter,
+    sparkline,
+)
+
+X = np.array([1.0, 2.0, 3.0])
+LINES = [Series(f"line <{i}>", X, X * i) for i in range(1, 4)]
+
+
+def svg_of(html: str) -> ElementTree.Element:
+    """The drawing, which must be well-formed."""
+    return ElementTree.fromstring(html[html.index("<svg") : html.index("</svg>") + 6])
+
+
+def test_figure__colours_of_the_page_and_text_as_text() -> None:
+    html = figure("A & B", line_chart(LINES, x_label="epoch", y_label="loss"), caption="so <it> is")
+    svg = svg_of(html)
+    assert svg.get("aria-label") == "A & B"
+    assert svg.get("width") is None
+    assert svg.get("viewBox") is not None
+    for name in ("--ink", "--muted", "--c1", "--c2", "--c3"):
+        assert f"var({name})" in html
+    assert PLACEHOLDERS.ink not in html
+    assert "line &lt;1&gt;" in html
+    assert "so &lt;it&gt; is" in html
+
+
+def test_figure__two_on_a_page__no_id_in_common() -> None:
+    ids = [
+        set(re.findall(r'\bid="([^"]+)"', figure(title, line_chart(LINES, x_label="", y_label=""))))
+        for title in ("one", "two")
+    ]
+    assert not ids[0] & ids[1]
+
+
+def test_figure__same_values__same_bytes() -> None:
+    draw = bar_chart(["a", "b"], [1.0, 2.0], x_label="x")
+    assert figure("t", draw) == figure("t", draw)
+
+
+def test_line_chart__neighbours_differ_in_colour_and_dash() -> None:
+    styles = [PLACEHOLDERS.line(i) for i in range(28)]
+    for one, two in pairwise(styles):
+        assert one["color"] != two["color"]
+        assert one["linestyle"] != two["linestyle"]
+    assert len({(style["color"], str(style["linestyle"])) for style in styles}) == 28
+
+
+def test_charts__nothing_or_one_point__drawn() -> None:
+    empty = np.zeros(0)
+    svg_of(figure("a", line_chart([Series("x", np.ones(1), np.ones(1))], x_label="", y_label="")))
+    svg_of(figure("b", line_chart([], x_label="", y_label="", x_range=(0, 1), from_zero=True)))
+    svg_of(figure("c", histogram(empty, bins=np.linspace(0, 1, 3), x_label="", mark=0.5)))
+    svg_of(figure("d", size_scatter(np.ones((1, 2)), np.ones((2, 2)))))
+
+
+def test_size_scatter__many_boxes__a_bitmap_and_not_an_element_each() -> None:
+    boxes = np.random.default_rng(0).uniform(2, 300, (5000, 2))
+    assert len(figure("boxes", size_scatter(boxes, np.array([[64.0, 64.0]])))) < 150_000
+
+
+def test_save_png__real_colours_on_white(tmp_path: Path) -> None:
+    draw = line_chart([Series("a", X, X)], x_label="x", y_label="y")
+    save_png(tmp_path / "a.png", draw, size=(3, 2))
+    with Image.open(tmp_path / "a.png") as picture:
+        colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 20) or []}
+    assert (255, 255, 255) in colours
+    assert tuple(int(ON_WHITE.lines[0][i : i + 2], 16) for i in (1, 3, 5)) in colours
+
+
+def test_sparkline__corners() -> None:
+    line = sparkline(np.array([0.0, 1.0, -1.0]), label='"a" & b')
+    assert 'points="1,27.0 55,1.0 109,27.0"' in line
+    assert ElementTree.fromstring(line).get("aria-label") == '"a" & b'
