@@ -6,18 +6,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
-
+from detect.arguments import Command, add_model_arguments, model_argument, new_parser, one_of, parse
+from detect.data_commands import DATA_COMMANDS
 from detect.errors import InputError, RunStopped
 
 EXIT_INPUT = 2
 EXIT_INTERRUPTED = 130
-
-Command = Callable[[list[str]], int]
 
 
 def fit_command(args: list[str]) -> int:
@@ -32,7 +29,9 @@ def validate_command(args: list[str]) -> int:
     from detect.data.datamodule import DetectionData
     from detect.validate import validate
 
-    parser = new_parser("validate", "detect validate --ckpt_path runs/a/checkpoints/best.ckpt --data.root D")
+    parser = new_parser(
+        "validate", validate_command, "detect validate --ckpt_path runs/a/checkpoints/best.ckpt --data.root D"
+    )
     add_model_arguments(parser)
     parser.add_class_arguments(DetectionData, "data", skip={"image_size", "resize_rule"})
     parser.add_argument("--backend", type=Literal["faster", "pycocotools"], default="faster")
@@ -47,7 +46,9 @@ def predict_command(args: list[str]) -> int:
     """Detect objects in images, folders and globs; write pictures and detections.json."""
     from detect.predict import PredictOptions, predict
 
-    parser = new_parser("predict", "detect predict --ckpt_path best.ckpt --source photos --output out")
+    parser = new_parser(
+        "predict", predict_command, "detect predict --ckpt_path best.ckpt --source photos --output out"
+    )
     add_model_arguments(parser)
     parser.add_argument("--source", type=str, nargs="+", required=True, help="images, folders or globs")
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
@@ -74,7 +75,9 @@ def export_command(args: list[str]) -> int:
     from detect.exported_file import Format
     from detect.model_spec import Form
 
-    parser = new_parser("export", "detect export --ckpt_path best.ckpt --format onnx --output model.onnx")
+    parser = new_parser(
+        "export", export_command, "detect export --ckpt_path best.ckpt --format onnx --output model.onnx"
+    )
     parser.add_argument("--ckpt_path", type=Path | None, default=None, help="checkpoint of detect")
     parser.add_argument("--config", type=Path | None, default=None, help="a YAML instead: random weights")
     parser.add_argument("--format", type=Format, required=True)
@@ -100,7 +103,7 @@ def report_command(args: list[str]) -> int:
     """Write RUN/report.html for a run that is finished, stopped or broken."""
     from detect.report.write import report
 
-    parser = new_parser("report", "detect report runs/bccd-001")
+    parser = new_parser("report", report_command, "detect report runs/bccd-001")
     parser.add_argument("run", type=Path, help="run folder")
     return report(parse(parser, args).run)
 
@@ -113,7 +116,9 @@ def benchmark_command(args: list[str]) -> int:
     from detect.model_spec import Form
     from detect.runtimes.base import RuntimeName
 
-    parser = new_parser("benchmark", "detect benchmark --model a.onnx --runtime onnxruntime openvino")
+    parser = new_parser(
+        "benchmark", benchmark_command, "detect benchmark --model a.onnx --runtime onnxruntime openvino"
+    )
     parser.add_argument(
         "--model", type=Path, nargs="+", required=True, help="checkpoints, exported files, configs"
     )
@@ -151,7 +156,9 @@ def compare_command(args: list[str]) -> int:
     from detect.bootstrap import RESAMPLES
     from detect.report.compare import compare
 
-    parser = new_parser("compare", "detect compare runs/a runs/b benchmark.json --output comparison")
+    parser = new_parser(
+        "compare", compare_command, "detect compare runs/a runs/b benchmark.json --output comparison"
+    )
     parser.add_argument("paths", type=Path, nargs="+", help="run folders and benchmark files")
     parser.add_argument("--output", type=Path, required=True, help="folder of index.html and table.md")
     parser.add_argument("--resamples", type=int, default=RESAMPLES, help="of the bootstrap over images")
@@ -168,7 +175,9 @@ def sweep_command(args: list[str]) -> int:
 
     own, fit_flags = split_fit_flags(args)
     parser = new_parser(
-        "sweep", "detect sweep configs/table6/*.yaml --data.root D --seeds 0 1 2 --out runs/table6"
+        "sweep",
+        sweep_command,
+        "detect sweep configs/table6/*.yaml --data.root D --seeds 0 1 2 --out runs/table6",
     )
     parser.add_argument("configs", type=Path, nargs="+", help="configurations of detect fit")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -187,7 +196,9 @@ def evaluate_command(args: list[str]) -> int:
     """Score a results file against annotations; no model is involved."""
     from detect.evaluate import evaluate
 
-    parser = new_parser("evaluate", "detect evaluate --annotations instances_val.json --detections d.json")
+    parser = new_parser(
+        "evaluate", evaluate_command, "detect evaluate --annotations instances_val.json --detections d.json"
+    )
     parser.add_argument("--annotations", type=Path, required=True, help="ground truth in COCO's format")
     parser.add_argument("--detections", type=Path, required=True, help="detections in COCO's results format")
     parser.add_argument("--backend", type=Literal["faster", "pycocotools"], default="faster")
@@ -200,7 +211,7 @@ def replay_command(args: list[str]) -> int:
     """Do the step again that stopped a run with a NaN, and show the first layer that is not finite."""
     from detect.nan_report import replay
 
-    parser = new_parser("replay", "detect replay runs/a/nan")
+    parser = new_parser("replay", replay_command, "detect replay runs/a/nan")
     parser.add_argument("folder", type=Path, help="RUN/nan")
     return replay(parse(parser, args).folder)
 
@@ -209,7 +220,7 @@ def models_command(args: list[str]) -> int:
     """List every detector in configs/ with its counts beside the paper's."""
     from detect.models import list_models
 
-    parser = new_parser("models", "detect models --json models.json")
+    parser = new_parser("models", models_command, "detect models --json models.json")
     parser.add_argument("--json", type=Path | None, default=None, help="write the list there")
     config = parse(parser, args)
     return list_models(json_file=config.json)
@@ -221,6 +232,7 @@ def convert_weights_command(args: list[str]) -> int:
 
     parser = new_parser(
         "convert-weights",
+        convert_weights_command,
         "detect convert-weights torchvision model.pth model.ckpt; "
         "detect convert-weights --to torchvision best.ckpt model.pth",
     )
@@ -246,21 +258,6 @@ def convert_weights_command(args: list[str]) -> int:
     return 0
 
 
-def shapes_command(args: list[str]) -> int:
-    """Make the built-in data set: shapes with exact boxes in a COCO folder."""
-    from detect.data.shapes import make_shapes
-
-    parser = new_parser("data shapes", "detect data shapes data/shapes")
-    parser.add_argument("output", type=Path, help="folder to write to; must not exist or be empty")
-    parser.add_function_arguments(make_shapes, skip={"output"})
-    config = parse(parser, args)
-    output = config.output
-    del config["output"]
-    make_shapes(output, **config.as_dict())
-    print(f"data set written to {output}")
-    return 0
-
-
 COMMANDS: dict[str, Command] = {
     "fit": fit_command,
     "validate": validate_command,
@@ -275,51 +272,6 @@ COMMANDS: dict[str, Command] = {
     "replay": replay_command,
     "convert-weights": convert_weights_command,
 }
-DATA_COMMANDS: dict[str, Command] = {"shapes": shapes_command}
-
-
-def new_parser(command: str, example: str) -> ArgumentParser:
-    """A parser whose help shows what the command does and an example."""
-    function = DATA_COMMANDS.get(command.removeprefix("data "), COMMANDS.get(command))
-    assert function is not None
-    return ArgumentParser(
-        prog=f"detect {command}",
-        description=f"{function.__doc__} Example: {example}",
-        exit_on_error=False,
-        allow_abbrev=False,
-    )
-
-
-def add_model_arguments(parser: ArgumentParser) -> None:
-    """Where a model comes from; `model_argument` reads it."""
-    parser.add_argument("--ckpt_path", type=Path | None, default=None, help="checkpoint of detect")
-    parser.add_argument("--model", type=Path | None, default=None, help="checkpoint, exported file or config")
-
-
-def model_argument(config: Namespace) -> Path:
-    """The file that `--ckpt_path` or `--model` names."""
-    return one_of(ckpt_path=config.ckpt_path, model=config.model)
-
-
-def one_of(**options: Path | None) -> Path:
-    """The only option that is given.
-
-    Raises:
-        InputError: none or several are.
-    """
-    given = [path for path in options.values() if path is not None]
-    if len(given) != 1:
-        names = " or ".join(f"--{name}" for name in options)
-        raise InputError(f"give {names}, one of them; {len(given)} were given")
-    return given[0]
-
-
-def parse(parser: ArgumentParser, args: list[str]):  # type: ignore[no-untyped-def]
-    """Parse or raise InputError with one clear message."""
-    try:
-        return parser.parse_args(args)
-    except ArgumentError as error:
-        raise InputError(f"{parser.prog}: {error}") from error
 
 
 def usage() -> str:
