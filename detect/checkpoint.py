@@ -10,6 +10,7 @@ import io
 import os
 import pickle
 import re
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,9 +19,10 @@ import torch
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, get_loader
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
+from detect.checkpoint_format import migrate
 from detect.data.labels import ClassMap
 from detect.errors import InputError
-from detect.module import FORMAT_VERSION, DetectionModule
+from detect.module import DetectionModule
 from detect.run_folder import write_whole
 
 TRUSTED_MODULES = (
@@ -108,12 +110,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
             f"{path}: not a checkpoint of detect; torchvision's are taken by "
             f"`detect convert-weights torchvision {path} OUT.ckpt`"
         )
+    raw = migrate(raw, path)
     description = raw["detect"]
-    version = description.get("format_version")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
-        raise InputError(
-            f"{path}: format version {version!r}; this detect reads up to {FORMAT_VERSION}, use a newer one"
-        )
     for key in CLASS_KEYS:
         if isinstance(description["model"].get(key), str):
             refuse_foreign_classes({"class_path": description["model"][key]}, path)
@@ -174,3 +172,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         content = io.BytesIO()
         torch.save(checkpoint, content)
         write_whole(target, content.getbuffer())
+
+    def load_checkpoint(
+        self,
+        path: str | os.PathLike[str],
+        map_location: Callable[..., Any] | None = lambda storage, loc: storage,
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """What Lightning resumes from, at today's format version."""
+        content = super().load_checkpoint(Path(path), map_location, weights_only)
+        return migrate(content, Path(path)) if "detect" in content else content

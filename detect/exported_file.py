@@ -14,9 +14,10 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from detect.checkpoint_format import migrate
 from detect.errors import InputError
 from detect.model_spec import OUTPUTS, Form
-from detect.module import FORMAT_VERSION, DetectionModule
+from detect.module import DetectionModule
 from detect.run_folder import write_atomically
 
 Format = Literal["onnx", "openvino", "litert", "executorch"]
@@ -155,11 +156,7 @@ def read_description(path: Path, inside: str | None) -> dict[str, Any]:
         raise InputError(
             f"{json_path(path)} differs from what {path.name} holds:\n{differences(beside, description)}"
         )
-    version = description.get("format_version")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
-        raise InputError(
-            f"{path}: format version {version!r}; this detect reads up to {FORMAT_VERSION}, use a newer one"
-        )
+    description = migrate({"detect": description}, path)["detect"]
     form = description["export"]["form"]
     if form not in get_args(Form):
         raise InputError(f"{path}: form {form!r}; known are {', '.join(get_args(Form))}")

@@ -21,6 +21,7 @@ from detect.anchors import AnchorConfig
 from detect.backbones.base import Backbone, Rgb
 from detect.blocks import ConvSettings, Init
 from detect.boxes import rescale_boxes
+from detect.checkpoint_format import FORMAT_VERSION
 from detect.coco_eval import CocoEvaluator, Metrics
 from detect.data.labels import ClassMap
 from detect.errors import InputError
@@ -39,9 +40,6 @@ from detect.ranks import sum_over_ranks, take_statistics_of_rank_0
 from detect.schedule import ScheduleConfig, warmup_cosine
 from detect.ssdlite import SSDLite
 from detect.types import Batch, Detections, ResizeRule, Target
-
-FORMAT_VERSION = 1
-"""Of the description in a checkpoint; raised when its keys change, with a migration in `checkpoint`."""
 
 LOSS_UNIT = 256.0
 """Divides the summed loss before backward, so that gradients stay in the range of float16: about the

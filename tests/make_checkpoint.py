@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from detect.checkpoint import AtomicCheckpointIO, build_module
+from detect.checkpoint_format import FORMAT_VERSION
 from detect.data.labels import ClassMap
-from detect.module import FORMAT_VERSION, DetectionModule
+from detect.module import DetectionModule
 
 FOLDER = Path(__file__).parent / "checkpoints"
 SETTINGS = {

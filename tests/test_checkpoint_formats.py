@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from detect.checkpoint import build_from_checkpoint, read_checkpoint
-from detect.module import FORMAT_VERSION
+from detect.checkpoint_format import FORMAT_VERSION
 from tests.make_checkpoint import CLASSES, FOLDER, summarise
 
 

@@ -1,0 +1,42 @@
+"""The version of what a checkpoint or an exported file says about itself, and the way up from older ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from detect.errors import InputError
+
+FORMAT_VERSION = 1
+"""Raised when the keys of `DetectionModule.describe` or the names of weights change in a way that an older
+file does not fit; the step from the version before goes into MIGRATIONS in the same commit, and
+`python -m tests.make_checkpoint` makes the file that proves that the new version stays readable."""
+
+Migration = Callable[[dict[str, Any]], dict[str, Any]]
+
+MIGRATIONS: dict[int, Migration] = {}
+"""From version n to n + 1: a function of the whole checkpoint (`detect` is the description, `state_dict` the
+weights; an exported file has only `detect`). It returns a new dictionary and leaves the given one alone."""
+
+
+def migrate(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Bring what was read from a file to FORMAT_VERSION, one version at a time.
+
+    Args:
+        content: a checkpoint as torch.load gives it, or {"detect": description} of an exported file.
+        path: the file, for the message.
+
+    Raises:
+        InputError: it has no version, or one of a newer detect.
+    """
+    version = content["detect"].get("format_version")
+    if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
+        raise InputError(
+            f"{path}: format version {version!r}; this detect reads 1 up to {FORMAT_VERSION}; for a higher "
+            f"one use a newer detect"
+        )
+    for step in range(version, FORMAT_VERSION):
+        content = MIGRATIONS[step](content)
+        content["detect"] = {**content["detect"], "format_version": step + 1}
+    return content
