@@ -22,4 +22,22 @@ def shapes_command(args: list[str]) -> int:
     return 0
 
 
-DATA_COMMANDS: dict[str, Command] = {"shapes": shapes_command}
+def download_command(args: list[str]) -> int:
+    """Fetch a public data set from its official place, check it and unpack it."""
+    from detect.data.download import download
+    from detect.data.public_sets import DATA_SETS, DataSetName
+
+    parser = new_parser("data download", download_command, "detect data download bccd data/bccd")
+    parser.add_argument("name", type=DataSetName)
+    parser.add_argument("output", type=Path, help="folder to write to; must not exist or be empty")
+    parser.add_argument("--keep_archives", type=bool, default=False, help="leave OUTPUT.download in place")
+    config = parse(parser, args)
+    data_set = DATA_SETS[config.name]
+    download(data_set, config.output, keep_archives=config.keep_archives)
+    print(
+        f"data set written to {config.output}; detect fit {data_set.use.replace('ROOT', str(config.output))}"
+    )
+    return 0
+
+
+DATA_COMMANDS: dict[str, Command] = {"shapes": shapes_command, "download": download_command}
