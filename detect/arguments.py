@@ -46,6 +46,20 @@ def one_of(**options: Path | None) -> Path:
     return given[0]
 
 
+def require_writable(file: Path | None, *, outside: Path) -> None:
+    """Refuse, before any work, a file to write that has no folder or lies in the folder that is read.
+
+    Raises:
+        InputError: either is the case; names both.
+    """
+    if file is None:
+        return
+    if not file.absolute().parent.is_dir():
+        raise InputError(f"cannot write {file}: there is no folder {file.absolute().parent}")
+    if file.resolve().is_relative_to(outside.resolve()):
+        raise InputError(f"{file} lies in {outside}, which is only read; give a place outside of it")
+
+
 def parse(parser: ArgumentParser, args: list[str]):  # type: ignore[no-untyped-def]
     """Parse or raise InputError with one clear message."""
     try:

@@ -1,7 +1,7 @@
 """`detect data check`: everything that is wrong or worth knowing of a data set, before anybody trains on it.
 
-Gathers what the readers, the checks of boxes, pictures and splits, and the fit of the anchors say, and writes
-it as text, JSON and a page.
+Gathers what the readers, the checks of boxes, pictures and splits, and the fit of the anchors say;
+`data_check_text` prints it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from detect.anchor_fit import MEDIUM_AREA, SMALL_AREA, AnchorFit, AnchorLayout, fit_anchors
 from detect.checkpoint import build_module
 from detect.data.conventions import BoxConvention
-from detect.data.findings import Finding, Severity, summarise
+from detect.data.findings import Finding, Severity
 from detect.data.labels import Annotations
 from detect.data.split_checks import (
     balance,
@@ -31,15 +31,14 @@ from detect.data.splits import DEFAULT_SPLITS, Role, open_split, recognise
 from detect.errors import InputError
 from detect.models import read_model_section
 
-ACROSS = "all"
-"""In place of a split's name, where a finding is about several."""
 EXIT_CLEAN, EXIT_FINDINGS, EXIT_UNTRAINABLE = 0, 1, 2
 
 
 class Located(NamedTuple):
-    """A finding and the split that it is about."""
+    """A finding and where it was made."""
 
-    split: str
+    splits: tuple[str, ...]
+    """More than one where they share the file; none where the splits were compared with each other."""
     finding: Finding
 
 
@@ -80,7 +79,7 @@ class DataReport:
             "train_split": self.train,
             "splits": {name: self._split_json(name) for name in self.splits},
             "codes": dict(Counter(located.finding.code for located in self.findings)),
-            "findings": [{"split": split, **asdict(finding)} for split, finding in self.findings],
+            "findings": [{"splits": list(splits), **asdict(finding)} for splits, finding in self.findings],
         }
 
     def _split_json(self, name: str) -> dict[str, Any]:
@@ -132,6 +131,7 @@ def check(
     for name in chosen:
         _check_split(report, name, voc_one_based=voc_one_based, box_convention=box_convention)
     _check_across(report)
+    report.findings = merge(report.findings)
     report.fits = {name: fit_anchors(content, layout) for name, content in report.splits.items()}
     return report
 
@@ -157,8 +157,8 @@ def _check_split(
     except InputError as error:
         report.refusals.append(f"{name}: {error}")
         return
-    report.findings += [Located(name, finding) for finding in opened.findings]
-    report.findings += [Located(name, finding) for finding in balance(opened.annotations)]
+    report.findings += [Located((name,), finding) for finding in opened.findings]
+    report.findings += [Located((name,), finding) for finding in balance(opened.annotations)]
     report.splits[name] = opened.annotations
     try:
         require_trainable(opened, role)
@@ -170,12 +170,24 @@ def _check_across(report: DataReport) -> None:
     """What needs several splits: repetitions and classes."""
     if not report.splits:
         return
-    report.findings += [Located(ACROSS, finding) for finding in repeated_findings(report.splits)]
+    report.findings += [Located((), finding) for finding in repeated_findings(report.splits)]
     if report.train in report.splits:
         for finding in compare_classes(report.train, report.splits):
-            report.findings.append(Located(ACROSS, finding))
+            report.findings.append(Located((), finding))
             if finding.code == "class-not-trained":
                 report.refusals.append(f"{finding.file}: {finding.detail}")
+
+
+def merge(findings: list[Located]) -> list[Located]:
+    """Each finding once: splits that share images (train, trainval) share what is wrong with them."""
+    splits: dict[tuple[object, ...], list[str]] = {}
+    first: dict[tuple[object, ...], Finding] = {}
+    for located in findings:
+        finding = located.finding
+        key = (finding.code, finding.file, finding.annotation, finding.detail, finding.action)
+        splits.setdefault(key, []).extend(located.splits)
+        first.setdefault(key, finding)
+    return [Located(tuple(dict.fromkeys(splits[key])), finding) for key, finding in first.items()]
 
 
 def read_layout(config: Path | None) -> AnchorLayout:
@@ -203,29 +215,6 @@ def size_counts(content: Annotations) -> dict[str, int]:
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     size = np.digitize(areas, [SMALL_AREA, MEDIUM_AREA])
     return {name: int((size == i).sum()) for i, name in enumerate(("small", "medium", "large"))}
-
-
-def summary(report: DataReport) -> str:
-    """The report as text: splits, findings by code with examples, and the fit of the anchors."""
-    lines = [f"{report.root} ({report.format})"]
-    for name, content in report.splits.items():
-        boxes, ignored = int((~content.ignore).sum()), int(content.ignore.sum())
-        lines.append(
-            f"{name}: {len(content)} images, {boxes} boxes, {ignored} regions to ignore, "
-            f"{content.classes.num_classes} classes"
-        )
-    lines.append(summarise([located.finding for located in report.findings]))
-    fit = report.fits.get(report.train)
-    if fit is not None and fit.all.boxes:
-        height, width = fit.layout.image_size
-        lines.append(
-            f"anchors ({fit.layout.config.style} head, input {width} x {height} px): "
-            f"{fit.all.met / fit.all.boxes:.1%} of the boxes of {report.train} meet one at IoU 0.5"
-        )
-        lines += [f"    better with {advice}" for advice in fit.advice]
-        lines.append(f"    {tail_advice(fit)}")
-    lines += [f"cannot be trained on: {reason}" for reason in report.refusals]
-    return "\n".join(lines)
 
 
 def tail_advice(fit: AnchorFit) -> str:

@@ -2,9 +2,89 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-from detect.arguments import Command, new_parser, parse
+from jsonargparse import ArgumentParser
+
+from detect.arguments import Command, new_parser, parse, require_writable
+from detect.data.conventions import BoxConvention
+
+
+def add_reading_arguments(parser: ArgumentParser) -> None:
+    """Which data set, and how its boxes are read."""
+    parser.add_argument("root", type=Path, help="folder of the data set: COCO, Pascal VOC or YOLO")
+    parser.add_argument("--splits", type=str, nargs="+", default=None, help="null: all that are found")
+    parser.add_argument(
+        "--voc_one_based", type=bool | None, default=None, help="VOC: count from 1; null: official sets do"
+    )
+    parser.add_argument(
+        "--box_convention", type=BoxConvention | None, default=None, help="null: as the format says"
+    )
+
+
+def check_command(args: list[str]) -> int:
+    """Decode every image, check every annotation, compare the anchors; nothing is changed."""
+    from detect.data_check import check
+    from detect.data_check_text import print_report
+    from detect.run_folder import write_atomically
+
+    parser = new_parser(
+        "data check", check_command, "detect data check data/birds --config configs/bccd.yaml"
+    )
+    add_reading_arguments(parser)
+    parser.add_argument("--config", type=Path | None, default=None, help="the detector whose anchors count")
+    parser.add_argument("--json", type=Path | None, default=None, help="write all findings and counts there")
+    config = parse(parser, args)
+    require_writable(config.json, outside=config.root)
+    report = check(
+        config.root,
+        splits=config.splits,
+        config=config.config,
+        voc_one_based=config.voc_one_based,
+        box_convention=config.box_convention,
+    )
+    print_report(report)
+    if config.json is not None:
+        write_atomically(config.json, json.dumps(report.to_json(), indent=1))
+    return report.exit_code
+
+
+def convert_command(args: list[str]) -> int:
+    """Write a data set in another format, every box as it is; the pictures are linked where they can be."""
+    from detect.data.convert import Format, convert
+    from detect.data.findings import summarise
+    from detect.data.output_folder import ImagePlacement
+
+    parser = new_parser(
+        "data convert", convert_command, "detect data convert data/birds --to yolo --output data/birds-yolo"
+    )
+    add_reading_arguments(parser)
+    parser.add_argument("--to", type=Format, required=True)
+    parser.add_argument(
+        "--output", type=Path, required=True, help="a new or empty folder outside of the other"
+    )
+    parser.add_argument("--images", type=ImagePlacement, default="link", help="hard links, or copies")
+    config = parse(parser, args)
+    done = convert(
+        config.root,
+        config.to,
+        output=config.output,
+        splits=config.splits,
+        images=config.images,
+        voc_one_based=config.voc_one_based,
+        box_convention=config.box_convention,
+    )
+    for old, new in done.splits.items():
+        if old != new:
+            print(f"the split {old} is called {new}")
+    print(
+        f"{done.images:,} images and {done.boxes:,} boxes written from {done.source_format} to "
+        f"{done.format} in {config.output}"
+    )
+    if done.findings:
+        print(f"left out:\n{summarise(done.findings)}")
+    return 1 if done.findings else 0
 
 
 def shapes_command(args: list[str]) -> int:
@@ -40,4 +120,9 @@ def download_command(args: list[str]) -> int:
     return 0
 
 
-DATA_COMMANDS: dict[str, Command] = {"shapes": shapes_command, "download": download_command}
+DATA_COMMANDS: dict[str, Command] = {
+    "check": check_command,
+    "convert": convert_command,
+    "shapes": shapes_command,
+    "download": download_command,
+}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from detect.data_check import DataReport, check, read_layout, summary, tail_advice
+from detect.data_check import DataReport, check, read_layout, tail_advice
 from detect.errors import InputError
 from tests.data_sets import coco_file, make_coco_split, save_picture
 
@@ -66,7 +66,7 @@ def test_check__a_bad_box_and_a_broken_picture__exit_1(tmp_path: Path) -> None:
     assert {"box-without-area", "image-undecodable"} <= codes(report)
     row = next(row for row in report.to_json()["findings"] if row["code"] == "box-without-area")
     assert (row["box"], row["image"]) == ([1, 1, 1, 6], str(root / "train" / "train.jpg"))
-    assert (row["split"], row["annotation"], row["action"]) == ("train", 2, "box dropped")
+    assert (row["splits"], row["annotation"], row["action"]) == (["train"], 2, "box dropped")
 
 
 def test_check__a_split_that_cannot_be_read__exit_2_and_the_other_is_checked(tmp_path: Path) -> None:
@@ -112,28 +112,6 @@ def test_read_layout__config__its_input_and_anchors(tmp_path: Path) -> None:
     assert layout.config.scales[0] == 0.1
 
 
-def test_summary__names_splits_codes_and_anchors(tmp_path: Path) -> None:
-    report = check(two_splits(tmp_path, train=[GOOD, [1, 1, 0, 5]], val=[GOOD]))
-    text = summary(report)
-    for part in (
-        "train: 2 images, 1 boxes",
-        "box-without-area x 1",
-        "anchors (paper head, input 320 x 320 px)",
-    ):
-        assert part in text
-    assert "reduced tail" in text
-
-
-def test_summary__file_name_that_would_move_the_cursor__is_spelt_out(tmp_path: Path) -> None:
-    content = coco_file([("a.jpg", 64, 48)], [(1, 3, GOOD)], CLASSES)
-    make_coco_split(tmp_path, content)
-    content["images"].append({"id": 2, "file_name": "\x1b[2Jx\n.jpg", "width": 9, "height": 9})
-    (tmp_path / "annotations" / "instances_train.json").write_text(json.dumps(content))
-    text = summary(check(tmp_path))
-    assert "\x1b" not in text
-    assert "\\x1b[2Jx\\x0a.jpg" in text
-
-
 def test_tail_advice__by_the_share_on_the_first_map(clean: Path) -> None:
     fit = check(clean).fits["train"]
     assert fit.by_level[0] == 2
@@ -146,6 +124,7 @@ def test_check__bccd__two_boxes_of_no_area_and_a_leak(bccd: Path) -> None:
     findings = [located.finding for located in report.findings]
     empty = {Path(finding.file).name for finding in findings if finding.code == "box-without-area"}
     assert empty == {"BloodImage_00338.xml", "BloodImage_00343.xml"}
+    assert report.to_json()["codes"]["box-without-area"] == 2  # though each is in two splits
     (leak,) = [finding for finding in findings if finding.code == "image-alike-in-two-splits"]
     assert {"BloodImage_00037.jpg"} == {leak.file}
     assert "BloodImage_00038.jpg in train" in leak.detail
