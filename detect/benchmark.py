@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -49,6 +49,8 @@ from detect.runtimes.base import Runtime, RuntimeName, RuntimeOptions
 MEMORY_RUNS = 3
 """After which a process has had its largest memory."""
 GENERATED_PICTURES = 4
+TABLE_WIDTH = 140
+"""Characters; a narrower terminal or a file gets long lines rather than broken words."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,8 @@ def benchmark(models: list[Path], options: BenchmarkOptions, *, json_file: Path 
     with tempfile.TemporaryDirectory(prefix="detect-benchmark-") as folder:
         rows = plan_rows(models, options, Path(folder), console)
         pictures = options.pictures or write_pictures(Path(folder))
-        result = measure(rows, pictures, options)
-    console.print(latency_table(result), soft_wrap=False)
+        result = measure(rows, pictures, options).to_json()
+    Console(width=max(console.width, TABLE_WIDTH)).print(latency_table(result))
     for line in protocol_lines(result["protocol"]):
         console.print(line, highlight=False)
     if json_file is not None:
@@ -209,8 +211,22 @@ class PhotographToBoxes:
         return watch.seconds
 
 
-def measure(rows: list[Row], pictures: list[Path], options: BenchmarkOptions) -> dict[str, Any]:
-    """The benchmark JSON: protocol block and a row each."""
+class Measured(NamedTuple):
+    """What was taken of all rows together."""
+
+    rows: list[dict[str, Any]]
+    """Of the JSON."""
+    samples_ms: list[dict[str, NDArray[np.float64]]]
+    """(rounds,) of each row and stage, and of "total"; the same place is the same round."""
+    protocol: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The benchmark JSON."""
+        return {"protocol": self.protocol, "rows": self.rows}
+
+
+def measure(rows: list[Row], pictures: list[Path], options: BenchmarkOptions) -> Measured:
+    """Load every row, run them interleaved, and describe what was taken."""
     protocol = options.protocol
     memory = [peak_memory_mb(row, pictures) if options.memory else None for row in rows]
     torch.set_num_threads(1)  # preprocessing and postprocessing are the same for every row
@@ -226,19 +242,26 @@ def measure(rows: list[Row], pictures: list[Path], options: BenchmarkOptions) ->
             describe_row(row, runtime, ms, taken[0]) | {"peak_rss_mb": peak}
             for row, runtime, ms, peak in zip(rows, runtimes, taken, memory, strict=True)
         ]
-    return {
-        "protocol": describe_machine()
-        | {
-            "rounds": protocol.rounds,
-            "warmup": protocol.warmup,
-            "clock": protocol.clock,
-            "order": "interleaved, turned each round",
-            "stages": "pre: JPEG file to network input; post: network output to boxes in px of the file",
-            "pictures": picture_sizes(pictures),
-            "load_average_before": before,
-            "load_average_after": load_average(),
-        },
-        "rows": described,
+    return Measured(described, taken, describe_protocol(protocol, pictures, before))
+
+
+def describe_protocol(protocol: Protocol, pictures: list[Path], before: list[float] | None) -> dict[str, Any]:
+    """The protocol block, once everything was measured.
+
+    Args:
+        protocol: rounds and clock.
+        pictures: what was run on.
+        before: load average before the first run.
+    """
+    return describe_machine() | {
+        "rounds": protocol.rounds,
+        "warmup": protocol.warmup,
+        "clock": protocol.clock,
+        "order": "interleaved, turned each round",
+        "stages": "pre: JPEG file to network input; post: network output to boxes in px of the file",
+        "pictures": picture_sizes(pictures),
+        "load_average_before": before,
+        "load_average_after": load_average(),
     }
 
 
@@ -286,18 +309,20 @@ def picture_sizes(pictures: list[Path]) -> list[str]:
 
 def latency_table(result: dict[str, Any]) -> Table:
     """The rows for people: medians of each stage, the tail of the total, the ratio with its spread."""
-    table = Table(title=f"ms a batch, {result['protocol']['clock']} time, median of the rounds")
-    table.add_column("model", overflow="fold")
-    table.add_column("runtime")
-    for name in ("precision", "threads", "batch", "pre", "network", "post", "total", "p95", "p99", "peak MB"):
-        table.add_column(name, justify="right")
-    table.add_column("total to first row")
-    for row in result["rows"]:
-        ratio = Ratio(row["ratio_to_first"], *row["ratio_spread"])
+    protocol, rows = result["protocol"], result["rows"]
+    table = Table(title=f"ms a batch, {protocol['clock']} time, median of {protocol['rounds']} rounds")
+    table.add_column("model", overflow="fold", min_width=12)
+    table.add_column("runtime", overflow="fold", min_width=11)
+    for name in ("precision", "threads", "batch"):
+        table.add_column(name)
+    for name in ("pre", "network", "post", "total", "p95", "p99", "peak MB"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("total to first row", min_width=19)
+    for row in rows:
         peak = row["peak_rss_mb"]
         table.add_row(
-            row["model"],
-            f"{row['runtime']} {row['version']}",
+            Path(row["model"]).name,
+            row["runtime"],
             row["precision"],
             str(row["threads"]),
             str(row["batch"]),
@@ -305,7 +330,7 @@ def latency_table(result: dict[str, Any]) -> Table:
             f"{row['total_ms']['p95']:.2f}",
             f"{row['total_ms']['p99']:.2f}",
             "-" if peak is None else f"{peak:.0f}",
-            "1" if row is result["rows"][0] else str(ratio),
+            "1" if row is rows[0] else str(Ratio(row["ratio_to_first"], *row["ratio_spread"])),
         )
     return table
 

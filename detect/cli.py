@@ -72,6 +72,7 @@ def predict_command(args: list[str]) -> int:
 def export_command(args: list[str]) -> int:
     """Write a detector for a runtime, run the file and hold it against torch."""
     from detect.export import ExportOptions, export
+    from detect.export_int8 import Int8Options
     from detect.exported_file import Format
     from detect.model_spec import Form
 
@@ -86,15 +87,29 @@ def export_command(args: list[str]) -> int:
     parser.add_argument("--nms", action="store_true", help="the same as --form nms")
     parser.add_argument("--score_threshold", type=float | None, default=None, help="instead of the model's")
     parser.add_argument("--pictures", type=Path, nargs="+", default=None, help="verify on these, 3 or more")
+    parser.add_argument("--int8", action="store_true", help="8 bits, if mAP holds")
+    parser.add_argument("--calibration", type=Path | None, default=None, help="int8: folder of a data set")
+    parser.add_argument("--train_split", type=str | None, default=None, help="int8: ranges come from it")
+    parser.add_argument("--val_split", type=str | None, default=None, help="int8: mAP is measured on it")
+    parser.add_argument("--calibration_images", type=int, default=200)
+    parser.add_argument("--max_drop", type=float, default=0.01, help="most that mAP may fall, of 1")
+    parser.add_argument("--keep_fp32", type=str, nargs="+", default=[], help="layers to leave in float32")
     config = parse(parser, args)
     source = one_of(ckpt_path=config.ckpt_path, config=config.config)
     if config.nms and config.form not in (None, "nms"):
         raise InputError(f"--nms and --form {config.form} contradict each other")
+    if config.int8 != (config.calibration is not None):
+        raise InputError("--int8 and --calibration DATA belong together: give both or neither")
+    int8 = None
+    if config.int8:
+        data = {"root": config.calibration, "train_split": config.train_split, "val_split": config.val_split}
+        int8 = Int8Options(data, config.calibration_images, config.max_drop, tuple(config.keep_fp32))
     options = ExportOptions(
         format=config.format,
         form="nms" if config.nms else config.form,
         score_threshold=config.score_threshold,
         pictures=config.pictures,
+        int8=int8,
     )
     return export(source, config.output, options)
 

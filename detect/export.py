@@ -19,6 +19,7 @@ from torch import Tensor
 from detect.data.image import load_pixels
 from detect.data.transforms import resize_pixels
 from detect.errors import InputError
+from detect.export_int8 import Gate, Int8Options, calibrate, gate, quantise, refuse
 from detect.exported_file import (
     SUFFIXES,
     Format,
@@ -56,6 +57,8 @@ class ExportOptions:
     """Instead of the model's own; a graph with NMS has it built in."""
     pictures: list[Path] | None = None
     """At least as many as the largest batch of `verify`; null: generated ones."""
+    int8: Int8Options | None = None
+    """Null: float32."""
 
 
 def export(source: Path, output: Path, options: ExportOptions = ExportOptions()) -> int:
@@ -64,13 +67,15 @@ def export(source: Path, output: Path, options: ExportOptions = ExportOptions())
     Args:
         source: a checkpoint, or a config (random weights).
         output: the file; FILE.json comes beside it. Nothing is left of a file that fails its verification.
-        options: format, form and thresholds.
+        options: format, form, thresholds, int8.
 
     Raises:
-        InputError: the format cannot hold the form, the file's name does not fit, a package is missing, or
-            the file that was written differs from torch.
+        InputError: the format cannot hold the form, the file's name does not fit, a package is missing, the
+            file that was written differs from torch, or its mAP in int8 falls too far.
     """
     form = choose_form(options)
+    if options.int8 is not None and options.format == "litert":
+        raise InputError("--int8: LiteRT would run it slower than fp32 (h-swish stays outside XNNPACK)")
     if output.suffix != SUFFIXES[options.format]:
         raise InputError(f"--output {output}: a file of {options.format} ends in {SUFFIXES[options.format]}")
     model = load_module(source)
@@ -80,7 +85,10 @@ def export(source: Path, output: Path, options: ExportOptions = ExportOptions())
     console.print(f"exporting {source} to {options.format}, form {form}", highlight=False)
     with staged(output) as staging:
         verification = write_verified(model, staging, form=form, options=options)
-    console.print(summary(verification), highlight=False)
+        console.print(summary(verification), highlight=False)
+        if options.int8 is not None:
+            found = write_int8(model, staging, form=form, options=options)
+            console.print(str(found), highlight=False)
     console.print(f"{output} ({sum_bytes(output) / 1e6:.1f} MB), {json_path(output)}", highlight=False)
     return 0
 
@@ -172,6 +180,39 @@ def write_graph(
             from detect.runtimes.openvino import write_openvino
 
             write_openvino(path.with_suffix(SUFFIXES["onnx"]), path, description=description)
+
+
+def write_int8(model: ModuleFile, path: Path, *, form: Form, options: ExportOptions) -> Gate:
+    """Replace a verified float32 file by one in 8 bits, if its mAP holds.
+
+    Raises:
+        InputError: see `export`.
+    """
+    assert options.int8 is not None
+    module = model.module
+    calibration = calibrate(module, options.int8)
+    description = describe_export(
+        module, form=form, format=options.format, precision="int8", checkpoint=model.checkpoint
+    )
+    description["export"]["calibration"] = calibration.description
+    int8_file = path.with_name("int8") / path.name
+    int8_file.parent.mkdir()
+    if options.format == "executorch":
+        from detect.runtimes.executorch import write_executorch
+
+        write_executorch(build_graph(module, form), calibration.images, int8_file, int8=True)
+    else:
+        onnx_file = path.with_suffix(SUFFIXES["onnx"])
+        keep_fp32 = options.int8.keep_fp32
+        quantise(onnx_file, int8_file, calibration, description=description, keep_fp32=keep_fp32)
+    write_json(int8_file, description, None)
+    found = gate(path, int8_file, options.int8)
+    if not found.passes:
+        raise refuse(found, module, calibration)
+    write_json(int8_file, description, found.to_json())
+    for part in [*parts(int8_file), json_path(int8_file)]:
+        os.replace(part, path.parent / part.name)
+    return found
 
 
 def verification_images(spec: ModelSpec, files: list[Path] | None) -> Tensor:

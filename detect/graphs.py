@@ -6,6 +6,7 @@ each. Shape letters as in `types`.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -137,14 +138,15 @@ class DetectorGraph(nn.Module):
 
 
 def build_graph(module: DetectionModule, form: Form) -> DetectorGraph:
-    """The graph of a form on the CPU, in evaluation mode; weights are shared with `module`."""
-    module = module.eval().cpu()
+    """The graph of a form on the CPU, in evaluation mode; its weights are copies."""
+    # Weights in the order that their shape says: ExecuTorch refuses those of channels_last.
+    net = deepcopy(module.net).cpu().to(memory_format=torch.contiguous_format)
     stages: list[nn.Module] = []
     if form != "raw":
-        stages.append(Decode(module.postprocess, module.net.anchors))
+        stages.append(Decode(module.postprocess, net.anchors))
     if form == "nms":
         stages.append(DenseNms(module.postprocess))
-    return DetectorGraph(module.net, stages).eval()
+    return DetectorGraph(net, stages).eval()
 
 
 def onnx_translations() -> dict[Any, Any]:

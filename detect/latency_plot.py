@@ -35,7 +35,7 @@ def plot_latency(result: dict[str, Any], path: Path) -> None:
     axes.invert_yaxis()
     axes.set_xlim(left=0)
     axes.set_xlabel(f"ms a batch, {result['protocol']['clock']} time, median")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25 - 0.3 / len(rows)), ncols=4, frameon=False)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize="small")
     axes.set_title(result["protocol"]["cpu"], fontsize="medium")
     figure.savefig(path, dpi=150)
     plt.close(figure)
@@ -43,7 +43,7 @@ def plot_latency(result: dict[str, Any], path: Path) -> None:
 
 def row_title(row: dict[str, Any]) -> str:
     """Model, runtime and what is not 1 or fp32."""
-    parts = [f"{Path(row['model']).stem}, {row['runtime']}"]
+    parts = [f"{Path(row['model']).name}, {row['runtime']}"]
     parts += [row["precision"]] if row["precision"] != "fp32" else []
     parts += [f"{row['threads']} threads"] if row["threads"] != 1 else []
     parts += [f"batch {row['batch']}"] if row["batch"] != 1 else []

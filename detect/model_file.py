@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +24,8 @@ from detect.ssdlite import SSDLite
 CONFIG_SUFFIXES = (".yaml", ".yml")
 STATISTICS_PICTURES = 8
 """Generated pictures that set the statistics of a random network; more move its activations by little."""
+LEAST_VARIANCE = 0.1
+"""Of a channel, as a share of its layer's mean. With 1 the activations would fade from layer to layer."""
 
 READERS: dict[RuntimeName, tuple[Format, ...]] = {
     "onnxruntime": ("onnx",),
@@ -75,6 +78,16 @@ def random_module(config: Path) -> DetectionModule:
     settings = read_model_section(config)
     if settings is None:
         raise InputError(f"{config}: has no model.backbone; an overlay alone is no model")
+    return random_detector(settings)
+
+
+def random_detector(settings: dict[str, Any]) -> DetectionModule:
+    """As `random_module`, from the plain values of a `model:` section.
+
+    Raises:
+        InputError: a wrong setting.
+    """
+    settings = deepcopy(settings)
     settings["backbone"].get("init_args", {}).pop("weights", None)
     settings.pop("init_from", None)
     num_classes = settings.get("num_classes") or PAPER_CLASSES
@@ -105,6 +118,9 @@ def set_statistics(net: SSDLite) -> None:
     net.eval()
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+        assert norm.running_var is not None
+        # On the last map, one cell wide, a channel may hardly vary: it would blow up whatever differs.
+        norm.running_var.clamp_(min=LEAST_VARIANCE * norm.running_var.mean())
 
 
 def default_runtime(format: Format) -> RuntimeName:

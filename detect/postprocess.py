@@ -116,16 +116,17 @@ class PostProcess(nn.Module):
         """(R, K) scores to the best (N,) with row and label, by falling score, ties by index."""
         num_rows, num_classes = scores.shape
         per_class, in_all = self.config.topk_per_class, self.config.topk_candidates
-        row_idx = torch.arange(num_rows, device=scores.device).unsqueeze(1).expand_as(scores)
+        best_rows: Tensor | None = None
         if per_class is not None and per_class < num_rows:
-            scores, row_idx = scores.topk(per_class, dim=0)
+            scores, best_rows = scores.topk(per_class, dim=0)
         flat = scores.flatten()
         flat_idx = (flat > self.config.score_threshold).nonzero().squeeze(1)
         if in_all is not None and in_all < len(flat_idx):
             flat_idx = flat_idx[flat[flat_idx].topk(in_all).indices].sort().values
         best, order = flat[flat_idx].sort(descending=True, stable=True)  # ties keep their index order
         flat_idx = flat_idx[order]
-        return best, row_idx.flatten()[flat_idx], flat_idx % num_classes + 1
+        rows = flat_idx // num_classes if best_rows is None else best_rows.flatten()[flat_idx]
+        return best, rows, flat_idx % num_classes + 1
 
 
 def decode_boxes(box_deltas: Tensor, anchors: Tensor, image_size: tuple[int, int]) -> Tensor:

@@ -37,7 +37,7 @@ def lively_module(**settings: object) -> DetectionModule:
     set_statistics(module.net)
     for head in module.net.cls_heads:
         assert isinstance(head, PredictionHead)
-        torch.nn.init.normal_(head.predictor.weight, std=0.1)
+        torch.nn.init.normal_(head.predictor.weight, std=0.05)
     module.classes = CLASSES
     return module.eval()
 

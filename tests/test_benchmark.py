@@ -108,7 +108,7 @@ def test_latency_table__refuses_a_difference_that_the_spread_covers():
         row | {"ratio_to_first": 0.7, "ratio_spread": [0.6, 0.8]},
     ]
     console = Console(width=200, file=io.StringIO(), record=True)
-    console.print(latency_table({"rows": rows, "protocol": {"clock": "wall"}}))
+    console.print(latency_table({"rows": rows, "protocol": {"clock": "wall", "rounds": 4}}))
     lines = [line for line in console.export_text().splitlines() if "fp32" in line]
     assert "no difference shown" in lines[1]
     assert "0.70 (0.60 to 0.80)" in lines[2]

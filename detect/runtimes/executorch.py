@@ -13,19 +13,21 @@ from detect.errors import InputError
 from detect.exported_file import read_description
 from detect.model_spec import ModelSpec
 from detect.runtimes.base import Runtime, RuntimeName, RuntimeOptions, refuse_precision, require
+from detect.runtimes.onnx_layers import NETWORK
 from detect.runtimes.torch_export import torch_export_errors
 
 LARGEST_BATCH = 8
 """ExecuTorch plans its memory when the file is written."""
 
 
-def write_executorch(graph: nn.Module, example: Tensor, path: Path) -> None:
+def write_executorch(graph: nn.Module, images: Tensor, path: Path, *, int8: bool = False) -> None:
     """Write a raw or decoded graph for batches of 1 to `LARGEST_BATCH`.
 
     Args:
         graph: from `graphs.build_graph`.
-        example: (B, 3, H, W) images of the input's type; only shape and type count.
+        images: (N, 3, H, W) of the input's type; for int8 the ranges of activations are taken on them.
         path: where to.
+        int8: 8 bits by XNNPACK's quantizer: int8 activations, int8 weights with a scale a channel.
 
     Raises:
         InputError: executorch is missing, or cannot lower the graph; with the line that says why.
@@ -34,12 +36,30 @@ def write_executorch(graph: nn.Module, example: Tensor, path: Path) -> None:
     xnnpack = require(
         "executorch.backends.xnnpack.partition.xnnpack_partitioner", extra="executorch", path=path
     )
-    batch = torch.export.Dim("batch", min=1, max=LARGEST_BATCH)
-    images = example.new_zeros(2, *example.shape[1:])
+    batch = {"images": {0: torch.export.Dim("batch", min=1, max=LARGEST_BATCH)}}
+    example = (images.new_zeros(2, *images.shape[1:]),)
     with torch_export_errors("ExecuTorch"):
-        program = torch.export.export(graph, (images,), dynamic_shapes={"images": {0: batch}})
+        program = torch.export.export(graph, example, dynamic_shapes=batch)
+        if int8:
+            quantised = _quantise(program.module(), images)
+            program = torch.export.export(quantised, example, dynamic_shapes=batch)
         lowered = exir.to_edge_transform_and_lower(program, partitioner=[xnnpack.XnnpackPartitioner()])
         path.write_bytes(lowered.to_executorch().buffer)
+
+
+def _quantise(module: nn.Module, images: Tensor) -> nn.Module:
+    """A captured graph with what XNNPACK runs in 8 bits marked so."""
+    quantizer_module = require("executorch.backends.xnnpack.quantizer.xnnpack_quantizer", extra="executorch")
+    pt2e = require("torchao.quantization.pt2e.quantize_pt2e", extra="executorch")
+    quantizer = quantizer_module.XNNPACKQuantizer()
+    config = quantizer_module.get_symmetric_quantization_config(is_per_channel=True)
+    quantizer.set_module_name(NETWORK, config)  # decoding stays in float32
+    prepared = pt2e.prepare_pt2e(module, quantizer)
+    with torch.no_grad():
+        for chunk in images.split(LARGEST_BATCH):
+            prepared(chunk)
+    converted: nn.Module = pt2e.convert_pt2e(prepared)
+    return converted
 
 
 class ExecuTorchRuntime(Runtime):

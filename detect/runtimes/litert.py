@@ -23,10 +23,10 @@ class ChannelsLastInput(nn.Module):
 
     def __init__(self, graph: nn.Module) -> None:
         super().__init__()
-        self.graph = graph
+        self.detector = graph  # torch.fx keeps the name `graph` for itself
 
     def forward(self, images: Tensor) -> Any:
-        return self.graph(images.permute(0, 3, 1, 2))
+        return self.detector(images.permute(0, 3, 1, 2))
 
 
 def write_litert(graph: DetectorGraph, example: Tensor, path: Path) -> None:

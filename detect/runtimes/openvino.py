@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,6 +14,8 @@ from detect.errors import InputError
 from detect.exported_file import METADATA_KEY, check_graph, read_description
 from detect.model_spec import OUTPUTS, ModelSpec
 from detect.runtimes.base import Runtime, RuntimeName, RuntimeOptions, refuse_precision, require
+from detect.runtimes.onnx_layers import nodes_left_in_fp32
+from detect.runtimes.torch_export import quiet_logging
 
 PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 """Of what is not quantised. Left alone, OpenVINO takes bf16 where the processor has it, and logits are off by
@@ -34,6 +37,46 @@ def write_openvino(onnx_file: Path, path: Path, *, description: dict[str, Any]) 
     model = ov.convert_model(onnx_file)
     model.set_rt_info(json.dumps(description), [METADATA_KEY])
     ov.save_model(model, path, compress_to_fp16=False)
+
+
+def quantize_openvino(
+    onnx_file: Path,
+    path: Path,
+    images: Tensor,
+    *,
+    description: dict[str, Any],
+    keep_fp32: Sequence[str] = (),
+) -> None:
+    """Write a graph with the network in 8 bits by NNCF; decoding and NMS stay in float32.
+
+    Args:
+        onnx_file: from `onnxruntime.write_onnx`, in float32.
+        path: the .xml file.
+        images: (N, 3, H, W) to take the ranges of activations from.
+        description: of the new file.
+        keep_fp32: paths of layers below the network that stay in float32.
+
+    Raises:
+        InputError: openvino, nncf or onnx is missing.
+    """
+    ov = require("openvino", extra="openvino", path=path)
+    nncf = require("nncf", extra="openvino", path=path)
+    onnx = require("onnx", extra="export", path=path)
+    left = nodes_left_in_fp32(onnx.load(onnx_file), keep_fp32)
+    model = ov.convert_model(onnx_file)
+    # OpenVINO keeps the names of ONNX nodes, with a suffix where one node became several.
+    names = [op.get_friendly_name() for op in model.get_ordered_ops()]
+    ignored = [name for name in names if name.partition("/")[0] in left]
+    with quiet_logging("nncf"):
+        quantised = nncf.quantize(
+            model,
+            nncf.Dataset(list(images.split(1)), lambda image: image.contiguous().numpy()),
+            preset=nncf.QuantizationPreset.MIXED,  # symmetric weights, asymmetric activations: for h-swish
+            subset_size=len(images),
+            ignored_scope=nncf.IgnoredScope(names=ignored, validate=False),
+        )
+    quantised.set_rt_info(json.dumps(description), [METADATA_KEY])
+    ov.save_model(quantised, path, compress_to_fp16=False)
 
 
 class OpenVinoRuntime(Runtime):

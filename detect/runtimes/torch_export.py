@@ -18,11 +18,9 @@ def torch_export_errors(target: str) -> Iterator[None]:
     Raises:
         InputError: the export failed.
     """
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
     try:
         with (
+            quiet_logging("torch.onnx"),
             warnings.catch_warnings(),
             contextlib.redirect_stdout(io.StringIO()),
             contextlib.redirect_stderr(io.StringIO()),
@@ -35,6 +33,16 @@ def torch_export_errors(target: str) -> Iterator[None]:
         raise InputError(
             f"torch could not export this network to {target}: {innermost_reason(error)}"
         ) from error
+
+
+@contextlib.contextmanager
+def quiet_logging(name: str) -> Iterator[None]:
+    """Let a package log errors alone for a while; "root" is the logger above all."""
+    logger = logging.getLogger(None if name == "root" else name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
     finally:
         logger.setLevel(level)
 

@@ -1,0 +1,52 @@
+"""Which nodes of an exported graph belong to which layer of the network: what int8 takes, what it leaves."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from typing import Any
+
+SCOPES_KEY = "pkg.torch.onnx.name_scopes"
+"""Where torch's exporter notes the modules that a node comes from, from the outermost to the operator."""
+NETWORK = "net"
+"""The attribute of `graphs.DetectorGraph` that holds the network; decoding and NMS stand in another."""
+
+
+def node_scopes(node: Any) -> list[str]:
+    """Paths of the modules that an ONNX node comes from; none for nodes that the exporter made up."""
+    for entry in node.metadata_props:
+        if entry.key == SCOPES_KEY:
+            return [str(scope) for scope in ast.literal_eval(entry.value)]
+    return []
+
+
+def in_network(node: Any) -> bool:
+    """Whether a node is part of the network, not of decoding or NMS."""
+    return NETWORK in node_scopes(node)
+
+
+def in_layers(node: Any, layers: Sequence[str]) -> bool:
+    """Whether a node is part of one of some layers, given by their paths below the network."""
+    scopes = node_scopes(node)
+    return any(f"{NETWORK}.{layer}" in scopes for layer in layers)
+
+
+def nodes_left_in_fp32(model: Any, keep_fp32: Sequence[str]) -> set[str]:
+    """Names of the nodes that int8 must not touch: decoding, NMS, and the layers named.
+
+    Args:
+        model: an ONNX model written by `onnxruntime.write_onnx`.
+        keep_fp32: paths of layers below the network.
+    """
+    return {node.name for node in model.graph.node if not in_network(node) or in_layers(node, keep_fp32)}
+
+
+def layers_of(model: Any) -> set[str]:
+    """Paths of all layers below the network, at every depth."""
+    prefix = f"{NETWORK}."
+    return {
+        scope.removeprefix(prefix)
+        for node in model.graph.node
+        for scope in node_scopes(node)
+        if scope.startswith(prefix)
+    }
