@@ -99,7 +99,7 @@ def boxes_as_input(annotations: Annotations, image_size: tuple[int, int]) -> NDA
     """(M, 4) boxes of whole images stretched onto the input, as in validation."""
     sizes = np.repeat(annotations.sizes, np.diff(annotations.offsets), axis=0)  # (M, 2)
     scale = np.array(image_size) / sizes
-    return (annotations.boxes * np.tile(scale[:, ::-1], 2)).astype(np.float32)
+    return (annotations.clipped_boxes() * np.tile(scale[:, ::-1], 2)).astype(np.float32)
 
 
 class Share(NamedTuple):
@@ -156,7 +156,7 @@ def fit_anchors(annotations: Annotations, layout: AnchorLayout) -> AnchorFit:
     counted = ~annotations.ignore
     best = best_anchors(boxes_as_input(annotations, layout.image_size)[counted], layout)
     met = best.iou >= MATCH_IOU
-    labels, boxes = annotations.labels[counted], annotations.boxes[counted]
+    labels, boxes = annotations.labels[counted], annotations.clipped_boxes()[counted]
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     size = np.digitize(areas, [SMALL_AREA, MEDIUM_AREA])
     return AnchorFit(

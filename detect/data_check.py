@@ -211,7 +211,7 @@ def read_layout(config: Path | None) -> AnchorLayout:
 
 def size_counts(content: Annotations) -> dict[str, int]:
     """Boxes by COCO's sizes, of the box in px^2 of the file; regions to ignore are left out."""
-    boxes = content.boxes[~content.ignore]
+    boxes = content.clipped_boxes()[~content.ignore]
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     size = np.digitize(areas, [SMALL_AREA, MEDIUM_AREA])
     return {name: int((size == i).sum()) for i, name in enumerate(("small", "medium", "large"))}

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from detect.coco_eval import CocoEvaluator
 from detect.data.check import clean_rows
 from detect.data.readers import coco
 from detect.data.splits import OpenedSplit, open_split
 from detect.errors import InputError
+from tests.coco_cases import NUMBERS, batch_of, pycocotools_numbers, random_case
 from tests.data_sets import coco_file, make_coco_split
 
 GOOD = [4.0, 6.0, 20.0, 10.0]
@@ -50,7 +52,9 @@ def test_box__bad__dropped_with_one_finding(tmp_path: Path, bad: Any, code: str,
 def test_box__over_the_edge__clipped(tmp_path: Path, right: float, severity: str) -> None:
     opened = open_boxes(tmp_path, (1, 9, [60, 2, right - 60, 4]))
     assert [(f.code, f.severity) for f in opened.findings] == [("box-clipped", severity)]
-    assert opened.annotations.boxes[1].tolist() == [60, 2, 64, 6]
+    assert opened.findings[0].action == "clipped to the image in training, scored as it is"
+    assert opened.annotations.boxes[1].tolist() == [60, 2, right, 6]
+    assert opened.annotations.clipped_boxes()[1].tolist() == [60, 2, 64, 6]
 
 
 def test_boxes__of_another_convention__stop_with_example_and_way_out(tmp_path: Path) -> None:
@@ -97,3 +101,19 @@ def test_clean_rows__says_what_became_of_each_row(tmp_path: Path) -> None:
     assert cleaned.kept_images.tolist() == [True, False]
     assert cleaned.kept_boxes.tolist() == [False, False, True]
     assert cleaned.boxes[2].tolist() == [60, 0, 64, 8]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_overhanging_boxes_and_crowds__scored_as_pycocotools_scores_the_file(
+    tmp_path: Path, seed: int
+) -> None:
+    content, results = random_case(seed, images=12, classes=4)
+    opened = open_split(make_coco_split(tmp_path, content), role="val", box_convention="xywh", split="train")
+    annotations = opened.annotations
+    assert sum(finding.code == "box-clipped" for finding in opened.findings) > 5
+    evaluator = CocoEvaluator(annotations)
+    evaluator.update(*batch_of(annotations, results, list(range(len(annotations)))))
+    evaluator.gather()
+    metrics = evaluator.compute()
+    expected, _ = pycocotools_numbers(content, results)
+    assert {name: getattr(metrics, name) for name in NUMBERS} == pytest.approx(expected, abs=1e-6)

@@ -50,6 +50,21 @@ def test_sample__without_augmentation_is_the_whole_image(annotations: Annotation
     assert sample.orig_size.tolist() == [120, 160]
 
 
+def test_sample__box_that_overhangs__seen_as_if_cut_to_the_image(annotations: Annotations) -> None:
+    boxes = annotations.boxes.copy()
+    rows = annotations.rows(0)
+    boxes[rows.start] = [-30, 40, 90, 500]
+    raw = replace(annotations, boxes=boxes)
+    cut = replace(raw, boxes=raw.clipped_boxes())
+    assert cut.boxes[rows.start].tolist() == [0, 40, 90, 120]  # 160 x 120 px
+    for augmentations in (None, default_augmentations()):
+        one, other = (
+            DetectionDataset(split, (32, 40), augmentations=augmentations, seed=3) for split in (raw, cut)
+        )
+        for epoch in range(8):
+            assert_same(one[SampleKey(epoch, 0, 8)], other[SampleKey(epoch, 0, 8)])
+
+
 def test_sample__torchvision_rule_gives_floats_for_evaluation_only(annotations: Annotations) -> None:
     key = SampleKey(0, 0, 8)
     assert DetectionDataset(annotations, (60, 80), resize_rule="torchvision")[key].image.dtype == np.float32

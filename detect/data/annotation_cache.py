@@ -21,7 +21,7 @@ import numpy as np
 from detect.data.findings import Finding
 from detect.data.labels import Annotations, ClassMap
 
-VERSION = 3
+VERSION = 4
 """Raised whenever the readers or the check come to another result for the same files."""
 ARRAYS = [field.name for field in fields(Annotations) if field.name not in ("root", "source", "classes")]
 

@@ -43,7 +43,8 @@ class Cleaned(NamedTuple):
 def clean(raw: RawAnnotations) -> tuple[Annotations, list[Finding]]:
     """Keep what can be trained on and scored, and say what was not.
 
-    Images without boxes are kept. Boxes are clipped to their image; a missing area becomes that of the box.
+    Images without boxes are kept. Boxes that overhang their image keep the file's numbers, which evaluation
+    needs as they are; training clips them. A missing area becomes that of the box.
 
     Raises:
         InputError: no image is left; lists the first findings. Or the boxes fit another convention.
@@ -66,7 +67,7 @@ def clean_rows(raw: RawAnnotations) -> Cleaned:
     in_pixels = boxes_in_pixels(raw, images)
     refuse_other_convention(raw, images)
     boxes, kept_boxes = _check_boxes(raw, in_pixels, images, findings)
-    annotations = assemble(raw, images, boxes, kept_boxes)
+    annotations = assemble(raw, images, in_pixels, kept_boxes)
     if len(annotations) == 0:
         raise InputError(f"no usable image in {raw.source.annotations}\n{summarise(findings)}")
     _note_annotations(raw, annotations, findings)
@@ -171,7 +172,7 @@ def _check_boxes(
             "box-clipped",
             box_text.box_and_size,
             severity,
-            "clipped to the image",
+            "clipped to the image in training, scored as it is",
         )
     return boxes, kept
 

@@ -112,7 +112,7 @@ class DetectionDataset(Dataset[Sample]):
         annotations, rows = self.annotations, self.annotations.rows(key.row)
         view = self.view(key)
         ignore = annotations.ignore[rows]
-        mapped = boxes_to_input(annotations.boxes[rows], view, self.image_size, ignore=ignore)
+        mapped = boxes_to_input(self._boxes(key.row), view, self.image_size, ignore=ignore)
         return Sample(
             image=self._image(pixels, view, key.row),
             boxes=mapped.boxes,
@@ -129,11 +129,16 @@ class DetectionDataset(Dataset[Sample]):
         if self.augmentations is None:
             return view
         rows = self.annotations.rows(key.row)
-        objects = self.annotations.boxes[rows][~self.annotations.ignore[rows]]
+        objects = self._boxes(key.row)[~self.annotations.ignore[rows]]
         rng = np.random.default_rng((self.seed, key.epoch, key.row))
         for augment in self.augmentations:
             view = augment(view, objects, rng)
         return snap_view(view, orig_size, self.image_size, grid_px=int(self.draft_scales[key.row]))
+
+    def _boxes(self, row: int) -> NDArray[np.float64]:
+        """(G, 4) xyxy px of the file, cut to the image: what overhangs it cannot be seen."""
+        height, width = self._orig_size(row)
+        return np.clip(self.annotations.boxes[self.annotations.rows(row)], 0, (width, height, width, height))
 
     def _orig_size(self, row: int) -> tuple[int, int]:
         height, width = self.annotations.sizes[row].tolist()

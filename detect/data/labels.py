@@ -87,7 +87,7 @@ class Annotations:
     offsets: NDArray[np.int64]
     """(N + 1,) first box row of each image."""
     boxes: NDArray[np.float64]
-    """(M, 4) xyxy px of the file, the file's own numbers."""
+    """(M, 4) xyxy px of the upright file, the file's own numbers: they may overhang the image."""
     labels: NDArray[np.int64]
     """(M,) 1..K."""
     ignore: NDArray[np.bool_]
@@ -108,6 +108,11 @@ class Annotations:
         """The data set's own id of row `index`."""
         value = self.image_ids[index]
         return value.decode() if isinstance(value, bytes) else int(value)
+
+    def clipped_boxes(self) -> NDArray[np.float64]:
+        """(M, 4) boxes cut to their images, as training sees them."""
+        limits = np.repeat(self.sizes[:, ::-1], np.diff(self.offsets), axis=0)  # (M, 2) width, height
+        return np.clip(self.boxes, 0, np.tile(limits, 2))
 
     def rows(self, index: int) -> slice:
         """Where the boxes of image `index` lie in the box arrays."""
