@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from detect.checkpoint import AtomicCheckpointIO, build_from_checkpoint, read_checkpoint
 from detect.data.labels import Annotations
-from detect.data.sampler import TrainLoader, TrainSampler
+from detect.data.sampler import TrainLoader
 from detect.errors import InputError
 from detect.losses import LossSums
 from detect.module import DetectionModule
@@ -80,7 +80,7 @@ def batches_of_step(loader: TrainLoader, *, epoch: int, step: int) -> Iterator[B
     plan, sampler = loader.batch_sampler.plan, loader.batch_sampler
     for forward_pass in range(plan.accumulate):
         for rank in range(plan.world_size):
-            of_rank = TrainSampler(sampler.box_counts, plan, rank=rank, seed=sampler.seed)
+            of_rank = sampler.of_rank(rank)
             of_rank.set_epoch(epoch)
             of_rank.start_batch = step * plan.accumulate + forward_pass
             keys = next(islice(of_rank, 1))

@@ -279,3 +279,28 @@ def test_fit__two_processes_share_the_batches_of_one(tmp_path: Path, val_images:
     assert together == alone.seen
     assert sorted(ranks[0]["validated"] + ranks[1]["validated"]) == sorted(alone.validated)
     assert set(ranks[0]["validated"]).isdisjoint(ranks[1]["validated"])
+
+
+# Repeats
+
+
+def test_train_dataloader__repeat_threshold__keeps_the_length_and_says_what_it_does(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain, repeating = data_of(root), data_of(root, repeat_threshold=1.0)
+    for data in (plain, repeating):
+        data.open()
+    with caplog.at_level(logging.INFO):
+        loader = repeating.train_dataloader()
+    assert "repeat_threshold: " in caplog.text
+    assert len(loader) == len(plain.train_dataloader())
+    assert loader.batch_sampler.repeats is not None
+    assert loader.batch_sampler.repeats.max() > 1
+    assert {len(batch.images) for batch in loader} == {4}
+
+
+def test_train_dataloader__repeat_threshold_of_nothing__refused(root: Path) -> None:
+    data = data_of(root, repeat_threshold=0.0)
+    data.open()
+    with pytest.raises(InputError, match=r"data.repeat_threshold 0\.0: a share of the images"):
+        data.train_dataloader()

@@ -41,6 +41,24 @@ def test_sample__is_a_pure_function_of_seed_epoch_and_row(annotations: Annotatio
     assert len(views) == 2 * len(keys)  # seed, epoch and row all matter
 
 
+def test_sample__every_showing_of_an_epoch_is_augmented_otherwise(annotations: Annotations) -> None:
+    dataset = DetectionDataset(annotations, (32, 40), augmentations=default_augmentations(), seed=5)
+    views = [dataset.view(SampleKey(0, row, 8, copy)) for row in range(4) for copy in range(3)]
+    assert len(set(views)) == len(views)
+
+
+def test_sample__first_showing_is_that_of_runs_without_repeats(annotations: Annotations) -> None:
+    """numpy fills a seed up with zeros, so a fourth number of 0 leaves the draws of three as they were."""
+    drawn: list[float] = []
+
+    def spy(view: View, boxes: np.ndarray, rng: np.random.Generator) -> View:
+        drawn.append(rng.random())
+        return view
+
+    DetectionDataset(annotations, (32, 40), augmentations=[spy], seed=5).view(SampleKey(2, 3, 8))
+    assert drawn == [np.random.default_rng((5, 2, 3)).random()]
+
+
 def test_sample__without_augmentation_is_the_whole_image(annotations: Annotations) -> None:
     sample = DetectionDataset(annotations, (60, 80))[SampleKey(0, 1, 8)]
     picture = Image.open(annotations.path(1)).resize((80, 60), Image.Resampling.BILINEAR)

@@ -145,6 +145,62 @@ def test_train_sampler__refuses_a_set_smaller_than_a_batch() -> None:
         sampler(5)
 
 
+REPEATS = np.where(np.arange(50) < 5, 2.5, np.where(np.arange(50) < 20, 1.2, 1.0))
+
+
+def repeating(*, world_size: int = 1, accumulate: int = 1, rank: int = 0) -> TrainSampler:
+    plan = BatchPlan.derive(12, world_size=world_size, accumulate=accumulate)
+    return TrainSampler(box_counts(50), plan, rank=rank, seed=7, repeats=REPEATS)
+
+
+def test_train_sampler__repeats_of_one__change_nothing() -> None:
+    plan = BatchPlan.derive(12, world_size=1)
+    ones = TrainSampler(box_counts(50), plan, seed=7, repeats=np.ones(50))
+    assert list(ones) == list(sampler())
+
+
+def test_train_sampler__repeats__keep_the_length_and_number_the_showings() -> None:
+    ours = repeating()
+    assert len(ours) == len(list(ours)) == ours.steps_per_epoch == 4
+    for epoch in range(20):
+        ours.set_epoch(epoch)
+        keys = [key for batch in ours for key in batch]
+        assert len({(key.row, key.copy) for key in keys}) == len(keys) == 48
+        assert all(key.copy < np.ceil(REPEATS[key.row]) for key in keys)
+
+
+def test_train_sampler__repeats__images_come_in_proportion_to_their_factors() -> None:
+    ours = repeating()
+    shown = np.zeros(50)
+    for epoch in range(400):
+        ours.set_epoch(epoch)
+        shown += np.bincount([key.row for batch in ours for key in batch], minlength=50)
+    expected = 400 * 48 * REPEATS / REPEATS.sum()
+    assert shown == pytest.approx(expected, rel=0.15)  # 400 draws each: some 4 standard deviations
+
+
+@pytest.mark.parametrize(("world_size", "accumulate"), [(2, 1), (1, 2), (2, 3)])
+def test_train_sampler__repeats__global_batches_do_not_depend_on_devices(
+    world_size: int, accumulate: int
+) -> None:
+    ranks = [list(repeating(world_size=world_size, accumulate=accumulate, rank=r)) for r in range(world_size)]
+    for step, expected in enumerate(repeating()):
+        parts = [rank[step * accumulate + micro] for micro in range(accumulate) for rank in ranks]
+        assert [key for part in parts for key in part] == expected
+
+
+def test_train_sampler__repeats__starts_where_it_is_told() -> None:
+    whole, rest = repeating(), repeating()
+    whole.set_epoch(3)
+    rest.set_epoch(3)
+    rest.start_batch = 2
+    assert list(rest) == list(whole)[2:]
+
+
+def test_train_sampler__of_rank__is_the_plan_of_another_process() -> None:
+    assert list(repeating(world_size=2).of_rank(1)) == list(repeating(world_size=2, rank=1))
+
+
 # ValSampler
 
 

@@ -19,6 +19,7 @@ from detect.data.conventions import BoxConvention
 from detect.data.dataset import DetectionDataset, collate
 from detect.data.findings import Finding, summarise
 from detect.data.labels import Annotations, ClassMap
+from detect.data.repeats import describe_repeats, repeat_factors
 from detect.data.sampler import BatchPlan, DetectionLoader, TrainLoader, TrainSampler, ValSampler
 from detect.data.split_checks import repeated_findings, require_trainable, without_undecodable
 from detect.data.splits import OpenedSplit, Role, open_split
@@ -49,6 +50,8 @@ class DetectionData(LightningDataModule):
         workers: loading processes per device; null chooses by the cores.
         prefetch: batches that each worker prepares ahead.
         augmentations: classes of detect.data.transforms, in order; null takes SSD's.
+        repeat_threshold: show training images of classes that fewer than this share of the images hold more
+            often, by LVIS's rule; null shows each once an epoch.
         cache: keep decoded images in ram (/dev/shm) or on disk ($DETECT_CACHE); null decodes every time.
         cache_gb: most that the cache may take, in 1e9 bytes; training images come first.
         image_size: height and width of the network input; set by model.image_size.
@@ -77,6 +80,7 @@ class DetectionData(LightningDataModule):
         workers: int | None = None,
         prefetch: int = 2,
         augmentations: list[Augmentation] | None = None,
+        repeat_threshold: float | None = None,
         cache: CachePlace | None = None,
         cache_gb: float = 8.0,
         image_size: tuple[int, int] = (320, 320),
@@ -97,6 +101,7 @@ class DetectionData(LightningDataModule):
         self.workers = workers
         self.prefetch = prefetch
         self.augmentations = augmentations
+        self.repeat_threshold = repeat_threshold
         self.cache = cache
         self.cache_gb = cache_gb
         self.image_size = image_size
@@ -162,9 +167,14 @@ class DetectionData(LightningDataModule):
     def train_dataloader(self) -> TrainLoader:
         plan = self.plan_batches()
         rank = self.trainer.global_rank if self.trainer else 0
-        sampler = TrainSampler(np.diff(self.train.offsets), plan, rank=rank, seed=self.seed)
+        repeats = None
+        if self.repeat_threshold is not None:
+            repeats = repeat_factors(self.train, self.repeat_threshold)
+        sampler = TrainSampler(np.diff(self.train.offsets), plan, rank=rank, seed=self.seed, repeats=repeats)
         rank_zero_info(f"{plan}; {sampler.steps_per_epoch} steps an epoch")
-        if sampler.dropped_per_epoch:
+        if repeats is not None:
+            rank_zero_info(describe_repeats(repeats))
+        elif sampler.dropped_per_epoch:
             rank_zero_info(
                 f"{sampler.dropped_per_epoch} images of each epoch, others each time, fill no batch"
             )

@@ -1,6 +1,7 @@
 """From a row of the annotations to a sample, and from samples to a `Batch`.
 
-A sample is a pure function of (seed, epoch, row): no state, so workers, ranks and restarts change nothing.
+A sample is a pure function of (seed, epoch, row, copy): no state, so workers, ranks and restarts change
+nothing.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ class SampleKey(NamedTuple):
     """Of the annotations: which image."""
     padded_boxes: int
     """Boxes of the batch after padding; the same on every rank."""
+    copy: int = 0
+    """Which showing of the image in this epoch, where it is repeated: each is augmented otherwise."""
 
 
 class Sample(NamedTuple):
@@ -130,7 +133,7 @@ class DetectionDataset(Dataset[Sample]):
             return view
         rows = self.annotations.rows(key.row)
         objects = self._boxes(key.row)[~self.annotations.ignore[rows]]
-        rng = np.random.default_rng((self.seed, key.epoch, key.row))
+        rng = np.random.default_rng((self.seed, key.epoch, key.row, key.copy))
         for augment in self.augmentations:
             view = augment(view, objects, rng)
         return snap_view(view, orig_size, self.image_size, grid_px=int(self.draft_scales[key.row]))

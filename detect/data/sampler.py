@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Sampler
 
 from detect.data.dataset import DetectionDataset, Sample, SampleKey, padded_box_count
+from detect.data.repeats import draw_repeats
 from detect.errors import InputError
 from detect.types import Batch
 
@@ -88,18 +89,28 @@ class TrainSampler(Sampler[list[SampleKey]]):
     Global batch g is `permutation[g * T:(g + 1) * T]`; in its micro-step m rank r takes the
     (m * world_size + r)-th slice. The rest of the permutation that fills no global batch is left out.
 
+    With `repeats` the permutation is one of all showings, and an epoch still has the steps that N images
+    fill: schedules, checkpoints and comparisons keep their meaning, and other images give way.
+
     Args:
         box_counts: (N,) boxes of each image, for the padding of its global batch.
         plan: the shares.
         rank: of this process.
         seed: of the order.
+        repeats: (N,) of `repeats.repeat_factors`; None shows no image twice in an epoch.
 
     Raises:
         InputError: fewer images than one global batch.
     """
 
     def __init__(
-        self, box_counts: NDArray[np.int64], plan: BatchPlan, *, rank: int = 0, seed: int = 0
+        self,
+        box_counts: NDArray[np.int64],
+        plan: BatchPlan,
+        *,
+        rank: int = 0,
+        seed: int = 0,
+        repeats: NDArray[np.float64] | None = None,
     ) -> None:
         if len(box_counts) < plan.total_batch_size:
             raise InputError(
@@ -107,7 +118,7 @@ class TrainSampler(Sampler[list[SampleKey]]):
                 f"{plan.total_batch_size}: lower it with --data.total_batch_size"
             )
         self.box_counts = box_counts
-        self.plan, self.rank, self.seed = plan, rank, seed
+        self.plan, self.rank, self.seed, self.repeats = plan, rank, seed, repeats
         self.epoch = 0
         self.start_batch = 0
         """Batches of this epoch that were trained on already; iteration starts after them."""
@@ -121,6 +132,24 @@ class TrainSampler(Sampler[list[SampleKey]]):
     def dropped_per_epoch(self) -> int:
         """Images of each epoch's permutation that fill no global batch."""
         return len(self.box_counts) % self.plan.total_batch_size
+
+    def of_rank(self, rank: int) -> TrainSampler:
+        """The same plan for another process, at the start of epoch 0."""
+        return TrainSampler(self.box_counts, self.plan, rank=rank, seed=self.seed, repeats=self.repeats)
+
+    def order(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows and, of each, which showing it is, both (M,) in the order of `epoch`.
+
+        M = N without repeats; with them at least N, of which the first N are used.
+        """
+        rows = np.arange(len(self.box_counts))
+        copies = np.zeros_like(rows)
+        if self.repeats is not None:
+            counts = draw_repeats(self.repeats, seed=self.seed, epoch=epoch)
+            rows = np.repeat(rows, counts)
+            copies = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+        order = np.random.default_rng((self.seed, epoch, SHUFFLE_STREAM)).permutation(len(rows))
+        return rows[order], copies[order]
 
     @property
     def sampler(self) -> TrainSampler:
@@ -138,13 +167,18 @@ class TrainSampler(Sampler[list[SampleKey]]):
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         epoch = self.epoch
-        order = np.random.default_rng((self.seed, epoch, SHUFFLE_STREAM)).permutation(len(self.box_counts))
+        rows, copies = self.order(epoch)
         for batch in range(self.start_batch, len(self)):
             step, micro_step = divmod(batch, self.plan.accumulate)
-            images = order[step * self.plan.total_batch_size :][: self.plan.total_batch_size]
+            first = step * self.plan.total_batch_size
+            images = rows[first : first + self.plan.total_batch_size]
             padded = padded_box_count(int(self.box_counts[images].max()))
-            share = (micro_step * self.plan.world_size + self.rank) * self.plan.batch_size
-            yield [SampleKey(epoch, int(i), padded) for i in images[share : share + self.plan.batch_size]]
+            first += (micro_step * self.plan.world_size + self.rank) * self.plan.batch_size
+            own = slice(first, first + self.plan.batch_size)
+            yield [
+                SampleKey(epoch, row, padded, copy)
+                for row, copy in zip(rows[own].tolist(), copies[own].tolist(), strict=True)
+            ]
 
 
 class ValSampler(Sampler[list[SampleKey]]):

@@ -1,0 +1,76 @@
+"""Repeat-factor sampling: images of rare classes are shown more often.
+
+Source: LVIS (arXiv 1908.03195) appendix B.2; as there, an image counts by its rarest class.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detect.data.labels import Annotations
+from detect.errors import InputError
+
+REPEAT_STREAM = 0x4EBEA7
+"""Sets these random numbers apart from the shuffle's and the samples' of the same seed and epoch."""
+
+
+def repeat_factors(annotations: Annotations, threshold: float) -> NDArray[np.float64]:
+    """How often each image is to be shown, relative to those that show only common classes.
+
+    r(c) = max(1, sqrt(threshold / f(c))) for a class c that the share f(c) of all images shows; an image has
+    the greatest r(c) of its classes, 1 without any. Regions to ignore show nothing.
+
+    Args:
+        annotations: the training split, N images.
+        threshold: classes that a smaller share of the images shows are repeated.
+
+    Returns:
+        (N,), each at least 1.
+
+    Raises:
+        InputError: the threshold is not above 0 and at most 1.
+    """
+    if not 0 < threshold <= 1:
+        raise InputError(
+            f"data.repeat_threshold {threshold}: a share of the images, above 0 and at most 1; null for none"
+        )
+    trained = ~annotations.ignore
+    images = np.repeat(np.arange(len(annotations)), np.diff(annotations.offsets))[trained]
+    labels = annotations.labels[trained]
+    shown = np.zeros((len(annotations), annotations.classes.num_classes + 1), dtype=np.bool_)
+    shown[images, labels] = True
+    share = np.maximum(shown.sum(axis=0), 1) / len(annotations)  # a class that no image shows repeats none
+    of_class = np.maximum(1.0, np.sqrt(threshold / share))
+    factors: NDArray[np.float64] = np.where(shown, of_class, 1.0).max(axis=1)
+    return factors
+
+
+def draw_repeats(factors: NDArray[np.float64], *, seed: int, epoch: int) -> NDArray[np.int64]:
+    """How often each image is in the running for `epoch`: its factor, rounded up or down by a draw.
+
+    A pure function of (seed, epoch, image); over many epochs the mean is the factor.
+
+    Args:
+        factors: (N,), at least 1.
+        seed: of the data.
+        epoch: from 0.
+
+    Returns:
+        (N,) at least 1.
+    """
+    whole = np.floor(factors)
+    draws = np.random.default_rng((seed, epoch, REPEAT_STREAM)).random(len(factors))
+    return (whole + (draws < factors - whole)).astype(np.int64)
+
+
+def describe_repeats(factors: NDArray[np.float64]) -> str:
+    """What the factors come to, for a person: (N,) of `repeat_factors`."""
+    repeated = int((factors > 1).sum())
+    if not repeated:
+        return "repeat_threshold: every class is in enough images, none is repeated"
+    return (
+        f"repeat_threshold: {repeated} of {len(factors)} images are shown up to {factors.max():.2f} times as "
+        f"often as the others; an epoch keeps its length, {factors.sum() - len(factors):.0f} others are left "
+        "out of it"
+    )
