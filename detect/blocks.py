@@ -28,9 +28,10 @@ class ConvSettings:
     """What differs between the sources of weights, the same for every block of a network."""
 
     bn_eps: float = 1e-3
-    """TensorFlow's value; torchvision's MobileNetV2 and most of timm use 1e-5."""
+    """Added to the variance. TensorFlow's value; torchvision's MobileNetV2 and most of timm use 1e-5."""
     bn_momentum: float = 0.03
-    """PyTorch's convention: TensorFlow's decay 0.97 in detectors."""
+    """Weight of a new batch in the running statistics: TensorFlow's decay 0.97 in detectors. 0.1 for runs of
+    a few hundred steps, so that they settle."""
     padding: Literal["symmetric", "same"] = "symmetric"
     """"same" is TensorFlow's: where a stride leaves an odd number of pixels, the extra one is at the end."""
     squeeze_divisor: int = 8

@@ -110,9 +110,9 @@ class MultiBoxLoss(DetectionLoss):
         negative_ratio: background anchors kept for each positive of the image, hardest first.
         min_negatives: background anchors kept at least, so that images without boxes train too.
             0 is SSD's and torchvision's behaviour.
-        iou_threshold: see `DetectionLoss`.
-        box_weight: see `DetectionLoss`.
-        box_beta: see `DetectionLoss`.
+        iou_threshold: an anchor with at least this IoU with a box answers for it.
+        box_weight: factor on the box loss; raise it where classes are right and boxes lie badly.
+        box_beta: where smooth L1 turns from square to line, in units of box_deltas.
 
     Source: SSD section 2.2; `min_negatives` from TensorFlow's `min_negatives_per_image`.
     """
@@ -157,11 +157,11 @@ class FocalLoss(DetectionLoss):
 
     Args:
         alpha: weight of positives against negatives (1 - alpha). TensorFlow's SSDLite configs use 0.75.
-        gamma: how fast easy examples fade.
+        gamma: how fast easy examples fade; 0: cross-entropy.
         prior: probability of an object that a fresh head starts from.
-        iou_threshold: see `DetectionLoss`.
-        box_weight: see `DetectionLoss`.
-        box_beta: see `DetectionLoss`.
+        iou_threshold: an anchor with at least this IoU with a box answers for it.
+        box_weight: factor on the box loss; raise it where classes are right and boxes lie badly.
+        box_beta: where smooth L1 turns from square to line, in units of box_deltas.
 
     Source: RetinaNet (arXiv 1708.02002) eq. 5 and section 4.1 (prior).
     """

@@ -47,7 +47,7 @@ positives of a batch. The exact number divides the gradients once it is known.""
 
 
 def default_optimizer(params: Any) -> torch.optim.Optimizer:
-    """SGD with momentum: lr 0.05 a total batch of 64, the base point of every published SSDLite recipe."""
+    """SGD with momentum: lr 0.05 a total batch of 64, the base point of the published SSDLite recipes."""
     return torch.optim.SGD(params, lr=0.025, momentum=0.9, weight_decay=4e-5, fused=True)
 
 
@@ -55,23 +55,28 @@ class DetectionModule(L.LightningModule):
     """An SSDLite detector in training.
 
     Args:
-        backbone: the only part that differs between compared experiments.
+        backbone: a class of detect.backbones; the only part that differs between compared experiments.
         num_classes: K, without background; null: taken from the data by the command line.
-        image_size: (H, W) of the input in px.
+        image_size: (H, W) of the input in px; anchors, data and exported files follow. Time grows with the
+            area; small objects want it larger.
         anchors: style of the head ("paper" or "torchvision"), and anchors by hand.
-        loss: class and box loss; null: MultiBoxLoss.
-        postprocess: thresholds.
-        optimizer: a function of the parameters; its learning rate belongs to `data.total_batch_size`.
+        loss: class and box loss, a class of detect.losses; null: MultiBoxLoss.
+        postprocess: from scores to detections.
+        optimizer: a class of torch.optim with its init_args but the parameters. Its lr belongs to
+            `data.total_batch_size`: change both by the same factor. Default: SGD, lr 0.025 for a total batch
+            of 32, momentum 0.9, weight_decay 4e-5.
         schedule: warm-up and cosine, in optimizer steps.
         parameters: freezing, learning rates by part, weight decay by kind.
         init_from: a checkpoint to start from; its classes may be others, heads are copied by class name.
-        norm: BatchNorm of extra levels and heads.
+        norm: BatchNorm of extra levels and heads; the backbone's are its own `settings`.
         mean: of each input channel in 0..1; null: what the backbone was trained with.
         std: of each input channel in 0..1; null: likewise.
-        init: of every convolution without pretrained weights.
-        resize_rule: how files are stretched onto the input in evaluation and prediction.
+        init: of every convolution without pretrained weights: normal with a deviation of 0.03, or Kaiming's.
+        resize_rule: how files are stretched onto the input in evaluation and prediction. "antialias" is
+            Pillow's; "torchvision" is for checkpoints from there, which were trained without antialias.
         channels_last: memory layout of images and weights; faster on CPU and on tensor cores.
-        compile: run forward and loss through torch.compile.
+        compile: run forward and loss through torch.compile; it takes minutes at the start, so for runs of
+            hours.
     """
 
     def __init__(

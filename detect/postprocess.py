@@ -23,7 +23,7 @@ class PostProcessConfig:
     nms_threshold: float = 0.55
     """Of two boxes of one class with a larger IoU, the lower score goes. torchvision's value for SSDLite."""
     max_detections: int = 100
-    """Kept an image, as COCO counts at most."""
+    """Kept an image, the best ones; COCO counts 100 at most."""
     topk_candidates: int | None = 1000
     """Candidates kept an image before NMS, over all classes; null: all."""
     topk_per_class: int | None = None

@@ -11,11 +11,11 @@ class ScheduleConfig:
     """Steps are optimizer steps, so they belong to the total batch size and not to the number of devices."""
 
     warmup_steps: int = 0
-    """Steps of linear growth at the start."""
+    """Optimizer steps of linear growth at the start: 50 for a run of a thousand, 1000 or more for COCO."""
     warmup_factor: float = 0.001
-    """Factor at step 0."""
+    """Factor on the learning rate at step 0."""
     min_factor: float = 0.0
-    """Factor at the last step."""
+    """Factor on the learning rate at the last step."""
 
 
 def warmup_cosine(step: int, *, total_steps: int, config: ScheduleConfig) -> float:

@@ -55,7 +55,7 @@ class MnasNetA1(InvertedResidualBackbone):
         width: multiplier on every channel count, the last 1x1 included.
         settings: BatchNorm, padding, rounding of squeeze widths. Null: those that `weights` need, else
             TensorFlow's.
-        weights: "imagenet", a path or a `file://` URL; see `detect.backbones.pretrained`.
+        weights: of a classifier: "imagenet" (fetched once), a path or a `file://` URL. Null: from scratch.
     """
 
     name = "mnasnet_a1"

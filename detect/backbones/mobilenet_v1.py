@@ -43,7 +43,7 @@ class MobileNetV1(Backbone):
     Args:
         width: multiplier on every channel count.
         settings: BatchNorm and padding. Null: those that `weights` need, else TensorFlow's.
-        weights: "imagenet", a path or a `file://` URL; see `detect.backbones.pretrained`.
+        weights: of a classifier: "imagenet" (fetched once), a path or a `file://` URL. Null: from scratch.
     """
 
     name = "mobilenet_v1"

@@ -51,7 +51,7 @@ class MobileNetV2(InvertedResidualBackbone):
     Args:
         width: multiplier on every channel count, the last 1x1 included.
         settings: BatchNorm and padding. Null: those that `weights` need, else TensorFlow's.
-        weights: "imagenet", a path or a `file://` URL; see `detect.backbones.pretrained`.
+        weights: of a classifier: "imagenet" (fetched once), a path or a `file://` URL. Null: from scratch.
     """
 
     name = "mobilenet_v2"

@@ -136,7 +136,7 @@ class MobileNetV3(InvertedResidualBackbone):
         minimalistic: no squeeze-and-excite, no h-swish, no 5x5 kernels.
         settings: BatchNorm, padding, rounding of squeeze widths. Null: those that `weights` need, else
             TensorFlow's.
-        weights: "imagenet", a path or a `file://` URL; see `detect.backbones.pretrained`.
+        weights: of a classifier: "imagenet" (fetched once), a path or a `file://` URL. Null: from scratch.
     """
 
     def __init__(

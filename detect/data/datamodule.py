@@ -38,17 +38,18 @@ class DetectionData(LightningDataModule):
         train_split: name of the training split; null takes train2017 or train.
         val_split: name of the validation split; null takes val2017, val, valid or test.
         train_annotations: annotation file of the training split, instead of the one below root.
-        train_images: image folder of the training split.
-        val_annotations: annotation file of the validation split.
-        val_images: image folder of the validation split.
+        train_images: image folder of the training split, instead of the one below root.
+        val_annotations: annotation file of the validation split, instead of the one below root.
+        val_images: image folder of the validation split, instead of the one below root.
         voc_one_based: subtract the VOC devkit's 1 from xmin and ymin; null: for the official sets alone.
         box_convention: how the files write boxes; null: as their format says, unless that cannot be.
         check_images: decode every image once before it is used and leave broken ones out; what was seen is
             kept, so that only new files are decoded the next time.
-        total_batch_size: images per optimizer step over all devices.
-        batch_size: images per device and forward pass; null derives it from total_batch_size.
-        workers: loading processes per device; null chooses by the cores.
-        prefetch: batches that each worker prepares ahead.
+        total_batch_size: images per optimizer step over all devices. The learning rate belongs to it.
+        batch_size: images per device and forward pass; null: total_batch_size over the devices. Give less
+            where memory runs out: gradients of several passes are then added up to the same step.
+        workers: loading processes per device; null chooses by the cores, 0 loads in the training process.
+        prefetch: batches that each worker prepares ahead; more smooths slow disks and takes memory.
         augmentations: classes of detect.data.transforms, in order; null takes SSD's.
         repeat_threshold: show training images of classes that fewer than this share of the images hold more
             often, by LVIS's rule; null shows each once an epoch.

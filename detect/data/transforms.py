@@ -71,10 +71,10 @@ class RandomIoUCrop:
 
     Args:
         min_scale: least width and height, as a fraction of the view's.
-        max_scale: greatest width and height.
+        max_scale: greatest width and height, as a fraction of the view's.
         min_aspect_ratio: least width / height, in px.
         max_aspect_ratio: greatest width / height.
-        min_ious: one is drawn; 1 or more means no crop.
+        min_ious: one is drawn for each picture; 1 or more means no crop.
         trials: crops tried for a drawn IoU before another is drawn.
 
     Source: SSD (arXiv 1512.02325) section 2.2; numbers as in the Caffe release. An image without boxes is
@@ -131,8 +131,9 @@ class RandomZoomOut:
 
     Args:
         max_ratio: greatest ratio of the new side to the old.
-        probability: how often.
-        fill: RGB, 0..255.
+        probability: how often; 0.5 is SSD's. Zooming out makes small objects: leave it out where the data's
+            are smaller than a cell of the first map already.
+        fill: RGB, 0..255; by default the mean of ImageNet.
 
     Source: SSD (arXiv 1512.02325) section 3.6.
     """
@@ -162,8 +163,8 @@ class PhotometricDistort:
 
     Args:
         brightness, contrast, saturation: range of each factor.
-        hue: range of the turn, in turns.
-        probability: of each of the four.
+        hue: range of the turn, in turns. Set [0, 0] where a class is known by its colour.
+        probability: of each of the four; 0 for none.
 
     Source: SSD's Caffe release; ranges of torchvision's v2.RandomPhotometricDistort.
     """
@@ -196,7 +197,11 @@ class PhotometricDistort:
 
 
 class RandomHorizontalFlip:
-    """Mirrors left and right with `probability`."""
+    """Mirrors left and right.
+
+    Args:
+        probability: how often; leave the class out where left and right differ, as in print.
+    """
 
     def __init__(self, probability: float = 0.5) -> None:
         self.probability = probability
@@ -206,7 +211,11 @@ class RandomHorizontalFlip:
 
 
 class RandomVerticalFlip:
-    """Mirrors top and bottom with `probability`: for pictures without an up, as through a microscope."""
+    """Mirrors top and bottom: for pictures without an up, as through a microscope.
+
+    Args:
+        probability: how often.
+    """
 
     def __init__(self, probability: float = 0.5) -> None:
         self.probability = probability
