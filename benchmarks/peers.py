@@ -227,7 +227,7 @@ def export_torchvision(model: nn.Module, file: Path) -> Any:
 
 
 def example_inputs(folder: Path, given: list[Path] | None) -> list[Path]:
-    """The photographs; generated ones of 640 px where none are given."""
+    """The photographs; generated ones of up to 640 px where none are given."""
     if given:
         return given
     files = []

@@ -91,7 +91,7 @@ def installed(runtimes: list[str], console: Console) -> list[str]:
         try:
             require(packages[runtime], extra="export" if runtime == "onnxruntime" else runtime)
         except InputError as error:
-            console.print(f"left out {runtime}: {error}", highlight=False)
+            console.print(f"left out {runtime}: {error}", highlight=False, markup=False)
         else:
             found.append(runtime)
     return found

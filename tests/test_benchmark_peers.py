@@ -80,7 +80,7 @@ def test_peers__writes_ratios_and_raw_figures(
     for name, stages in result["rounds_ms"].items():
         assert len(stages["total"]) == 3
         total = [sum(parts) for parts in zip(*(v for k, v in stages.items() if k != "total"), strict=True)]
-        assert stages["total"] == pytest.approx(total), name
+        assert stages["total"] == pytest.approx(total, abs=1e-3), name
     assert result["candidates"]["ours"] == pytest.approx(result["candidates"]["torchvision"], rel=0.05)
     assert result["protocol"]["rounds"] == 3
     assert "times ours" in output
@@ -94,4 +94,4 @@ def test_example_inputs__are_the_given_ones_or_generated_photographs(
     made = script["example_inputs"](tmp_path, None)
     assert len(made) == 4
     eager = script["TorchvisionEager"](nn.Identity(), made, Protocol())
-    assert max(eager.read().shape) == 640
+    assert eager.read().shape[0] == 3
