@@ -72,6 +72,8 @@ class DetectionLoss(nn.Module, ABC):
 
     def __init__(self, *, iou_threshold: float = 0.5, box_weight: float = 1.0, box_beta: float = 1.0) -> None:
         super().__init__()
+        if not 0 < iou_threshold <= 1:
+            raise InputError(f"loss.iou_threshold is {iou_threshold}; give a number above 0, at most 1")
         self.iou_threshold = iou_threshold
         self.box_weight = box_weight
         self.box_beta = box_beta

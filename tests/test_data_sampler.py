@@ -253,12 +253,18 @@ def test_train_loader__workers_change_nothing(dataset: DetectionDataset, workers
 
 
 def test_train_loader__two_ranks_see_the_batches_of_one(dataset: DetectionDataset) -> None:
-    alone = train_loader(dataset)
-    ranks = [train_loader(dataset, world_size=2, rank=rank) for rank in (0, 1)]
-    for whole, first, second in zip(alone, *ranks, strict=True):
-        assert torch.equal(whole.images, torch.cat([first.images, second.images]))
-        assert torch.equal(whole.target.boxes, torch.cat([first.target.boxes, second.target.boxes]))
-        assert torch.equal(whole.sample_idx, torch.cat([first.sample_idx, second.sample_idx]))
+    loaders = [train_loader(dataset), *(train_loader(dataset, world_size=2, rank=rank) for rank in (0, 1))]
+    steps = 0
+    for epoch in range(7):  # of 3 steps
+        for loader in loaders:
+            loader.batch_sampler.set_epoch(epoch)
+        for whole, *shares in zip(*loaders, strict=True):
+            steps += 1
+            assert torch.equal(whole.images, torch.cat([share.images for share in shares]))
+            for field, expected in enumerate(whole.target):
+                assert torch.equal(expected, torch.cat([share.target[field] for share in shares]))
+            assert torch.equal(whole.sample_idx, torch.cat([share.sample_idx for share in shares]))
+    assert steps > 20
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -162,5 +162,7 @@ def test_compile__takes_forward_and_loss_whole(loss, boxes):
 def test_errors__name_the_value():
     with pytest.raises(InputError, match=r"loss.min_negatives is -1"):
         MultiBoxLoss(min_negatives=-1)
+    with pytest.raises(InputError, match=r"loss.iou_threshold is 0; give a number above 0"):
+        MultiBoxLoss(iou_threshold=0)
     with pytest.raises(InputError, match=r"loss.prior is 1.5"):
         FocalLoss(prior=1.5)

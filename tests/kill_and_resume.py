@@ -1,0 +1,120 @@
+"""Kill a training run with SIGKILL at random moments, go on each time, and compare with a run never stopped.
+
+bash scripts/kill_and_resume --kills 20
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+
+from tests.conftest import make_coco
+from tests.fit_cases import STEPS_PER_EPOCH, TINY, fit_args, read_raw, run_differences, write_config
+
+BEGUN = "steps an epoch"
+"""What a run prints before its first step."""
+LONGEST = 1.6
+"""Time to a kill at most, in units of the run's length by the kills: few runs end before the last kill."""
+
+
+def start(args: list[str], log: Path) -> subprocess.Popen[bytes]:
+    """Start `detect fit` in a process group of its own, with a checkpoint after every step."""
+    with log.open("wb") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "detect", "fit", *args, "--checkpoint_minutes", "0"],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+
+
+def wait_for_the_first_step(process: subprocess.Popen[bytes], log: Path) -> None:
+    while process.poll() is None and BEGUN not in log.read_text(errors="replace"):
+        time.sleep(0.05)
+
+
+def moment_of(run: Path) -> str:
+    """Where the kill fell, as far as the folder tells."""
+    if list((run / "checkpoints").glob(".*.ckpt.*")):
+        return "in the writing of a checkpoint"
+    if not (run / "checkpoints" / "last.ckpt").exists():
+        return "before the first checkpoint"
+    steps = read_raw(run)["position"]["steps"]
+    return "in a validation" if steps == STEPS_PER_EPOCH else "in or between steps"
+
+
+def kill_and_resume(folder: Path, *, kills: int, epochs: int, seed: int) -> list[str]:
+    """Differences between the run that was killed `kills` times and the one that was not.
+
+    After each kill the rest of the run is begun anew with `--ckpt_path last`.
+
+    Args:
+        folder: an empty place for data and runs.
+        kills: how many.
+        epochs: of the run, each of 4 steps and a validation.
+        seed: of the moments.
+    """
+    settings = deepcopy(TINY)
+    settings["trainer"]["max_epochs"] = epochs
+    config, data = write_config(folder, settings), make_coco(folder / "coco", train=16, val=5)
+    straight, run, log = folder / "straight", folder / "run", folder / "log.txt"
+    process = start(fit_args(config, data, straight), log)
+    wait_for_the_first_step(process, log)
+    began = time.monotonic()
+    if process.wait() != 0:
+        raise SystemExit(log.read_text(errors="replace"))
+    seconds_per_kill = (time.monotonic() - began) / (kills + 1)
+
+    rng, moments = random.Random(seed), collections.Counter[str]()
+    args = fit_args(config, data, run, "--ckpt_path", "last")
+    while True:
+        process = start(args, log)
+        wait_for_the_first_step(process, log)
+        if moments.total() < kills:
+            try:
+                process.wait(timeout=rng.uniform(0, LONGEST * seconds_per_kill))
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+        code = process.wait()
+        if code == 0:
+            break
+        if code != -signal.SIGKILL:
+            return [f"exit code {code}:\n{log.read_text(errors='replace')}"]
+        moments[moment_of(run)] += 1
+        print(f"kill {moments.total()} of {kills}: {moment_of(run)}", flush=True)
+    print(f"{moments.total()} kills: {dict(moments)}")
+    if moments.total() < kills:
+        return [f"the run ended after {moments.total()} of {kills} kills: give it more --epochs"]
+    return run_differences(straight, run)
+
+
+def main() -> int:
+    """Returns 1 where the results differ."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        found = kill_and_resume(Path(folder), kills=args.kills, epochs=args.epochs, seed=args.seed)
+    print(
+        "\n".join(found) or "weights, averages, optimizer, schedule and metrics.csv are the same, bit for bit"
+    )
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
