@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from detect.checkpoint import AtomicCheckpointIO, model_parser
 from detect.data.datamodule import DetectionData
 from detect.errors import InputError
+from detect.loader_advice import LoaderAdvice
 from detect.manifest import describe_split
 from detect.metrics_file import MetricsFile, SpeedFile
 from detect.module import DetectionModule, check_class_count
@@ -179,6 +180,7 @@ class FitCLI(LightningCLI):
             RunChecks(self.run_folder),
             MetricsFile(self.run_folder / "metrics.csv"),
             SpeedFile(self.run_folder / "speed.csv"),
+            LoaderAdvice(),
             ValidationPictures(),
             self.checkpoints,
         ]

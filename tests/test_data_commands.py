@@ -160,3 +160,18 @@ def test_check__box_convention__read_so(tmp_path: Path) -> None:
     root = str(make_coco_split(tmp_path / "a", content))
     assert main(["data", "check", root]) == 2
     assert main(["data", "check", root, "--box_convention", "xyxy"]) == 0
+
+
+def test_profile__command__figures_and_advice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root, file = make_coco(tmp_path / "data"), tmp_path / "figures.json"
+    arguments = ["data", "profile", str(root), "--data.total_batch_size", "4", "--data.image_size", "[32,40]"]
+    assert main([*arguments, "--images", "8", "--json", str(file)]) == 0
+    figures = json.loads(file.read_text())
+    assert figures["images"] == 8
+    assert figures["decode_ms"] > 0
+    assert figures["images_per_s"] > 0
+    said = capsys.readouterr().out
+    assert "ms an image" in said
+    assert f"what would help most: {figures['advice']}" in said
+    assert main([*arguments, "--images", "0"]) == 2
+    assert "--images 0: give 1 or more" in capsys.readouterr().err

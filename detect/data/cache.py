@@ -122,6 +122,13 @@ class PixelCache:
         self._map()
 
 
+def free_bytes(place: CachePlace) -> float:
+    """What a cache in `place` may take; 0 where there is no such place."""
+    if place == "ram" and not RAM_FOLDER.is_dir():
+        return 0.0
+    return shutil.disk_usage(_folder(place)).free * FREE_SHARE
+
+
 def _folder(place: CachePlace) -> Path:
     """Where files of `place` lie; each user has a folder of their own."""
     if place == "disk":

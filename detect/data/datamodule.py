@@ -8,7 +8,7 @@ import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from lightning import LightningDataModule
@@ -16,11 +16,12 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from detect.data.cache import GB, CachePlace, PixelCache
 from detect.data.conventions import BoxConvention
-from detect.data.dataset import DetectionDataset, collate
+from detect.data.dataset import DetectionDataset, collate, padded_box_count
 from detect.data.findings import Finding, summarise
 from detect.data.labels import Annotations, ClassMap
 from detect.data.repeats import describe_repeats, repeat_factors
 from detect.data.sampler import BatchPlan, DetectionLoader, TrainLoader, TrainSampler, ValSampler
+from detect.data.shared_memory import batch_bytes, bytes_in_flight, require_shared_memory
 from detect.data.split_checks import repeated_findings, require_trainable, without_undecodable
 from detect.data.splits import OpenedSplit, Role, open_split
 from detect.data.transforms import Augmentation, ResizeRule, default_augmentations
@@ -28,6 +29,15 @@ from detect.errors import InputError
 
 MAX_WORKERS = 8
 """More workers than this wait for each other's memory rather than for the trainer."""
+
+
+class LoaderSettings(NamedTuple):
+    """What decides how fast a rank loads, besides the files."""
+
+    workers: int
+    ranks_here: int
+    """Processes that train on this machine."""
+    cached: bool
 
 
 class DetectionData(LightningDataModule):
@@ -182,12 +192,13 @@ class DetectionData(LightningDataModule):
         augmentations = self.augmentations if self.augmentations is not None else default_augmentations()
         dataset = DetectionDataset(self.train, self.image_size, augmentations=augmentations, seed=self.seed)
         dataset.cache = self._open_cache(dataset)
+        self._require_shared_memory(plan.batch_size)
         return TrainLoader(dataset, batch_sampler=sampler, **self._loader_options())
 
     def val_dataloader(self) -> DetectionLoader:
         trainer = self.trainer
         world_size, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
-        batch_size = self.batch_size or max(1, self.total_batch_size // world_size)
+        batch_size = self._val_batch_size(world_size)
         sampler = ValSampler(np.diff(self.val.offsets), batch_size, rank=rank, world_size=world_size)
         dataset = DetectionDataset(self.val, self.image_size, resize_rule=self.resize_rule)
         dataset.cache = self._open_cache(dataset)
@@ -232,10 +243,31 @@ class DetectionData(LightningDataModule):
         )
         return cache
 
+    def _val_batch_size(self, world_size: int) -> int:
+        return self.batch_size or max(1, self.total_batch_size // world_size)
+
+    def loader_settings(self) -> LoaderSettings:
+        """How this machine's ranks load."""
+        ranks_here = self.trainer.num_devices if self.trainer else 1
+        workers = self.workers if self.workers is not None else choose_workers(available_cores(), ranks_here)
+        return LoaderSettings(workers, ranks_here, cached=self.cache is not None)
+
+    def _require_shared_memory(self, train_batch_size: int) -> None:
+        """Check before a worker starts that there is room for what the workers of both loaders prepare."""
+        settings = self.loader_settings()
+        world_size = self.trainer.world_size if self.trainer else 1
+        batches = [batch_bytes(train_batch_size, self.image_size, boxes=_most_boxes(self.train))]
+        if "val" in self._opened:
+            value_bytes = 1 if self.resize_rule == "antialias" else 4
+            val_batch_size, boxes = self._val_batch_size(world_size), _most_boxes(self.val)
+            batches.append(batch_bytes(val_batch_size, self.image_size, boxes=boxes, value_bytes=value_bytes))
+        workers, prefetch = settings.workers, self.prefetch
+        needed = sum(bytes_in_flight(batch, workers=workers, prefetch=prefetch) for batch in batches)
+        require_shared_memory(settings.ranks_here * needed, workers=workers, prefetch=prefetch)
+
     def _loader_options(self) -> dict[str, Any]:
         trainer = self.trainer
-        ranks_here = trainer.num_devices if trainer else 1
-        workers = self.workers if self.workers is not None else choose_workers(available_cores(), ranks_here)
+        workers = self.loader_settings().workers
         return {
             "collate_fn": collate,
             "num_workers": workers,
@@ -244,6 +276,11 @@ class DetectionData(LightningDataModule):
             "pin_memory": trainer is not None and trainer.strategy.root_device.type == "cuda",
             "worker_init_fn": _start_worker,
         }
+
+
+def _most_boxes(annotations: Annotations) -> int:
+    """Of an image, as a batch pads it."""
+    return padded_box_count(int(np.diff(annotations.offsets).max(initial=0)))
 
 
 def align_classes(annotations: Annotations, classes: ClassMap) -> Annotations:

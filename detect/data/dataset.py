@@ -17,6 +17,7 @@ from torch.utils.data import Dataset, default_collate
 from detect.data.cache import PixelCache
 from detect.data.image import JPEG_SUFFIXES, choose_draft_scales, load_pixels
 from detect.data.labels import Annotations
+from detect.data.stall import InHand
 from detect.data.transforms import (
     Augmentation,
     ResizeRule,
@@ -88,6 +89,8 @@ class DetectionDataset(Dataset[Sample]):
         self.seed = seed
         self.resize_rule = resize_rule
         self.cache = cache
+        self.in_hand: InHand | None = None
+        """Where a loader looks when no batch comes."""
         self.draft_scales = draft_scales(annotations, image_size, training=augmentations is not None)
 
     def __len__(self) -> int:
@@ -99,7 +102,10 @@ class DetectionDataset(Dataset[Sample]):
         Raises:
             InputError: the file cannot be decoded, or has another size than when it was checked.
         """
-        return self.show(self.pixels(key.row), key)
+        if self.in_hand is None:
+            return self.show(self.pixels(key.row), key)
+        with self.in_hand.take(key.row):
+            return self.show(self.pixels(key.row), key)
 
     def pixels(self, row: int) -> NDArray[np.uint8]:
         """(h, w, 3) of the upright file at its draft scale, from the cache where it is there."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from detect.data.datamodule import DetectionData, available_cores
-from detect.data.dataset import SampleKey, collate, padded_box_count
+from detect.data.dataset import DetectionDataset, SampleKey, collate, padded_box_count
 
 MS = 1e3
 
@@ -48,13 +48,16 @@ def profile(data: DetectionData, *, images: int = 256) -> LoaderProfile:
     With a cache the files are decoded once before, so that what is timed is a later epoch.
 
     Args:
-        data: opened here if it is not yet.
+        data: its training split is opened here if it is not yet.
         images: how many; the split is gone through again where it is smaller.
     """
-    data.open()
-    loader = data.train_dataloader()
-    dataset = loader.dataset
-    padded = padded_box_count(int(np.diff(data.train.offsets).max()))
+    data.open(("train",))
+    return profile_dataset(data.train_dataloader().dataset, data.total_batch_size, images=images)
+
+
+def profile_dataset(dataset: DetectionDataset, batch_size: int, *, images: int) -> LoaderProfile:
+    """`profile` of a data set that is in use; nothing of it changes."""
+    padded = padded_box_count(int(np.diff(dataset.annotations.offsets).max()))
     keys = [SampleKey(*divmod(i, len(dataset)), padded) for i in range(images)]
     if dataset.cache is not None:
         for key in keys:
@@ -67,7 +70,7 @@ def profile(data: DetectionData, *, images: int = 256) -> LoaderProfile:
         yield
         spent[step] += time.process_time() - start
 
-    for batch in _batches(keys, data.total_batch_size):
+    for batch in _batches(keys, batch_size):
         samples = []
         for key in batch:
             with timed("decode"):

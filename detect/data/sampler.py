@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from detect.data.dataset import DetectionDataset, Sample, SampleKey, padded_box_count
 from detect.data.repeats import draw_repeats
+from detect.data.stall import InHand, stall_reported
 from detect.errors import InputError
 from detect.types import Batch
 
@@ -208,13 +209,24 @@ class ValSampler(Sampler[list[SampleKey]]):
 
 
 class DetectionLoader(DataLoader[Sample]):
-    """A DataLoader whose workers' input errors arrive as the sentence they were."""
+    """A DataLoader whose workers' input errors arrive as the sentence they were, and that says who stalls."""
 
     dataset: DetectionDataset
 
+    def __init__(self, dataset: DetectionDataset, **settings: Any) -> None:
+        super().__init__(dataset, **settings)
+        dataset.in_hand = InHand(self.num_workers)
+
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # a generator is all that is needed
+        assert self.dataset.in_hand is not None
+        batches = super().__iter__()  # starts the workers
         try:
-            yield from super().__iter__()
+            while True:
+                with stall_reported(self.dataset.in_hand, self.dataset.annotations.path):
+                    batch = next(batches, None)
+                if batch is None:
+                    return
+                yield batch
         except InputError as error:
             # torch prefixes the worker's traceback; the sentence follows the exception's name.
             raise InputError(str(error).rpartition(f"{InputError.__name__}: ")[2].strip()) from error
