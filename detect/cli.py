@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+from detect.allocator import keep_freed_memory
 from detect.arguments import Command, add_model_arguments, model_argument, new_parser, one_of, parse
 from detect.data_commands import DATA_COMMANDS
 from detect.errors import InputError, RunStopped
@@ -308,6 +309,7 @@ def main(argv: list[str]) -> int:
     if name not in commands:
         print(f"detect: unknown command {' '.join(argv[:2])!r}\n\n{usage()}", file=sys.stderr)
         return EXIT_INPUT
+    keep_freed_memory()
     try:
         return commands[name](rest)
     except InputError as error:
