@@ -1,4 +1,4 @@
-"""What keeping freed memory saves: CPU seconds of a training step and of an evaluated batch, with and without.
+"""What keeping freed memory saves: CPU seconds of a training step and of an evaluated batch.
 
     python benchmarks/allocator.py --json allocator.json
 
