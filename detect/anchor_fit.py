@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from detect.anchors import SCALES, AnchorConfig, AnchorGenerator, grid_sizes
 from detect.data.labels import Annotations
+from detect.ssdlite import SSDLite
 
 MATCH_IOU = 0.5
 """As `matcher.match_anchors`."""
@@ -40,6 +41,11 @@ class AnchorLayout:
     """(H, W) of the input in px."""
     config: AnchorConfig = AnchorConfig()
     strides: tuple[int, int] = STRIDES
+
+    @classmethod
+    def of(cls, net: SSDLite) -> AnchorLayout:
+        """The anchors of a detector, which may live on the meta device."""
+        return cls(net.image_size, net.anchor_generator.config, net.backbone.strides)
 
     def levels(self) -> list[NDArray[np.float32]]:
         """(rows, columns, per cell, 4) xyxy px of the input, a map each."""
@@ -70,8 +76,9 @@ def best_anchors(boxes: NDArray[np.float32], layout: AnchorLayout) -> BestAnchor
         boxes: (M, 4) xyxy px of the input.
         layout: of the anchors.
     """
-    iou = np.zeros((len(layout.levels()), len(boxes)), dtype=np.float32)
-    for level, anchors in enumerate(layout.levels()):
+    levels = layout.levels()
+    iou = np.zeros((len(levels), len(boxes)), dtype=np.float32)
+    for level, anchors in enumerate(levels):
         centres_x = anchors[0, :, 0, 0::2].mean(axis=1)
         centres_y = anchors[:, 0, 0, 1::2].mean(axis=1)
         for start in range(0, len(boxes), CHUNK):
@@ -131,6 +138,10 @@ class AnchorFit:
     """The fit of one layout to one split; regions to ignore are left out."""
 
     layout: AnchorLayout
+    boxes_wh: NDArray[np.float32]
+    """(M, 2) px of the input."""
+    best_iou: NDArray[np.float32]
+    """(M,) with any anchor."""
     all: Share
     by_size: dict[str, Share]
     by_class: dict[str, Share]
@@ -151,16 +162,19 @@ class AnchorFit:
         }
 
 
-def fit_anchors(annotations: Annotations, layout: AnchorLayout) -> AnchorFit:
-    """Compare the anchors of `layout` with every box of a split."""
+def fit_anchors(annotations: Annotations, layout: AnchorLayout, *, with_advice: bool = True) -> AnchorFit:
+    """Compare the anchors of `layout` with every box of a split, and those of other layouts for advice."""
     counted = ~annotations.ignore
-    best = best_anchors(boxes_as_input(annotations, layout.image_size)[counted], layout)
+    on_input = boxes_as_input(annotations, layout.image_size)[counted]
+    best = best_anchors(on_input, layout)
     met = best.iou >= MATCH_IOU
     labels, boxes = annotations.labels[counted], annotations.clipped_boxes()[counted]
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     size = np.digitize(areas, [SMALL_AREA, MEDIUM_AREA])
     return AnchorFit(
         layout,
+        boxes_wh=on_input[:, 2:] - on_input[:, :2],
+        best_iou=best.iou,
         all=Share(len(met), int(met.sum())),
         by_size={
             name: Share(int((size == i).sum()), int(met[size == i].sum()))
@@ -171,7 +185,7 @@ def fit_anchors(annotations: Annotations, layout: AnchorLayout) -> AnchorFit:
             for label, name in enumerate(annotations.classes.names, 1)
         },
         by_level=np.bincount(best.level, minlength=len(layout.levels())).tolist(),
-        advice=advise(annotations, layout) if len(met) else [],
+        advice=advise(annotations, layout) if with_advice and len(met) else [],
     )
 
 

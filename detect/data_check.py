@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from detect.anchor_fit import MEDIUM_AREA, SMALL_AREA, AnchorFit, AnchorLayout, fit_anchors
+from detect.anchor_fit import AnchorFit, AnchorLayout, fit_anchors
 from detect.checkpoint import build_module
 from detect.data.conventions import BoxConvention
 from detect.data.findings import Finding, Severity
@@ -91,7 +91,7 @@ class DataReport:
             "boxes": int((~content.ignore).sum()),
             "ignored": int(content.ignore.sum()),
             "classes": dict(zip(content.classes.names, counts, strict=True)),
-            "sizes": size_counts(content),
+            "sizes": {size: share.boxes for size, share in self.fits[name].by_size.items()},
             "anchor_fit": self.fits[name].to_json(),
         }
 
@@ -132,7 +132,10 @@ def check(
         _check_split(report, name, voc_one_based=voc_one_based, box_convention=box_convention)
     _check_across(report)
     report.findings = merge(report.findings)
-    report.fits = {name: fit_anchors(content, layout) for name, content in report.splits.items()}
+    report.fits = {
+        name: fit_anchors(content, layout, with_advice=name == train)
+        for name, content in report.splits.items()
+    }
     return report
 
 
@@ -206,15 +209,7 @@ def read_layout(config: Path | None) -> AnchorLayout:
     # Anchors do not depend on the classes, which may come from the data.
     with torch.device("meta"):
         net = build_module({**settings, "num_classes": settings.get("num_classes") or 1}).net
-    return AnchorLayout(net.image_size, net.anchor_generator.config, net.backbone.strides)
-
-
-def size_counts(content: Annotations) -> dict[str, int]:
-    """Boxes by COCO's sizes, of the box in px^2 of the file; regions to ignore are left out."""
-    boxes = content.clipped_boxes()[~content.ignore]
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    size = np.digitize(areas, [SMALL_AREA, MEDIUM_AREA])
-    return {name: int((size == i).sum()) for i, name in enumerate(("small", "medium", "large"))}
+    return AnchorLayout.of(net)
 
 
 def tail_advice(fit: AnchorFit) -> str:

@@ -18,10 +18,13 @@ from detect.anchor_fit import (
 from detect.anchors import AnchorConfig, AnchorGenerator, grid_sizes
 from detect.backbones import MobileNetV3
 from detect.boxes import box_iou
+from detect.checkpoint import build_module
 from detect.data.labels import Annotations
 from detect.data.splits import open_split
 from detect.ssdlite import SSDLite
+from tests.coco_cases import annotations_of, coco_dict
 from tests.data_sets import coco_file, make_coco_split
+from tests.run_cases import MODEL
 
 LAYOUTS = [
     AnchorLayout(),
@@ -85,6 +88,19 @@ def test_fit__an_anchor_and_a_speck__half_are_met(tmp_path: Path) -> None:
         "by_level": [2, 0, 0, 0, 0, 0],
         "advice": None,
     }
+
+
+def test_fit__a_box_on_an_anchor_of_a_detector__fits_exactly() -> None:
+    net = build_module(MODEL).net
+    x1, y1, x2, y2 = net.anchors[40].tolist()
+    stretch_x, stretch_y = 640 / 160, 480 / 160  # files of 640 x 480 on an input of 160 x 160
+    box_xywh = [x1 * stretch_x, y1 * stretch_y, (x2 - x1) * stretch_x, (y2 - y1) * stretch_y]
+    fit = fit_anchors(
+        annotations_of(coco_dict([(1, 1, box_xywh)], image_ids=[1])), AnchorLayout.of(net), with_advice=False
+    )
+    assert fit.best_iou == pytest.approx([1], abs=1e-5)
+    assert fit.boxes_wh == pytest.approx(np.array([[x2 - x1, y2 - y1]]), abs=1e-4)
+    assert fit.advice == []
 
 
 def test_fit__regions_to_ignore__not_counted(tmp_path: Path) -> None:

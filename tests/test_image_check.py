@@ -98,6 +98,17 @@ def test_exif__annotated_upright__boxes_stay(tmp_path: Path) -> None:
     assert opened.annotations.boxes.tolist() == [[4, 6, 24, 16]] * 2
 
 
+def test_exif__tiff__turned_once_and_not_twice(tmp_path: Path) -> None:
+    """Pillow turns TIFFs by itself when it decodes them."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    save_picture(tmp_path / "train" / "turned.tif", (64, 48), exif=exif)
+    found = open_with(tmp_path, "turned.tif").annotations
+    assert found.sizes.tolist() == [[48, 64], [64, 48]]
+    assert load_image(found.path(1)).size == (48, 64)
+    assert found.boxes.tolist() == [[4, 6, 24, 16], [32, 4, 42, 24]]
+
+
 def test_exif__yolo_says_no_size__boxes_are_of_the_upright_picture(tmp_path: Path) -> None:
     make_yolo(tmp_path, {"train": {"a": "0 0.5 0.5 0.5 0.25"}})
     save_turned(tmp_path / "images" / "train" / "a.jpg", (64, 48), 8)

@@ -108,3 +108,9 @@ def test_read__no_object_has_a_name__says_so(tmp_path: Path) -> None:
     make_voc(tmp_path, {"train": {"a": []}})
     with pytest.raises(InputError, match="no <object> with a <name>"):
         open_split(tmp_path, role="train")
+
+
+def test_read__labels_txt_with_a_name_twice__says_where(root: Path) -> None:
+    (root / "labels.txt").write_text("cat\ndog\ncat\n")
+    with pytest.raises(InputError, match=r"labels\.txt: class name 'cat' occurs twice"):
+        open_split(root, role="train")

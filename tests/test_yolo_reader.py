@@ -151,3 +151,9 @@ def test_open__label_file_added__read_anew(tmp_path: Path) -> None:
     assert len(open_split(tmp_path, role="train").annotations.boxes) == 0
     (tmp_path / "labels" / "train" / "a.txt").write_text("0 0.5 0.5 0.5 0.5")
     assert len(open_split(tmp_path, role="train").annotations.boxes) == 1
+
+
+def test_open__class_name_twice__says_where(tmp_path: Path) -> None:
+    make_yolo(tmp_path, {"train": {"a": None}}, names="[cat, cat]")
+    with pytest.raises(InputError, match=r"data\.yaml: class name 'cat' occurs twice"):
+        open_split(tmp_path, role="train")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin
 
 from detect.errors import InputError
 
@@ -117,12 +117,20 @@ def read_header(path: Path) -> ImageHeader:
         raise InputError(f"cannot read image {path}: {reason}")
     try:
         with Image.open(path, formats=FORMATS) as image:
-            width, height = image.size
+            width, height = _stored_size(image)
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"cannot read image {path}: {error}") from error
     known = isinstance(orientation, int) and 1 <= orientation <= 8
     return ImageHeader(height, width, orientation if known else 1)
+
+
+def _stored_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height before turning; Pillow turns TIFFs by itself and says the size that they then have."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        tags = image.tag_v2
+        return int(tags[TiffImagePlugin.IMAGEWIDTH]), int(tags[TiffImagePlugin.IMAGELENGTH])
+    return image.size
 
 
 def choose_draft_scales(sizes: NDArray[np.int32], image_size: tuple[int, int]) -> NDArray[np.int64]:

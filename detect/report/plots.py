@@ -162,7 +162,9 @@ def bar_chart(names: Sequence[str], values: Sequence[float], *, x_label: str) ->
     return draw
 
 
-def histogram(values: NDArray[np.float64], *, bins: NDArray[np.float64], x_label: str, mark: float) -> Draw:
+def histogram(
+    values: NDArray[np.floating[Any]], *, bins: NDArray[np.float64], x_label: str, mark: float
+) -> Draw:
     """Shares of `values` in percent, with a line at `mark`."""
 
     def draw(drawing: Figure, colours: Colours) -> None:
@@ -175,7 +177,7 @@ def histogram(values: NDArray[np.float64], *, bins: NDArray[np.float64], x_label
     return draw
 
 
-def size_scatter(boxes_wh: NDArray[np.float64], anchors_wh: NDArray[np.float64]) -> Draw:
+def size_scatter(boxes_wh: NDArray[np.floating[Any]], anchors_wh: NDArray[np.floating[Any]]) -> Draw:
     """Widths and heights of boxes as a cloud, of anchors as crosses, in px of the input, logarithmic."""
 
     def draw(drawing: Figure, colours: Colours) -> None:
@@ -190,7 +192,7 @@ def size_scatter(boxes_wh: NDArray[np.float64], anchors_wh: NDArray[np.float64])
     return draw
 
 
-def plot_cloud(axes: Axes, boxes_wh: NDArray[np.float64]) -> None:
+def plot_cloud(axes: Axes, boxes_wh: NDArray[np.floating[Any]]) -> None:
     """Points as a bitmap inside the SVG: thousands of elements would make the page slow."""
     # A bitmap keeps its colour in light and dark: this blue stands out from both.
     axes.scatter(

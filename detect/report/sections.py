@@ -9,9 +9,10 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from detect.anchor_fit import MATCH_IOU, AnchorFit
 from detect.counts import Counts
 from detect.report.confusion import confusion_matrix
-from detect.report.data_facts import AnchorFit, SplitFacts
+from detect.report.data_facts import SplitFacts
 from detect.report.error_types import EXPLAINED, POSITIVE_IOU
 from detect.report.html import DASH, cards, figures, folded, paragraph, percent, table, text
 from detect.report.judged import Judged
@@ -31,6 +32,8 @@ HEADLINES = ("mAP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 MATRIX_CLASSES = 20
 """More classes than this are listed by their most frequent confusions instead."""
 LISTED_CONFUSIONS = 20
+PLOTTED_BOXES = 5000
+"""As many, evenly over the split, make the cloud."""
 SHARED_IOUS = (0, 5, 8)
 """Places of 0.5, 0.75 and 0.9 among COCO's thresholds."""
 KIND_NAMES = {kind: kind.name.lower() for kind in EXPLAINED}
@@ -297,21 +300,28 @@ def data(splits: dict[str, SplitFacts], fit: AnchorFit | None) -> str:
         *("most an image", "mean an image"),
     )
     body = table(headings, rows) if rows else ""
-    if fit is None or not len(fit.best_iou):
-        return body
-    covered = (fit.best_iou >= POSITIVE_IOU).mean()
-    return body + figures(
-        figure("Boxes and anchors on the input", size_scatter(fit.boxes_wh, fit.anchors_wh)),
+    return body if fit is None else body + anchor_figures(fit)
+
+
+def anchor_figures(fit: AnchorFit) -> str:
+    """Sizes of boxes and anchors on the input, and how well the best anchor fits each box."""
+    if not fit.all.boxes:
+        return ""
+    anchors = np.concatenate([level.reshape(-1, 4) for level in fit.layout.levels()])
+    anchors_wh = np.unique((anchors[:, 2:] - anchors[:, :2]).round(2), axis=0)
+    shown = np.linspace(0, fit.all.boxes - 1, min(PLOTTED_BOXES, fit.all.boxes)).astype(int)
+    return figures(
+        figure("Boxes and anchors on the input", size_scatter(fit.boxes_wh[shown], anchors_wh)),
         figure(
             "How well the best anchor fits",
             histogram(
                 fit.best_iou,
                 bins=np.linspace(0, 1, 21),
                 x_label="IoU with the best anchor",
-                mark=POSITIVE_IOU,
+                mark=MATCH_IOU,
             ),
-            caption=f"{percent(float(covered))} % of the boxes have an anchor of IoU {POSITIVE_IOU} or more "
-            f"among {fit.num_anchors:,}; the others are learnt by their best anchor alone.",
+            caption=f"{percent(fit.all.met / fit.all.boxes)} % of the boxes have an anchor of IoU "
+            f"{MATCH_IOU} or more among {len(anchors):,}; the others are learnt by their best anchor alone.",
         ),
     )
 

@@ -7,6 +7,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from detect.anchor_fit import AnchorFit, AnchorLayout, fit_anchors
 from detect.api import Detector
 from detect.checkpoint import build_from_checkpoint, read_checkpoint, refuse_foreign_classes
 from detect.coco_eval import Metrics
@@ -17,7 +18,7 @@ from detect.models import Model, count_config
 from detect.module import DetectionModule
 from detect.ranks import rank_by_environment
 from detect.report import sections
-from detect.report.data_facts import AnchorFit, SplitFacts, anchor_fit, open_data, split_facts
+from detect.report.data_facts import SplitFacts, open_data, split_facts
 from detect.report.html import notice, paragraph, section, write_page
 from detect.report.judged import Judged, judge_scored
 from detect.report.run_files import RunFiles, read_run
@@ -139,7 +140,9 @@ def summarise_data(run: RunFiles, model: Model | None, notices: list[str]) -> Da
         if run.scored is not None:
             splits = {"val": run.scored.annotations}
     facts = {name: split_facts(annotations) for name, annotations in splits.items()}
-    fit = anchor_fit(next(iter(splits.values())), model.net) if splits and model is not None else None
+    fit = None
+    if splits and model is not None:
+        fit = fit_anchors(next(iter(splits.values())), AnchorLayout.of(model.net), with_advice=False)
     return DataSummary(facts, fit)
 
 

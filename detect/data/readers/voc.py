@@ -232,7 +232,10 @@ def _class_map(root: Path, parsed: dict[str, VocFile]) -> ClassMap:
         names = sorted({found.name for file in parsed.values() for found in file.objects if found.name})
     if not names:
         raise InputError(f"no <object> with a <name> in {root / 'Annotations'}, and no {labels}")
-    return ClassMap(tuple(names), tuple(range(1, len(names) + 1)))
+    try:
+        return ClassMap(tuple(names), tuple(range(1, len(names) + 1)))
+    except InputError as error:
+        raise InputError(f"{labels}: {error}") from error
 
 
 def _is_official(root: Path, parsed: dict[str, VocFile]) -> bool:

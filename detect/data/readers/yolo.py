@@ -96,7 +96,10 @@ def read(source: SplitSource) -> RawAnnotations:
         names.append(name)
         objects.append(rows + [row._replace(line=f"crowd {row.line}") for row in crowds])
         ignored.append(len(crowds))
-    class_map = ClassMap(tuple(classes.values()), tuple(classes))
+    try:
+        class_map = ClassMap(tuple(classes.values()), tuple(classes))
+    except InputError as error:
+        raise InputError(f"{source.annotations}: {error}") from error
     return _flatten(source, names, objects, ignored, classes=class_map, unread=tuple(unread))
 
 
