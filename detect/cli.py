@@ -208,6 +208,24 @@ def sweep_command(args: list[str]) -> int:
     return sweep(jobs, config.out, SweepOptions(slots, config.runtime, config.rounds))
 
 
+def reproduce_command(args: list[str]) -> int:
+    """Do a run again from its manifest: say what differs, train, and compare weights and metrics."""
+    from detect.reproduce import ReproduceOptions, reproduce
+    from detect.sweep import split_fit_flags
+
+    own, fit_flags = split_fit_flags(args)
+    parser = new_parser(
+        "reproduce", reproduce_command, "detect reproduce runs/bccd-001 --out runs/bccd-again --data.root D"
+    )
+    parser.add_argument("source", type=Path, help="run folder, or a manifest.json alone")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the new run")
+    parser.add_argument("--runs", type=Path, nargs="+", default=[], help="other seeds: their spread judges")
+    parser.add_argument("--json", type=Path | None, default=None, help="write differences and verdict there")
+    config = parse(parser, own)
+    options = ReproduceOptions(fit_flags, config.runs, config.json)
+    return reproduce(config.source, config.out, options)
+
+
 def evaluate_command(args: list[str]) -> int:
     """Score a results file against annotations; no model is involved."""
     from detect.evaluate import evaluate
@@ -284,6 +302,7 @@ COMMANDS: dict[str, Command] = {
     "report": report_command,
     "compare": compare_command,
     "sweep": sweep_command,
+    "reproduce": reproduce_command,
     "models": models_command,
     "replay": replay_command,
     "convert-weights": convert_weights_command,

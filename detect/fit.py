@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import lightning as L
@@ -20,7 +21,15 @@ from detect.checkpoint import build_from_checkpoint, read_checkpoint
 from detect.errors import InputError, RunStopped
 from detect.finite_guard import NonFiniteError
 from detect.fit_cli import FitCLI
-from detect.manifest import append_manifest, make_manifest
+from detect.manifest import (
+    MANIFEST_FILE,
+    append_manifest,
+    describe_result,
+    hash_files,
+    hash_weights,
+    make_manifest,
+    update_manifest,
+)
 from detect.metrics_table import metrics_table
 from detect.nan_report import write_nan_report
 from detect.ranks import rank_by_environment
@@ -46,8 +55,12 @@ RESULTS = (
 )
 
 
-def fit(args: list[str]) -> int:
+def fit(args: list[str], *, before_training: Callable[[Path], None] | None = None) -> int:
     """Run `detect fit ARGS`; returns the exit code.
+
+    Args:
+        args: of the command line.
+        before_training: called with the run folder on rank 0, once its manifest is complete.
 
     Raises:
         InputError: something that the user gave is wrong.
@@ -68,6 +81,8 @@ def fit(args: list[str]) -> int:
     else:
         for line in describe_resume(cli.resume, cli.run["config"]["trainer"], cli.model.schedule):
             console.print(line, highlight=False, markup=False)
+    if before_training is not None and cli.trainer.is_global_zero:
+        before_training(cli.run_folder)
     train(cli)
     finish(cli, console)
     return 0
@@ -77,8 +92,18 @@ def write_descriptions(cli: FitCLI, args: list[str]) -> None:
     """Write config.yaml and manifest.json."""
     text = cli.parser.dump(cli.config, skip_none=False, skip_validation=True)
     write_atomically(cli.run_folder / "config.yaml", text)
-    path = cli.run_folder / "manifest.json"
-    manifest = make_manifest(args=args, seed=cli.data.seed, data=cli.described_data)
+    path = cli.run_folder / MANIFEST_FILE
+    splits = {"train": cli.data.train, "val": cli.data.val}
+    manifest = make_manifest(
+        args=args,
+        config=cli.run["config"],
+        data={
+            name: description | {"files_sha256": hash_files(splits[name])}
+            for name, description in cli.described_data.items()
+        },
+        device=cli.trainer.strategy.root_device.type,
+        processes=cli.trainer.world_size,
+    )
     write_atomically(path, append_manifest(path, manifest))
 
 
@@ -89,6 +114,8 @@ def start_from_weights(cli: FitCLI, console: Console) -> None:
     if cli.model.init_from is not None:
         match = init_from(cli.model.net, cli.data.classes, Path(cli.model.init_from))
         console.print(match_table(match, source=cli.model.init_from))
+    if cli.trainer.is_global_zero:
+        update_manifest(cli.run_folder, initial_weights=hash_weights(cli.model.state_dict()))
 
 
 def train(cli: FitCLI) -> None:
@@ -137,6 +164,7 @@ def finish(cli: FitCLI, console: Console) -> None:
     module = build_from_checkpoint(read_checkpoint(cli.checkpoints.best))
     console.print(metrics_table(score_run(cli.run_folder, module, cli.datamodule)))
     if cli.trainer.is_global_zero:
+        update_manifest(cli.run_folder, result=describe_result(cli.run_folder))
         write_report(cli.run_folder)
     for name in RESULTS:
         console.print(f"  {cli.run_folder / name}", highlight=False, markup=False)

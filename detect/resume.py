@@ -40,6 +40,8 @@ MAY_CHANGE = (
 )
 """Settings that leave the result alone, or say how far to go. Data may move; its content is compared."""
 
+HEADINGS = ("setting", "checkpoint", "given")
+
 
 class Resume(NamedTuple):
     """A checkpoint that a run goes on from."""
@@ -110,7 +112,7 @@ def refuse_changes(resume: Resume, config: dict[str, Any]) -> None:
     Raises:
         InputError: one that decides the result is another; the message has a table of all such.
     """
-    old, new = _flat(resume.config), _flat(config)
+    old, new = flat(resume.config), flat(config)
     changed = {
         key: (old.get(key), new.get(key))
         for key in sorted(old | new)
@@ -118,7 +120,7 @@ def refuse_changes(resume: Resume, config: dict[str, Any]) -> None:
     }
     if changed:
         raise InputError(
-            f"these settings are not those of {resume.path}:\n{_table(changed)}"
+            f"these settings are not those of {resume.path}:\n{difference_table(changed, HEADINGS)}"
             "leave them out to continue that run, or start a new one without --ckpt_path"
         )
 
@@ -133,11 +135,11 @@ def refuse_other_data(resume: Resume, data: dict[str, Any]) -> None:
     Raises:
         InputError: a split has other images or boxes; the message has a table.
     """
-    old, new = _flat(resume.checkpoint.raw["run"]["data"]), _flat(data)
+    old, new = flat(resume.checkpoint.raw["run"]["data"]), flat(data)
     changed = {key: (old.get(key), new.get(key)) for key in sorted(old | new) if old.get(key) != new.get(key)}
     if changed:
         raise InputError(
-            f"the data is not that of {resume.path}:\n{_table(changed)}"
+            f"the data is not that of {resume.path}:\n{difference_table(changed, HEADINGS)}"
             "continue with the same data, or start a new run from its weights with --model.init_from"
         )
 
@@ -167,18 +169,19 @@ def describe_resume(resume: Resume, trainer: dict[str, Any], schedule: ScheduleC
     return lines
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
     """Nested dictionaries as one with dotted keys; lists are values."""
     if not isinstance(value, dict):
         return {prefix: value}
-    flat: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     for key, inner in value.items():
-        flat |= _flat(inner, f"{prefix}.{key}" if prefix else str(key))
-    return flat
+        entries |= flat(inner, f"{prefix}.{key}" if prefix else str(key))
+    return entries
 
 
-def _table(changed: dict[str, tuple[Any, Any]]) -> str:
-    table = Table("setting", "checkpoint", "given")
+def difference_table(changed: dict[str, tuple[Any, Any]], headings: tuple[str, str, str]) -> str:
+    """A table of what two things give for the same names, as text."""
+    table = Table(*headings)
     for key, (old, new) in changed.items():
         table.add_row(key, str(old), str(new))
     console = Console(file=io.StringIO(), width=100)
