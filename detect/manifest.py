@@ -24,6 +24,8 @@ from detect.run_folder import write_atomically
 MANIFEST_FILE = "manifest.json"
 MOST_DIFF_CHARACTERS = 200_000
 """Of a longer diff the hash alone is kept."""
+COMMIT_VARIABLE = "DETECT_COMMIT"
+"""The commit that an image was built from; set by the Dockerfile's ARG COMMIT."""
 PACKAGES = (
     "detect",
     "torch",
@@ -88,13 +90,28 @@ def describe_split(annotations: Annotations) -> dict[str, Any]:
 
 def commit_of(folder: Path) -> dict[str, Any] | None:
     """The commit that `folder` is checked out at, and whether its files differ; None where git knows none."""
+    """The commit that `folder` is checked out at, and whether its files differ.
+
+    Where git knows none, as in a container, $DETECT_COMMIT says it as `git describe --dirty` does: HASH or
+    HASH-dirty. None without either.
+    """
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=10
+        )
+        return done.stdout.strip()
+
     try:
         return {
             "hash": _git(folder, "rev-parse", "HEAD"),
             "modified": bool(_git(folder, "status", "--porcelain", ".")),
         }
     except (OSError, subprocess.SubprocessError):
-        return None
+        written = os.environ.get(COMMIT_VARIABLE)
+        if not written:
+            return None
+        return {"hash": written.removesuffix("-dirty"), "modified": written.endswith("-dirty")}
 
 
 def changes_of(folder: Path) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 from PIL import Image
 
@@ -88,7 +89,19 @@ def test_the_hash_follows_what_the_files_say_and_not_where_they_lie(coco_root: P
         assert describe_split(changed)["sha256"] != described["sha256"]
 
 
-def test_the_commit_is_that_of_the_folder(tmp_path: Path) -> None:
+def test_without_git_the_commit_is_what_the_image_was_built_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DETECT_COMMIT", "0f" * 20)
+    assert commit_of(tmp_path) == {"hash": "0f" * 20, "modified": False}
+    monkeypatch.setenv("DETECT_COMMIT", "0f" * 20 + "-dirty")
+    assert commit_of(tmp_path) == {"hash": "0f" * 20, "modified": True}
+    monkeypatch.setenv("DETECT_COMMIT", "")  # an image built without the argument
+    assert commit_of(tmp_path) is None
+
+
+def test_the_commit_is_that_of_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DETECT_COMMIT", raising=False)
     assert commit_of(tmp_path) is None
     assert changes_of(tmp_path) is None
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]

