@@ -41,7 +41,7 @@ from detect.latency import (
     summarise,
 )
 from detect.latency_plot import plot_latency
-from detect.model_file import READERS, exported_format, load_module, open_exported
+from detect.model_file import CONFIG_SUFFIXES, READERS, exported_format, load_module, open_exported
 from detect.model_spec import Form
 from detect.run_folder import write_atomically
 from detect.runtimes.base import Runtime, RuntimeName, RuntimeOptions
@@ -128,6 +128,10 @@ def plan_rows(models: list[Path], options: BenchmarkOptions, folder: Path, conso
     """
     rows = []
     for model in models:
+        if model.suffix in CONFIG_SUFFIXES:
+            console.print(
+                f"{model}: a config, so its weights are random; times are those of its shape", highlight=False
+            )
         able = [runtime for runtime in options.runtimes if fits(model, runtime)]
         for runtime in options.runtimes:
             if runtime not in able:

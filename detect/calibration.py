@@ -12,6 +12,7 @@ from torch import Tensor
 from detect.data.image import load_pixels
 from detect.data.labels import Annotations
 from detect.data.transforms import resize_pixels
+from detect.errors import InputError
 from detect.exported_file import file_sha256
 from detect.model_spec import ModelSpec
 
@@ -34,8 +35,10 @@ def calibration_of(annotations: Annotations, spec: ModelSpec, count: int) -> Cal
         count: how many; all where the split has fewer.
 
     Raises:
-        InputError: a picture cannot be read.
+        InputError: none is asked for, or a picture cannot be read.
     """
+    if count < 1:
+        raise InputError(f"--calibration_images is {count}; give at least 1")
     rows = np.unique(np.linspace(0, len(annotations) - 1, min(count, len(annotations))).round().astype(int))
     files: list[Path] = [annotations.path(int(row)) for row in rows]
     images = np.stack([resize_pixels(load_pixels(file), spec.image_size, spec.resize_rule) for file in files])

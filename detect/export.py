@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ from detect.exported_file import (
 )
 from detect.generated import generated_pictures
 from detect.graphs import DetectorGraph, build_graph
+from detect.model_card import card_path, write_card
 from detect.model_file import ModuleFile, load_module, open_exported
 from detect.model_spec import Form, ModelSpec
 from detect.module import DetectionModule
@@ -66,7 +68,8 @@ def export(source: Path, output: Path, options: ExportOptions = ExportOptions())
 
     Args:
         source: a checkpoint, or a config (random weights).
-        output: the file; FILE.json comes beside it. Nothing is left of a file that fails its verification.
+        output: the file; FILE.json and FILE.md, its model card, come beside it. Nothing is left of a file
+            that fails its verification.
         options: format, form, thresholds, int8.
 
     Raises:
@@ -82,14 +85,20 @@ def export(source: Path, output: Path, options: ExportOptions = ExportOptions())
     if options.score_threshold is not None:
         set_score_threshold(model.module, options.score_threshold)
     console = Console(soft_wrap=True)
-    console.print(f"exporting {source} to {options.format}, form {form}", highlight=False)
+    weights = "" if model.checkpoint is not None else ", random weights"
+    console.print(f"exporting {source} to {options.format}, form {form}{weights}", highlight=False)
     with staged(output) as staging:
         verification = write_verified(model, staging, form=form, options=options)
         console.print(summary(verification), highlight=False)
         if options.int8 is not None:
             found = write_int8(model, staging, form=form, options=options)
             console.print(str(found), highlight=False)
-    console.print(f"{output} ({sum_bytes(output) / 1e6:.1f} MB), {json_path(output)}", highlight=False)
+        content = json.loads(json_path(staging).read_text(encoding="utf-8"))
+        write_card(staging, model.module, content, checkpoint=model.checkpoint)
+    console.print(
+        f"{output} ({sum_bytes(output) / 1e6:.1f} MB), {json_path(output)}, {card_path(output)}",
+        highlight=False,
+    )
     return 0
 
 
@@ -125,7 +134,7 @@ def staged(output: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
         staging = Path(folder) / output.name
         yield staging
-        for part in [*parts(staging), json_path(staging)]:
+        for part in [*parts(staging), json_path(staging), card_path(staging)]:
             os.replace(part, output.parent / part.name)
 
 

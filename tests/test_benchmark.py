@@ -78,6 +78,15 @@ def test_plan_rows__every_combination_that_fits(tmp_path):
         plan_rows([exported()], BenchmarkOptions(runtimes=["litert"]), tmp_path, QUIET)
 
 
+def test_plan_rows__says_that_a_config_has_random_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark_module, "prepare", lambda model, runtime, form, folder: exported())
+    console = Console(width=200, file=io.StringIO())
+    plan_rows([tmp_path / "a.yaml"], BenchmarkOptions(), tmp_path, console)
+    assert "a.yaml: a config, so its weights are random" in console.file.getvalue()
+    plan_rows([checkpoint()], BenchmarkOptions(), tmp_path, console)
+    assert console.file.getvalue().count("random") == 1
+
+
 def test_fits__checkpoints_run_everywhere_and_files_where_they_are_read():
     assert all(fits(Path("a.ckpt"), runtime) for runtime in ("onnxruntime", "litert", "eager"))
     assert fits(Path("a.onnx"), "openvino")

@@ -26,9 +26,9 @@ def in_network(node: Any) -> bool:
 
 
 def in_layers(node: Any, layers: Sequence[str]) -> bool:
-    """Whether a node is part of one of some layers, given by their paths below the network."""
-    scopes = node_scopes(node)
-    return any(f"{NETWORK}.{layer}" in scopes for layer in layers)
+    """Whether a node is part of some layers, given by their paths below the network: "cls_heads.0"."""
+    prefixes = tuple(f"{NETWORK}.{layer}." for layer in layers)
+    return any(f"{scope}.".startswith(prefixes) for scope in node_scopes(node))
 
 
 def nodes_left_in_fp32(model: Any, keep_fp32: Sequence[str]) -> set[str]:
@@ -42,11 +42,12 @@ def nodes_left_in_fp32(model: Any, keep_fp32: Sequence[str]) -> set[str]:
 
 
 def layers_of(model: Any) -> set[str]:
-    """Paths of all layers below the network, at every depth."""
+    """Paths of all layers below the network, at every depth; lists of layers stand there too."""
     prefix = f"{NETWORK}."
-    return {
-        scope.removeprefix(prefix)
-        for node in model.graph.node
-        for scope in node_scopes(node)
-        if scope.startswith(prefix)
-    }
+    found: set[str] = set()
+    for node in model.graph.node:
+        for scope in node_scopes(node):
+            if scope.startswith(prefix):
+                names = scope.removeprefix(prefix).split(".")
+                found |= {".".join(names[:depth]) for depth in range(1, len(names) + 1)}
+    return found
