@@ -89,6 +89,33 @@ def convert_command(args: list[str]) -> int:
     return 1 if done.findings else 0
 
 
+def preview_command(args: list[str]) -> int:
+    """Write a page of augmented samples as the network sees them, and what augmentation does to the boxes."""
+    from detect.data_preview import PreviewOptions, open_preview
+    from detect.report.preview_page import write_preview
+    from detect.run_folder import write_atomically
+
+    parser = new_parser(
+        "data preview", preview_command, "detect data preview data/birds --config birds.yaml --output p.html"
+    )
+    parser.add_argument("root", type=Path, help="folder of the data set: COCO, Pascal VOC or YOLO")
+    parser.add_argument("--output", type=Path, required=True, help="the page to write")
+    parser.add_argument("--json", type=Path | None, default=None, help="write the figures there")
+    parser.add_argument("--anchors", action="store_true", help="draw those that answer for each box")
+    parser.add_class_arguments(PreviewOptions, None)
+    config = parse(parser, args)
+    for file in (config.output, config.json):
+        require_writable(file, outside=config.root)
+    options = PreviewOptions(**{name: config[name] for name in PreviewOptions._fields})
+    preview = open_preview(config.root, options)
+    write_preview(config.output, preview, epochs=options.epochs, anchors=config.anchors)
+    if config.json is not None:
+        write_atomically(config.json, json.dumps(preview.audit.to_json(), indent=1))
+    fate = preview.audit.fate()
+    print(f"{fate.kept / max(1, fate.shown):.1%} of the boxes are kept; page written to {config.output}")
+    return 0
+
+
 def shapes_command(args: list[str]) -> int:
     """Make the built-in data set: shapes with exact boxes in a COCO folder."""
     from detect.data.shapes import make_shapes
@@ -155,6 +182,7 @@ def profile_command(args: list[str]) -> int:
 DATA_COMMANDS: dict[str, Command] = {
     "check": check_command,
     "convert": convert_command,
+    "preview": preview_command,
     "profile": profile_command,
     "shapes": shapes_command,
     "download": download_command,

@@ -101,6 +101,22 @@ def draw_detections(
     return picture
 
 
+def draw_outlines(image: Image.Image, boxes: ArrayLike, *, labels: ArrayLike) -> Image.Image:
+    """A copy of `image` in RGB with a line of one pixel around each of many boxes, such as anchors.
+
+    Args:
+        image: the upright picture.
+        boxes: (D, 4) xyxy, px of `image`; they may leave it.
+        labels: (D,) 1..K, chooses the colour.
+    """
+    picture = image.convert("RGB").copy()
+    draw = ImageDraw.Draw(picture)
+    corners = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    for box, label in zip(corners, np.asarray(labels, dtype=np.int64).tolist(), strict=True):
+        draw.rectangle(_inside(box, picture.size), outline=label_colour(label))
+    return picture
+
+
 def _inside(box: np.ndarray, size: tuple[int, int]) -> Rect:
     """The box cut to the picture and at least one pixel wide, as `ImageDraw` wants it."""
     width, height = size

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from detect import draw
-from detect.draw import BLACK, PALETTE, WHITE, contrasting, draw_detections, label_colour
+from detect.draw import BLACK, PALETTE, WHITE, contrasting, draw_detections, draw_outlines, label_colour
 
 
 def holds(image: Image.Image, colour: tuple[int, int, int]) -> bool:
@@ -139,6 +139,15 @@ def test_contrasting__black_on_light__white_on_dark() -> None:
 def test_label_colour__seven_different_then_again() -> None:
     assert len({label_colour(label) for label in range(1, 8)}) == 7
     assert label_colour(8) == label_colour(1)
+
+
+def test_draw_outlines__one_pixel_in_the_colour_of_the_label() -> None:
+    image = Image.new("RGB", (40, 30), (128, 128, 128))
+    drawn = draw_outlines(image, [[5, 6, 20, 25], [-9, -9, 99, 99]], labels=[1, 2])
+    assert drawn.getpixel((5, 10)) == drawn.getpixel((19, 24)) == PALETTE[0]
+    assert drawn.getpixel((6, 10)) == drawn.getpixel((4, 10)) == (128, 128, 128)
+    assert drawn.getpixel((0, 0)) == drawn.getpixel((39, 29)) == PALETTE[1]  # cut to the picture
+    assert image.getpixel((5, 10)) == (128, 128, 128)
 
 
 def test_draw__counts_differ__says_which() -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from detect.report.plots import (
@@ -17,6 +19,8 @@ from detect.report.plots import (
     histogram,
     line_chart,
     save_png,
+    share_by_size,
+    size_distribution,
     size_scatter,
     sparkline,
 )
@@ -70,11 +74,27 @@ def test_charts__nothing_or_one_point__drawn() -> None:
     svg_of(figure("b", line_chart([], x_label="", y_label="", x_range=(0, 1), from_zero=True)))
     svg_of(figure("c", histogram(empty, bins=np.linspace(0, 1, 3), x_label="", mark=0.5)))
     svg_of(figure("d", size_scatter(np.ones((1, 2)), np.ones((2, 2)))))
+    svg_of(figure("e", size_distribution([("a", empty), ("b", np.ones(1))], x_label="")))
+    svg_of(figure("f", share_by_size(empty, np.zeros(0, dtype=np.bool_), x_label="", y_label="")))
 
 
 def test_size_scatter__many_boxes__a_bitmap_and_not_an_element_each() -> None:
     boxes = np.random.default_rng(0).uniform(2, 300, (5000, 2))
     assert len(figure("boxes", size_scatter(boxes, np.array([[64.0, 64.0]])))) < 150_000
+
+
+def test_size_distribution__ticks_as_people_write_them() -> None:
+    html = figure("sizes", size_distribution([("boxes", np.array([3.0, 20.0, 100.0]))], x_label="px"))
+    assert {"2", "4", "8", "16", "32", "64", "128"} <= set(re.findall(r">(\d+)</text>", html))
+
+
+def test_share_by_size__few_values__are_left_out() -> None:
+    """Ten of 2 px, half of them kept; three of 100 px, which say nothing."""
+    sizes, kept = np.array([2.0] * 10 + [100.0] * 3), np.array([True, False] * 5 + [True] * 3)
+    drawing = Figure()
+    share_by_size(sizes, kept, x_label="px", y_label="% kept")(drawing, ON_WHITE)
+    (line,) = drawing.axes[0].get_lines()
+    assert line.get_ydata() == pytest.approx([50.0])
 
 
 def test_save_png__real_colours_on_white(tmp_path: Path) -> None:

@@ -189,11 +189,15 @@ class DetectionData(LightningDataModule):
             rank_zero_info(
                 f"{sampler.dropped_per_epoch} images of each epoch, others each time, fill no batch"
             )
-        augmentations = self.augmentations if self.augmentations is not None else default_augmentations()
-        dataset = DetectionDataset(self.train, self.image_size, augmentations=augmentations, seed=self.seed)
+        dataset = self.train_dataset()
         dataset.cache = self._open_cache(dataset)
         self._require_shared_memory(plan.batch_size)
         return TrainLoader(dataset, batch_sampler=sampler, **self._loader_options())
+
+    def train_dataset(self) -> DetectionDataset:
+        """The training split as the network is shown it."""
+        augmentations = self.augmentations if self.augmentations is not None else default_augmentations()
+        return DetectionDataset(self.train, self.image_size, augmentations=augmentations, seed=self.seed)
 
     def val_dataloader(self) -> DetectionLoader:
         trainer = self.trainer

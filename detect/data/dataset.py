@@ -20,6 +20,7 @@ from detect.data.labels import Annotations
 from detect.data.stall import InHand
 from detect.data.transforms import (
     Augmentation,
+    MappedBoxes,
     ResizeRule,
     View,
     boxes_to_input,
@@ -120,16 +121,19 @@ class DetectionDataset(Dataset[Sample]):
         """What the network sees of `pixels` of image `key.row`."""
         annotations, rows = self.annotations, self.annotations.rows(key.row)
         view = self.view(key)
-        ignore = annotations.ignore[rows]
-        mapped = boxes_to_input(self._boxes(key.row), view, self.image_size, ignore=ignore)
+        mapped = self._map(key.row, view)
         return Sample(
             image=self._image(pixels, view, key.row),
             boxes=mapped.boxes,
             labels=annotations.labels[rows][mapped.kept],
-            ignore=ignore[mapped.kept],
+            ignore=annotations.ignore[rows][mapped.kept],
             key=key,
             orig_size=annotations.sizes[key.row],
         )
+
+    def boxes(self, key: SampleKey) -> MappedBoxes:
+        """The boxes of `key` as the network sees them; no pixel is read."""
+        return self._map(key.row, self.view(key))
 
     def view(self, key: SampleKey) -> View:
         """What `key` shows of its image: the plan without its pixels."""
@@ -148,6 +152,10 @@ class DetectionDataset(Dataset[Sample]):
         """(G, 4) xyxy px of the file, cut to the image: what overhangs it cannot be seen."""
         height, width = self._orig_size(row)
         return np.clip(self.annotations.boxes[self.annotations.rows(row)], 0, (width, height, width, height))
+
+    def _map(self, row: int, view: View) -> MappedBoxes:
+        ignore = self.annotations.ignore[self.annotations.rows(row)]
+        return boxes_to_input(self._boxes(row), view, self.image_size, ignore=ignore)
 
     def _orig_size(self, row: int) -> tuple[int, int]:
         height, width = self.annotations.sizes[row].tolist()

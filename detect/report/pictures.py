@@ -225,19 +225,25 @@ class Album:
 
     def _encode(self, picture: Image.Image, description: str) -> str | None:
         """An <img> that carries its own bytes; None where there is no room for it."""
-        buffer = io.BytesIO()
-        picture.save(buffer, format="JPEG", quality=JPEG_QUALITY)
-        data = base64.b64encode(buffer.getvalue()).decode()
-        if len(data) > self.bytes_left:
+        tag = picture_tag(picture, description)
+        if len(tag) > self.bytes_left:
             return None
-        self.bytes_left -= len(data)
-        return (
-            f'<img loading="lazy" width="{picture.width}" height="{picture.height}" '
-            f'alt="{text(description)}" src="data:image/jpeg;base64,{data}">'
-        )
+        self.bytes_left -= len(tag)
+        return tag
 
     def _name(self, row: int) -> str:
         return self.annotations.file_names[row].decode(errors="replace")
+
+
+def picture_tag(picture: Image.Image, description: str) -> str:
+    """An <img> that carries its own bytes."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format="JPEG", quality=JPEG_QUALITY)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return (
+        f'<img loading="lazy" width="{picture.width}" height="{picture.height}" '
+        f'alt="{text(description)}" src="data:image/jpeg;base64,{data}">'
+    )
 
 
 def corners(boxes_xywh: NDArray[np.float64]) -> NDArray[np.float64]:

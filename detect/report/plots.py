@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from detect.report.html import text
 
 SIZE_INCHES = (4.4, 2.9)
+MOST_TICKS = 8
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 
 
@@ -175,6 +176,69 @@ def histogram(
         axes.set(xlabel=x_label, ylabel="% of boxes")
 
     return draw
+
+
+def size_distribution(groups: Sequence[tuple[str, NDArray[np.float64]]], *, x_label: str) -> Draw:
+    """Outlines of the distributions of several sets of sizes over a logarithmic axis, in percent of each."""
+
+    def draw(drawing: Figure, colours: Colours) -> None:
+        axes = drawing.subplots()
+        together = np.concatenate([values for _, values in groups])
+        bins = np.geomspace(*_rounded_range(together), 41)
+        for i, (label, values) in enumerate(groups):
+            shares = np.histogram(values, bins)[0] / max(len(values), 1) * 100
+            axes.stairs(shares, bins, label=label, linewidth=1.6, **_edge(colours.line(i)))
+        axes.set(xlabel=x_label, ylabel="% of boxes")
+        _in_powers_of_two(axes, bins)
+        axes.legend()
+
+    return draw
+
+
+def share_by_size(
+    sizes: NDArray[np.float64], kept: NDArray[np.bool_], *, x_label: str, y_label: str, least: int = 10
+) -> Draw:
+    """The share, in percent, of what is `kept` over a logarithmic axis of `sizes`.
+
+    Steps with fewer than `least` values are left out: their share says nothing.
+    """
+
+    def draw(drawing: Figure, colours: Colours) -> None:
+        axes = drawing.subplots()
+        bins = np.geomspace(*_rounded_range(sizes), 21)
+        count = np.histogram(sizes, bins)[0]
+        share = np.histogram(sizes[kept], bins)[0] / np.maximum(count, 1) * 100
+        middle = np.sqrt(bins[1:] * bins[:-1])
+        enough = count >= least
+        axes.plot(middle[enough], share[enough], marker="o", markersize=4, **colours.line(0))
+        axes.set(xlabel=x_label, ylabel=y_label, ylim=(0, 103))
+        _in_powers_of_two(axes, bins)
+
+    return draw
+
+
+def _rounded_range(sizes: NDArray[np.float64]) -> tuple[float, float]:
+    """Powers of two around all sizes above 0, one apart where there are none."""
+    positive = sizes[sizes > 0]
+    if not len(positive):
+        return 1.0, 2.0
+    low, high = np.floor(np.log2(positive.min())), np.ceil(np.log2(positive.max()))
+    return float(2**low), float(2 ** max(high, low + 1))
+
+
+def _in_powers_of_two(axes: Axes, bins: NDArray[np.float64]) -> None:
+    """A logarithmic x over `bins` with ticks at powers of two, written as they are."""
+    first, last = (round(np.log2(edge)) for edge in (bins[0], bins[-1]))
+    ticks = [2.0**power for power in range(first, last + 1, -(-(last - first) // MOST_TICKS))]
+    axes.set_xscale("log", base=2)
+    axes.set_xlim(bins[0], bins[-1])
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+
+
+def _edge(line: dict[str, Any]) -> dict[str, Any]:
+    """A line's colour and dash as patches name them."""
+    return {"edgecolor": line["color"], "linestyle": line["linestyle"]}
 
 
 def size_scatter(boxes_wh: NDArray[np.floating[Any]], anchors_wh: NDArray[np.floating[Any]]) -> Draw:

@@ -34,7 +34,7 @@ NAME = "coco"
 LAYOUT = "annotations/instances_SPLIT.json with SPLIT/, or SPLIT/_annotations.coco.json"
 PREFIX = "instances_"
 ROBOFLOW_FILE = "_annotations.coco.json"
-MEMORY_PER_BYTE = 4
+MEMORY_PER_BYTE = 7
 """Bytes of memory that reading a byte of JSON takes at most; measured, see docs/data.md."""
 
 
