@@ -89,19 +89,11 @@ def describe_split(annotations: Annotations) -> dict[str, Any]:
 
 
 def commit_of(folder: Path) -> dict[str, Any] | None:
-    """The commit that `folder` is checked out at, and whether its files differ; None where git knows none."""
     """The commit that `folder` is checked out at, and whether its files differ.
 
     Where git knows none, as in a container, $DETECT_COMMIT says it as `git describe --dirty` does: HASH or
     HASH-dirty. None without either.
     """
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=10
-        )
-        return done.stdout.strip()
-
     try:
         return {
             "hash": _git(folder, "rev-parse", "HEAD"),
