@@ -27,7 +27,7 @@ from detect.data.split_checks import (
     require_trainable,
     without_undecodable,
 )
-from detect.data.splits import DEFAULT_SPLITS, Role, open_split, recognise
+from detect.data.splits import DEFAULT_SPLITS, Role, open_split, recognise, split_hint
 from detect.errors import InputError
 from detect.models import read_model_section
 
@@ -124,7 +124,7 @@ def check(
     if absent or not chosen:
         raise InputError(
             f"{root} ({reader.NAME}) has no split {', '.join(absent) or 'at all'}; it has "
-            f"{', '.join(found) or 'none'}"
+            f"{', '.join(found) or 'none'}" + ("" if found else split_hint(root))
         )
     train = next((name for name in DEFAULT_SPLITS["train"] if name in chosen), chosen[0])
     report = DataReport(root, reader.NAME, train)

@@ -116,6 +116,34 @@ def preview_command(args: list[str]) -> int:
     return 0
 
 
+def split_command(args: list[str]) -> int:
+    """Divide pictures and XML files, as a labelling tool leaves them, into training and validation."""
+    from detect.data.output_folder import ImagePlacement
+    from detect.data.split_folder import divide
+
+    parser = new_parser("data split", split_command, "detect data split photos --output data/birds")
+    parser.add_argument("source", type=Path, help="pictures with an XML file each (Pascal VOC)")
+    parser.add_argument("--output", type=Path, required=True, help="a new or empty folder outside of it")
+    parser.add_argument("--val_share", type=float, default=0.2, help="of the pictures, for validation")
+    parser.add_argument("--seed", type=int, default=0, help="another one gives another division")
+    parser.add_argument("--images", type=ImagePlacement, default="link", help="hard links, or copies")
+    config = parse(parser, args)
+    divided = divide(
+        config.source,
+        config.output,
+        val_share=config.val_share,
+        seed=config.seed,
+        images=config.images,
+    )
+    print(
+        f"{len(divided.train)} pictures for training and {len(divided.val)} for validation in {config.output}"
+    )
+    if divided.left_out:
+        print(divided.left_out)
+    print(f"next: detect data check {config.output}")
+    return 1 if divided.left_out else 0
+
+
 def shapes_command(args: list[str]) -> int:
     """Make the built-in data set: shapes with exact boxes in a COCO folder."""
     from detect.data.shapes import make_shapes
@@ -182,6 +210,7 @@ def profile_command(args: list[str]) -> int:
 DATA_COMMANDS: dict[str, Command] = {
     "check": check_command,
     "convert": convert_command,
+    "split": split_command,
     "preview": preview_command,
     "profile": profile_command,
     "shapes": shapes_command,

@@ -11,6 +11,7 @@ from detect.data.conventions import BoxConvention
 from detect.data.findings import Finding
 from detect.data.labels import Annotations
 from detect.data.readers import Reader, SplitSource, coco, voc, yolo
+from detect.data.split_folder import XML_FOLDERS
 from detect.errors import InputError
 
 READERS: tuple[Reader, ...] = (cast(Reader, coco), cast(Reader, voc), cast(Reader, yolo))
@@ -91,7 +92,22 @@ def recognise(root: Path) -> Reader:
             return reader
     looked_for = "\n".join(f"    {reader.NAME}: {reader.LAYOUT}" for reader in READERS)
     found = ", ".join(sorted(path.name for path in root.iterdir())[:20]) or "nothing"
-    raise InputError(f"{root} has no format that is known\n  looked for\n{looked_for}\n  found {found}")
+    raise InputError(
+        f"{root} has no format that is known\n  looked for\n{looked_for}\n  found {found}{split_hint(root)}"
+    )
+
+
+def split_hint(root: Path) -> str:
+    """What to do with pictures and XML files that no list divides; "" where there are no such files.
+
+    Labelling tools leave them so: beside each other, or in the folders of VOC without `ImageSets`.
+    """
+    if not any(next((root / name).glob("*.xml"), None) for name in XML_FOLDERS):
+        return ""
+    return (
+        f"\n  it has XML files: `detect data split {root} --output E` makes a data set with a training and a "
+        "validation split of pictures that have one each"
+    )
 
 
 def _choose_split(reader: Reader, root: Path, split: str | None, role: Role) -> str:
@@ -103,6 +119,7 @@ def _choose_split(reader: Reader, root: Path, split: str | None, role: Role) -> 
     raise InputError(
         f"{root} ({reader.NAME}) has no {role} split {' or '.join(wanted)}; it has "
         f"{', '.join(found) or 'none'}. Name one with --data.{role}_split"
+        + ("" if len(found) > 1 else split_hint(root))
     )
 
 
