@@ -77,29 +77,37 @@ def _classes_table(report: DataReport) -> Table:
 
 def _finding_lines(report: DataReport) -> list[RenderableType]:
     """A line a code, the worst first, and the first findings of it."""
-    groups: defaultdict[tuple[int, str, str], list[Located]] = defaultdict(list)
-    for located in report.findings:
-        finding = located.finding
-        groups[SEVERITIES.index(finding.severity), finding.code, finding.action].append(located)
+    groups = findings_by_code(report)
     lines: list[RenderableType] = [Text("Findings" if groups else "No findings", style="bold")]
-    for (rank, code, action), group in sorted(groups.items(), key=lambda item: item[0]):
-        severity = SEVERITIES[rank]
+    for (severity, code, action), group in groups.items():
         head = Text.assemble("  ", (f"{severity:<8}", STYLES[severity]), (code, "bold"))
         lines.append(head.append(f" x {len(group)}: {printable(action)}"))
-        lines += [Text("    " + _line(report, located), style="dim") for located in group[:EXAMPLES]]
+        for located in group[:EXAMPLES]:
+            line = printable(f"    {place_of(report, located)}: {located.finding.detail}")
+            lines.append(Text(line, style="dim"))
         if len(group) > EXAMPLES:
             lines.append(Text(f"    and {len(group) - EXAMPLES} more", style="dim"))
     return lines
 
 
-def _line(report: DataReport, located: Located) -> str:
+def findings_by_code(report: DataReport) -> dict[tuple[Severity, str, str], list[Located]]:
+    """Findings by severity, code and what is done about them, the gravest first."""
+    groups: defaultdict[tuple[Severity, str, str], list[Located]] = defaultdict(list)
+    for located in report.findings:
+        finding = located.finding
+        groups[finding.severity, finding.code, finding.action].append(located)
+    return dict(sorted(groups.items(), key=lambda item: (SEVERITIES.index(item[0][0]), item[0][1:])))
+
+
+def place_of(report: DataReport, located: Located) -> str:
+    """Where a finding is: the file below the data set's folder, the annotation, the splits."""
     splits, finding = located
     place = finding.file.removeprefix(f"{report.root}/")
     if finding.annotation is not None:
         place += f", annotation {finding.annotation}"
     if splits:
         place += f" ({', '.join(splits)})"
-    return printable(f"{place}: {finding.detail}")
+    return place
 
 
 def _anchor_lines(report: DataReport) -> list[RenderableType]:

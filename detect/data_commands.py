@@ -37,8 +37,10 @@ def check_command(args: list[str]) -> int:
     add_reading_arguments(parser)
     parser.add_argument("--config", type=Path | None, default=None, help="the detector whose anchors count")
     parser.add_argument("--json", type=Path | None, default=None, help="write all findings and counts there")
+    parser.add_argument("--html", type=Path | None, default=None, help="write a page with pictures there")
     config = parse(parser, args)
-    require_writable(config.json, outside=config.root)
+    for file in (config.json, config.html):
+        require_writable(file, outside=config.root)
     report = check(
         config.root,
         splits=config.splits,
@@ -49,6 +51,10 @@ def check_command(args: list[str]) -> int:
     print_report(report)
     if config.json is not None:
         write_atomically(config.json, json.dumps(report.to_json(), indent=1))
+    if config.html is not None:
+        from detect.data_check_page import write_check_page
+
+        write_check_page(report, config.html)
     return report.exit_code
 
 

@@ -218,7 +218,8 @@ def main() -> int:
             outcome = fuzzer.run(number)
             outcomes.append(outcome)
             if outcome.end == "FAILED" or options.only is not None:
-                print(f"case {number}: {outcome}\n{outcome.detail}", flush=True)
+                print(f"case {number}: {outcome.format}, {outcome.mutation}: {outcome.end}", flush=True)
+                print(outcome.detail, flush=True)
     print(summary(outcomes))
     print(f"peak memory {peak_mb():.0f} MB, of which {imported_mb:.0f} MB are what is imported")
     return int(any(outcome.end == "FAILED" for outcome in outcomes))

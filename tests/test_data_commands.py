@@ -107,6 +107,12 @@ def test_check__one_of_each_fault__all_found_named_and_nothing_touched(
         assert row["code"] in text
 
 
+def test_check__html__a_page(tmp_path: Path) -> None:
+    root = make_coco(tmp_path / "data")
+    main(["data", "check", str(root), "--html", str(tmp_path / "page.html")])
+    assert "<h1>Data set data</h1>" in (tmp_path / "page.html").read_text()
+
+
 def test_check__exit_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = coco_file([("a.jpg", 64, 48)], [(1, 3, BOX)], {3: "cat"})
     root = make_coco_split(tmp_path / "a", content)

@@ -10,6 +10,7 @@ from PIL import ExifTags, Image
 
 from detect.data.image import choose_draft_scales, load_image, load_pixels, read_size
 from detect.errors import InputError
+from tests.data_sets import save_picture
 
 
 def gradient(height: int = 40, width: int = 56) -> NDArray[np.uint8]:
@@ -149,6 +150,28 @@ def test_choose_draft_scales__leaves_twice_the_input() -> None:
     # Shorter side / scale >= 2 x 320: from 1280 px on 2, from 2560 px on 4, from 5120 px on 8.
     assert choose_draft_scales(sizes.astype(np.int32), (320, 300)).tolist() == [1, 1, 2, 4, 8, 8]
     assert choose_draft_scales(np.zeros((0, 2), dtype=np.int32), (320, 320)).shape == (0,)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "CMYK", "P", "1"])
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_load_image__turned_tiff__as_shown(tmp_path: Path, mode: str, orientation: int) -> None:
+    """Pillow maps plain TIFFs into memory, and those it then turns wrongly."""
+    grey = np.arange(20 * 30, dtype=np.uint16).reshape(20, 30) % 251
+    image = Image.fromarray(grey.astype(np.uint8)).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save(tmp_path / "a.tif", exif=exif)
+    quarters = {3: 2, 6: 3, 8: 1}[orientation]
+    expected = np.rot90(np.asarray(image.convert("RGB")), quarters)
+    np.testing.assert_array_equal(load_pixels(tmp_path / "a.tif"), expected)
+
+
+def test_load_pixels__more_than_a_strip__equals_the_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("detect.data.image.STRIP_PIXELS", 100)
+    path = save_picture(tmp_path / "a.png", (30, 47))
+    np.testing.assert_array_equal(load_pixels(path), np.asarray(load_image(path)))
 
 
 def test_load_image__deep_grey_of_a_tiff(tmp_path: Path) -> None:

@@ -99,6 +99,16 @@ def test_locate__list_of_images__read_from_the_root(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("line", [".", "./", "..", "/", ".jpg"])
+def test_read__list_with_what_is_no_file__image_dropped_with_finding(tmp_path: Path, line: str) -> None:
+    make_yolo(tmp_path, {"train": {"a": "0 0.5 0.5 0.5 0.5"}})
+    (tmp_path / "list.txt").write_text(f"images/train/a.jpg\n{line}\n")
+    (tmp_path / "data.yaml").write_text("names: [cat]\ntrain: list.txt\n")
+    opened = open_split(tmp_path, role="train")
+    assert len(opened.annotations) == 1
+    assert [finding.severity for finding in opened.findings] == ["error"]
+
+
 def test_locate__several_folders__one_split(tmp_path: Path) -> None:
     make_yolo(tmp_path, {"one": {"a": "0 0.5 0.5 0.5 0.5"}, "two": {"b": "1 0.5 0.5 0.5 0.5"}})
     (tmp_path / "data.yaml").write_text("names: [cat, dog]\ntrain: [images/one, images/two]\n")

@@ -26,6 +26,8 @@ class Finding:
     """The path of the picture to look at, where there is one."""
     box: list[float] | None = None
     """Xyxy px of the upright picture, where the finding is about a box that has numbers."""
+    other: str | None = None
+    """The path of the picture that this one repeats."""
 
     def __str__(self) -> str:
         place = self.file if self.annotation is None else f"{self.file}, annotation {self.annotation}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +24,8 @@ TRANSPOSED_ORIENTATIONS = (5, 6, 7, 8)
 """EXIF orientations that swap width and height (EXIF 2.32, tag 0x0112)."""
 DRAFT_SCALES = (2, 4, 8)
 """Reductions that a JPEG decoder gives almost for nothing, by leaving coefficients out."""
+STRIP_PIXELS = 4_000_000
+"""That are copied at once."""
 BACKGROUND = (255, 255, 255, 255)
 """What shows through transparent pixels: white, as on paper."""
 JPEG_SUFFIXES = (".jpg", ".jpeg")
@@ -61,7 +65,7 @@ def load_image(path: Path, *, draft_scale: int = 1) -> Image.Image:
         InputError: missing, broken, cut off or too large; names the file and the reason.
     """
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with open_image(path) as image:
             if draft_scale > 1:
                 image.draft(None, (image.width // draft_scale, image.height // draft_scale))
             return upright_rgb(image)
@@ -79,7 +83,27 @@ def load_pixels(path: Path, *, draft_scale: int = 1) -> NDArray[np.uint8]:
         pixels = _decode_plain_jpeg(path)
         if pixels is not None:
             return pixels
-    return np.array(load_image(path, draft_scale=draft_scale))
+    return _pixels_of(load_image(path, draft_scale=draft_scale))
+
+
+def _pixels_of(image: Image.Image) -> NDArray[np.uint8]:
+    """(H, W, 3) of an RGB image, strip by strip: as a whole, Pillow hands it over in three copies."""
+    pixels = np.empty((image.height, image.width, 3), dtype=np.uint8)
+    rows = max(1, STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        pixels[top : top + rows] = np.asarray(strip)
+    return pixels
+
+
+@contextmanager
+def open_image(path: Path) -> Iterator[Image.Image]:
+    """An image that is not decoded yet, of one of `FORMATS`.
+
+    From an open file: given a path, Pillow (13) maps plain TIFFs into memory and then turns them wrongly.
+    """
+    with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
+        yield image
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:

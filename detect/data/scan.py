@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from detect.data.annotation_cache import cache_folder
-from detect.data.image import FORMATS, upright_rgb
+from detect.data.image import open_image, upright_rgb
 from detect.data.readers import find_rows
 
 VERSION = 1
@@ -169,7 +169,7 @@ def look_at(path: Path) -> _Seen:
     empty = np.zeros((KEPT_SIDE_PX, KEPT_SIDE_PX), dtype=np.uint8)
     try:
         digest = _digest(path)
-        with Image.open(path, formats=FORMATS) as image:
+        with open_image(path) as image:
             image.draft("L", (2 * THUMBNAIL_PX, 2 * THUMBNAIL_PX))
             with _LARGE if image.width * image.height > LARGE_PIXELS else nullcontext():
                 grey = upright_rgb(image).convert("L")

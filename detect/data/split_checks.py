@@ -28,7 +28,7 @@ from detect.data.scan import scan_images
 from detect.data.splits import OpenedSplit, Role
 from detect.errors import InputError
 
-VERSION = 2
+VERSION = 3
 """Raised whenever the same data would give other repetitions."""
 FEW_BOXES = 20
 """Below it, the average precision of a class says little: one box is more than 5 % of its recall."""
@@ -234,7 +234,11 @@ def repeated_images(splits: dict[str, Annotations]) -> list[Finding]:
         else:
             detail = f"{likeness} {one.name} of the same split ({one.splits[0]})"
             code, severity = _REPEATED[equal]
-            findings.append(Finding(code, severity, other.name, None, detail, "kept", str(other.path)))
+            findings.append(
+                Finding(
+                    code, severity, other.name, None, detail, "kept", str(other.path), other=str(one.path)
+                )
+            )
     return findings
 
 
@@ -262,7 +266,16 @@ def _leak(one: list[str], other: list[str], nested: set[tuple[str, str]]) -> tup
 def _leak_finding(one: _File, other: _File, leak: tuple[str, str], likeness: str) -> Finding:
     code = "image-alike-in-two-splits" if likeness == "looks like" else "image-in-two-splits"
     detail = f"in {leak[1]}; {likeness} {one.name} in {leak[0]}: what is scored was trained on"
-    return Finding(code, "warning", other.name, None, detail, "kept", str(other.path))
+    return Finding(
+        code,
+        "warning",
+        other.name,
+        None,
+        detail,
+        "kept",
+        image=str(other.path),
+        other=None if one.path == other.path else str(one.path),
+    )
 
 
 def _pairs(files: list[_File]) -> list[tuple[_File, _File, bool]]:

@@ -76,12 +76,12 @@ def figures(*pictures: str) -> str:
     return f'<div class="figures">{"".join(pictures)}</div>\n'
 
 
-def notice(messages: Sequence[str]) -> str:
+def notice(messages: Sequence[str], heading: str = "Not all is there.") -> str:
     """What the reader must know first, or nothing."""
     if not messages:
         return ""
     items = "".join(f"<li>{text(message)}</li>" for message in messages)
-    return f'<div class="notice" role="note"><strong>Not all is there.</strong><ul>{items}</ul></div>\n'
+    return f'<div class="notice" role="note"><strong>{text(heading)}</strong><ul>{items}</ul></div>\n'
 
 
 def cards(values: Iterable[tuple[str, str]]) -> str:

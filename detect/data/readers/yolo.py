@@ -216,8 +216,9 @@ def _beside(source: SplitSource, name: str, kind: str) -> Path:
     """The text file of image `name`: `labels` in place of the last `images` in its path, else beside it."""
     root = _root(source)
     path = Path(os.path.abspath(source.images / name))
-    inside = path.is_relative_to(root)
-    parts = list((path.relative_to(root) if inside else path).with_suffix(".txt").parts)
+    inside = path != root and path.is_relative_to(root)
+    parts = list((path.relative_to(root) if inside else path).parts)
+    parts[-1] = os.path.splitext(parts[-1])[0] + ".txt"
     folders = [place for place, part in enumerate(parts[:-1]) if part == IMAGES]
     if folders:
         parts[folders[-1]] = kind
