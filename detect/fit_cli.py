@@ -114,6 +114,7 @@ class FitCLI(LightningCLI):
         if self.config.ckpt_path is not None and self.resume is None and self.config.ckpt_path != "last":
             raise InputError("give --ckpt_path on the command line, not in a configuration file")
         self._refuse_trainer_settings()
+        self._refuse_frozen_noise()
         self._settle_precision()
         self.data = open_data(self.config.data)
         self.described_data = {
@@ -193,6 +194,23 @@ class FitCLI(LightningCLI):
             raise InputError(f"trainer.max_epochs is {epochs}: the cosine needs an end, give 1 or more")
         if (steps := self.config.trainer.max_steps) < 1 and steps != -1:
             raise InputError(f"trainer.max_steps is {steps}: give 1 or more, or leave it out")
+
+    def _refuse_frozen_noise(self) -> None:
+        """Parts that keep their weights must have got some: random ones would stay random."""
+        model = self.config.model
+        arguments = model.backbone.get("init_args") or {}
+        if (
+            self.resume is None
+            and model.parameters.freeze
+            and not (model.init_from or arguments.get("weights"))
+        ):
+            kept = ", ".join(model.parameters.freeze)
+            raise InputError(
+                f"model.parameters.freeze keeps {kept} as they are, and they are "
+                "random: give a detector to start from (--model.init_from detector.ckpt) or a classifier's "
+                "weights (--model.backbone.weights imagenet), or train every part: "
+                "--model.parameters.freeze '[]'"
+            )
 
     def _max_steps(self) -> int | None:
         max_steps: int = self.config.trainer.max_steps

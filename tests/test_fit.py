@@ -216,6 +216,7 @@ WRONG = [
     (["--model.loss", "detect.losses.FocalLos"], "the nearest is detect.losses.FocalLoss"),
     (["--trainer.accelerator", "gpu"], "gpu"),
     (["--trainer.max_steps", "0"], "trainer.max_steps is 0"),
+    (["--model.parameters.freeze", "[stem]"], "freeze keeps stem as they are, and they are random"),
     (["--trainer.max_time", "00:01:00:00"], "trainer.max_time is .* SIGTERM"),
     (["--trainer.max_epochs", "0"], "trainer.max_epochs is 0"),
     (

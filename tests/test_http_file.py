@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,7 +42,9 @@ def test_fetch__plain__gives_the_file_and_leaves_nothing_else(server: FileServer
 
 def test_fetch__breaks_in_the_middle__asks_for_the_rest_alone(server: FileServer, tmp_path: Path) -> None:
     server.breaks = [300_000, 0, 1, 200_000]
-    fetch(f"{server.url}/a.zip", tmp_path / "a.zip", max_bytes=MUCH)
+    said: list[str] = []
+    fetch(f"{server.url}/a.zip", tmp_path / "a.zip", max_bytes=MUCH, say=said.append)
+    assert said[:2] == ["the connection ended after 300000 of 1000000 bytes; again in 0 s"] * 2
     assert (tmp_path / "a.zip").read_bytes() == CONTENT
     assert ranges(server) == [None, "bytes=300000-", "bytes=300000-", "bytes=300001-", "bytes=500001-"]
     assert server.requests[1]["If-Range"] == '"1"'
@@ -209,6 +212,16 @@ def test_fetch__part_without_asking__refused(server: FileServer, tmp_path: Path)
     server.statuses, server.extra_headers = [206], {}
     with pytest.raises(InputError, match="a part where the whole was asked for"):
         fetch(f"{server.url}/a.zip", tmp_path / "a.zip", max_bytes=MUCH)
+
+
+def test_fetch__no_room_for_the_rest__is_said_at_the_start(
+    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: room._replace(free=999_999))
+    with pytest.raises(RunStopped, match=r"a\.zip\.part needs another 0\.0 GB, the disk has 0\.0 GB"):
+        fetch(f"{server.url}/a.zip", tmp_path / "a.zip", max_bytes=MUCH)
+    assert not list(tmp_path.iterdir())
 
 
 def test_fetch__disk_is_full__stops_and_says_so(server: FileServer, tmp_path: Path) -> None:

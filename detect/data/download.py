@@ -82,6 +82,7 @@ def _have(archive: Archive, waiting: Path, console: Console) -> None:
                 target,
                 max_bytes=round(archive.download_gb * GB),
                 show=lambda done, total: bar.update(task, completed=done, total=total),
+                say=lambda message: console.print(f"{archive.name}: {message}", highlight=False),
             )
     algorithm, _, expected = (archive.checksum or "sha256:").partition(":")
     with target.open("rb") as file:

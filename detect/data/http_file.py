@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import shutil
 import time
 import urllib.error
 import urllib.request
@@ -19,6 +20,7 @@ from detect.data.output_folder import write_whole
 from detect.errors import InputError, RunStopped
 
 CHUNK_BYTES = 1 << 18
+GB = 1e9
 TIMEOUT_S = 30.0
 """Without a single byte."""
 ATTEMPTS = 6
@@ -47,7 +49,14 @@ class _Broken(Exception):
     """An attempt that ended before the file did."""
 
 
-def fetch(url: str, target: Path, *, max_bytes: int, show: Show = lambda done, total: None) -> None:
+def fetch(
+    url: str,
+    target: Path,
+    *,
+    max_bytes: int,
+    show: Show = lambda done, total: None,
+    say: Callable[[str], None] = lambda message: None,
+) -> None:
     """Have the file at `url` at `target`; an unfinished copy, TARGET.part, is gone on with.
 
     Args:
@@ -55,6 +64,7 @@ def fetch(url: str, target: Path, *, max_bytes: int, show: Show = lambda done, t
         target: not there yet; it appears when it is complete.
         max_bytes: no more is written.
         show: called as bytes arrive.
+        say: told of every break before it is waited for the next attempt.
 
     Raises:
         InputError: the server has no such file, or it is larger than it may be.
@@ -77,7 +87,9 @@ def fetch(url: str, target: Path, *, max_bytes: int, show: Show = lambda done, t
                     "same command to go on",
                     exit_code=3,
                 ) from error
-            time.sleep(WAIT_S * 2 ** max(0, failures - 1))
+            wait = WAIT_S * 2 ** max(0, failures - 1)
+            say(f"{error}; again in {wait:g} s")
+            time.sleep(wait)
         except OSError as error:
             raise RunStopped(
                 f"cannot write {part}: {error.strerror}; run the same command to go on", exit_code=3
@@ -109,6 +121,7 @@ def _attempt(known: _Known, part: Path, notes: Path, *, max_bytes: int, show: Sh
             raise InputError(
                 f"{known.url} has {reply.total} bytes, this data set at most {max_bytes}; refused"
             )
+        _require_room(part, (reply.total or 0) - reply.start)
         known.total = reply.total
         write_whole(notes, json.dumps(asdict(known)))
         size = reply.start
@@ -125,6 +138,21 @@ def _attempt(known: _Known, part: Path, notes: Path, *, max_bytes: int, show: Sh
         if size > reply.total:
             part.unlink()
         raise _Broken(f"the connection ended after {size} of {reply.total} bytes")
+
+
+def _require_room(part: Path, missing: int) -> None:
+    """Say at the start, and not after hours, that the rest of a file has no room.
+
+    Raises:
+        RunStopped: it has none.
+    """
+    free = shutil.disk_usage(part.parent).free
+    if missing > free:
+        raise RunStopped(
+            f"{part} needs another {missing / GB:.1f} GB, the disk has {free / GB:.1f} GB; make room and run "
+            "the same command again",
+            exit_code=3,
+        )
 
 
 def _ask(known: _Known, have: int) -> _Reply | None:
