@@ -21,6 +21,8 @@ PALETTE = (
 """Seven colours that people with any colour blindness tell apart. Source: Okabe and Ito, "Color Universal
 Design" (2008), without black."""
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
+MIN_LINE_PX = 2
+"""Between its two edges a line of one pixel would lose its colour."""
 LINE_PER_SIDE = 1 / 180
 """Width of a line in shorter sides of the picture."""
 FONT_PER_SIDE = 1 / 26
@@ -80,7 +82,7 @@ def draw_detections(
     picture = image.convert("RGB").copy()
     draw = ImageDraw.Draw(picture)
     shorter = min(picture.size)
-    line_px = max(1, round(shorter * LINE_PER_SIDE))
+    line_px = max(MIN_LINE_PX, round(shorter * LINE_PER_SIDE))
     font = ImageFont.load_default(float(np.clip(shorter * FONT_PER_SIDE, *FONT_RANGE_PX)))
     order = range(len(corners)) if certainty is None else np.argsort(-certainty, kind="stable").tolist()
 

@@ -32,7 +32,15 @@ def test_compare__runs_seeds_and_benchmarks__page_table_picture_json(
     assert page.stat().st_size < MOST_BYTES
     assert all(source.startswith(("data:", "#")) for source in checker.sources)
     assert len(set(checker.ids)) == len(checker.ids)
-    for words in ("v3 is better", "optimizer.init_args.lr", "V3-Small†", "else.onnx", "12.50", "±"):
+    for words in (
+        "v3 is better",
+        "optimizer.init_args.lr",
+        "V3-Small†",
+        "else.onnx",
+        "12.50",
+        "±",
+        "200 times",
+    ):
         assert words in checker.text
 
     table = (tmp_path / "out" / "table.md").read_text().splitlines()

@@ -28,6 +28,8 @@ class Comparison(NamedTuple):
     """Of files that belong to none of the runs."""
     pairs: list[Pair]
     notices: list[str]
+    resamples: int
+    """Of the bootstrap behind `pairs`."""
 
     @property
     def settings(self) -> list[str]:
@@ -54,7 +56,8 @@ def gather(paths: Sequence[Path], *, resamples: int = RESAMPLES) -> Comparison:
             latency_rows += read_benchmark(path / BENCHMARK_FILE)
     groups = group_runs(runs)
     latency, others = assign(latency_rows, groups)
-    return Comparison(groups, latency, others, compare_pairs(groups, resamples=resamples), notices)
+    pairs = compare_pairs(groups, resamples=resamples)
+    return Comparison(groups, latency, others, pairs, notices, resamples)
 
 
 def paper_row(group: RunGroup) -> PaperRow | None:

@@ -72,8 +72,8 @@ def what_the_interval_holds(comparison: Comparison) -> str:
     """How to read the verdicts, in a sentence or two."""
     seeds = {len(group.runs) for group in comparison.groups}
     told = (
-        "Paired bootstrap over the images of the split, a thousand times: an interval that holds 0 is called "
-        "not distinguishable. "
+        f"Paired bootstrap over the images of the split, {comparison.resamples:,} times: "
+        "an interval that holds 0 is called not distinguishable. "
     )
     if seeds == {1}:
         return (

@@ -238,7 +238,8 @@ class Album:
 def picture_tag(picture: Image.Image, description: str) -> str:
     """An <img> that carries its own bytes."""
     buffer = io.BytesIO()
-    picture.save(buffer, format="JPEG", quality=JPEG_QUALITY)
+    # Colour at full resolution: thin lines would fade to brown.
+    picture.save(buffer, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
     data = base64.b64encode(buffer.getvalue()).decode()
     return (
         f'<img loading="lazy" width="{picture.width}" height="{picture.height}" '

@@ -16,6 +16,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from detect.report.html import text
@@ -251,6 +252,10 @@ def size_scatter(boxes_wh: NDArray[np.floating[Any]], anchors_wh: NDArray[np.flo
             anchors_wh[:, 0], anchors_wh[:, 1], "x", color=colours.lines[1], label="anchors", markersize=6
         )
         axes.set(xscale="log", yscale="log", xlabel="width, px of the input", ylabel="height, px")
+        for axis in (axes.xaxis, axes.yaxis):  # 20, 50, 100: not powers of ten
+            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axis.set_major_formatter(FormatStrFormatter("%g"))
+            axis.set_minor_formatter(NullFormatter())
         axes.legend(loc="lower right")
 
     return draw

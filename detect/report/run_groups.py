@@ -21,8 +21,12 @@ from detect.models import Model
 from detect.report.run_files import RunFiles
 from detect.report.scored_files import Scored
 
-NOT_SETTINGS = ("seed_everything", "out", "ckpt_path", "config", "data.seed")
-"""Keys of config.yaml in which runs of one configuration may differ."""
+NOT_SETTINGS = (
+    *("seed_everything", "out", "ckpt_path", "config", "data.seed"),
+    *("checkpoint_minutes", "data.cache", "data.prefetch", "data.workers"),
+    *("trainer.enable_progress_bar", "trainer.logger"),
+)
+"""Keys of config.yaml in which runs of one configuration may differ: the seed, and what moves no weight."""
 SEED_SUFFIX = re.compile(r"[-_.]?(seed)?[-_.]?\d+$")
 
 

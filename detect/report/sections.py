@@ -227,9 +227,8 @@ def _matrix_table(matrix: NDArray[np.int64], names: tuple[str, ...]) -> str:
         for column in order:
             count, share = int(matrix[row, column]), matrix[row, column] / totals[row] if row else 0.0
             shade = f' style="--share:{share:.2f}"' if share > 0 else ""
-            strong = ' class="strong"' if share > 0.6 else ""
             shown = DASH if row == column == 0 else f"{count:,}"
-            cells.append(f'<td{strong}{shade} title="{share:.0%} of the row">{shown}</td>')
+            cells.append(f'<td{shade} title="{share:.0%} of the row">{shown}</td>')
         rows.append(cells)
     return table(["", *map(text, names), "<em>missed</em>"], rows, name="matrix")
 
@@ -333,5 +332,9 @@ def reproduction(run: RunFiles) -> str:
         config = yaml.safe_dump(run.config, sort_keys=False, default_flow_style=None, width=100)
         body += folded("config.yaml", f"<pre>{text(config)}</pre>")
     if run.manifest is not None:
-        body += folded("manifest.json", f"<pre>{text(json.dumps(run.manifest, indent=1))}</pre>")
+        # The configuration stands above, and a diff is read line by line.
+        manifest = {key: value for key, value in run.manifest.items() if key not in ("config", "changes")}
+        body += folded("manifest.json", f"<pre>{text(json.dumps(manifest, indent=1))}</pre>")
+        if diff := (run.manifest.get("changes") or {}).get("diff"):
+            body += folded("What the code had that its commit has not", f"<pre>{text(diff)}</pre>")
     return body or paragraph("There is neither a config.yaml nor a manifest.json.")
