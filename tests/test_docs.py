@@ -1,4 +1,4 @@
-"""What README.md and docs/*.md tell a reader to type, the parsers take; the README's main flow is run."""
+"""What the documents tell a reader to type, the parsers take; the README's main flow is run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from detect.sweep import split_fit_flags
 from tests.conftest import make_coco
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCED = re.compile(r"^```(?:bash|sh|console)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`(detect [a-z][^`]* --[^`]*)`")
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
