@@ -171,6 +171,7 @@ def fit_anchors(annotations: Annotations, layout: AnchorLayout, *, with_advice: 
     labels, boxes = annotations.labels[counted], annotations.clipped_boxes()[counted]
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     size = np.digitize(areas, [SMALL_AREA, MEDIUM_AREA])
+    num_classes = annotations.classes.num_classes
     return AnchorFit(
         layout,
         boxes_wh=on_input[:, 2:] - on_input[:, :2],
@@ -181,8 +182,13 @@ def fit_anchors(annotations: Annotations, layout: AnchorLayout, *, with_advice: 
             for i, name in enumerate(("small", "medium", "large"))
         },
         by_class={
-            name: Share(int((labels == label).sum()), int(met[labels == label].sum()))
-            for label, name in enumerate(annotations.classes.names, 1)
+            name: Share(boxes, found)
+            for name, boxes, found in zip(
+                annotations.classes.names,
+                np.bincount(labels, minlength=num_classes + 1)[1:].tolist(),
+                np.bincount(labels[met], minlength=num_classes + 1)[1:].tolist(),
+                strict=True,
+            )
         },
         by_level=np.bincount(best.level, minlength=len(layout.levels())).tolist(),
         advice=advise(annotations, layout) if with_advice and len(met) else [],

@@ -6,10 +6,11 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
 from detect.arguments import Command, new_parser, parse, require_writable
 from detect.data.conventions import BoxConvention
+from detect.data.output_folder import require_new
 from detect.errors import InputError
 
 
@@ -38,9 +39,15 @@ def check_command(args: list[str]) -> int:
     parser.add_argument("--config", type=Path | None, default=None, help="the detector whose anchors count")
     parser.add_argument("--json", type=Path | None, default=None, help="write all findings and counts there")
     parser.add_argument("--html", type=Path | None, default=None, help="write a page with pictures there")
+    parser.add_argument("--fix", action="store_true", help="write a mended copy to --output")
+    parser.add_argument("--output", type=Path | None, default=None, help="of --fix: a new or empty folder")
     config = parse(parser, args)
     for file in (config.json, config.html):
         require_writable(file, outside=config.root)
+    if config.fix != (config.output is not None):
+        raise InputError("--fix and --output FOLDER belong together: the data set itself is never changed")
+    if config.fix:
+        require_new(config.output, config.root)
     report = check(
         config.root,
         splits=config.splits,
@@ -55,7 +62,27 @@ def check_command(args: list[str]) -> int:
         from detect.data_check_page import write_check_page
 
         write_check_page(report, config.html)
+    if config.fix:
+        _write_mended(config)
     return report.exit_code
+
+
+def _write_mended(config: Namespace) -> None:
+    """Write the copy that `--fix` asks for, and say what it no longer has."""
+    from detect.data_mend import mend
+
+    done = mend(
+        config.root,
+        config.output,
+        splits=config.splits,
+        voc_one_based=config.voc_one_based,
+        box_convention=config.box_convention,
+    )
+    print(f"\nmended copy in {config.output}: {done.images:,} images, {done.boxes:,} boxes")
+    for (code, action), count in done.mended.items():
+        print(f"  {code} x {count}: {action}")
+    if done.left:
+        print(f"left for you to decide: {', '.join(f'{code} x {n}' for code, n in done.left.items())}")
 
 
 def convert_command(args: list[str]) -> int:

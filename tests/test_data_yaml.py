@@ -51,6 +51,13 @@ def test_read__what_is_no_data_yaml__says_where(tmp_path: Path, text: str, messa
         read_data_yaml(write(tmp_path, text))
 
 
+def test_read__file_changed__read_anew(tmp_path: Path) -> None:
+    path = tmp_path / "data.yaml"
+    for names in (["cat"], ["cat", "dog"]):
+        path.write_text(f"names: [{', '.join(names)}]\ntrain: images\n")
+        assert list(read_data_yaml(path).names.values()) == names
+
+
 def test_read__thousand_laughs__refused_at_the_first_alias(tmp_path: Path) -> None:
     lines = ["a0: &a0 [lol]"] + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 30)]
     with pytest.raises(InputError, match=r"line 2: aliases"):

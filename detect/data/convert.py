@@ -80,16 +80,11 @@ def convert(
     findings: list[Finding] = []
     contents = {}
     with new_folder(output, root) as folder:
-        for split in _choose_splits(reader, root, splits):
+        for split in choose_splits(reader, root, splits):
             source = reader.locate(root, split)
             source = source._replace(voc_one_based=voc_one_based, convention=box_convention)
             contents[split] = keep_readable(reader.read(source), findings)
-        contents = _with_common_classes(contents)
-        names = WRITERS[to].split_names(list(contents))
-        written = {names[split]: content for split, content in contents.items()}
-        places = WRITERS[to].write(folder, written)
-        for split, content in written.items():
-            _place_images(folder, content, places[split], images)
+        names = write_copy(folder, contents, to, images)
     return Conversion(
         source_format=reader.NAME,
         format=to,
@@ -118,7 +113,29 @@ def keep_readable(raw: RawAnnotations, findings: list[Finding]) -> Annotations:
     return assemble(raw, images, boxes_in_pixels(raw, images), kept)
 
 
-def _choose_splits(reader: Reader, root: Path, wanted: list[str] | None) -> list[str]:
+def write_copy(
+    folder: Path, contents: dict[str, Annotations], to: Format, images: ImagePlacement
+) -> dict[str, str]:
+    """Write splits into the empty `folder`, with their pictures; returns what each is called there.
+
+    Raises:
+        InputError: a class name cannot be written in this format.
+    """
+    contents = _with_common_classes(contents)
+    names = WRITERS[to].split_names(list(contents))
+    written = {names[split]: content for split, content in contents.items()}
+    places = WRITERS[to].write(folder, written)
+    for split, content in written.items():
+        _place_images(folder, content, places[split], images)
+    return names
+
+
+def choose_splits(reader: Reader, root: Path, wanted: list[str] | None) -> list[str]:
+    """The splits to write, which are there and whose names can be those of folders.
+
+    Raises:
+        InputError: one is neither, or there are none.
+    """
     found = reader.find_splits(root)
     chosen = found if wanted is None else wanted
     for split in chosen:
@@ -144,9 +161,10 @@ def _with_common_classes(contents: dict[str, Annotations]) -> dict[str, Annotati
     if len(set(ids.values())) < len(ids):
         ids = {name: number for number, name in enumerate(ids, 1)}
     classes = ClassMap(tuple(ids), tuple(ids.values()))
+    label_of = {name: label for label, name in enumerate(classes.names, 1)}
     common = {}
     for split, content in contents.items():
-        labels = np.array([0] + [classes.names.index(name) + 1 for name in content.classes.names])
+        labels = np.array([0] + [label_of[name] for name in content.classes.names])
         common[split] = replace(content, classes=classes, labels=labels[content.labels])
     return common
 

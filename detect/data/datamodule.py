@@ -295,14 +295,16 @@ def align_classes(annotations: Annotations, classes: ClassMap) -> Annotations:
     """
     if annotations.classes == classes:
         return annotations
-    unknown = [name for name in annotations.classes.names if name not in classes.names]
+    label_of = {name: label for label, name in enumerate(classes.names, 1)}
+    unknown = [name for name in annotations.classes.names if name not in label_of]
     if unknown:
-        absent = [name for name in classes.names if name not in annotations.classes.names]
+        own = set(annotations.classes.names)
+        absent = [name for name in classes.names if name not in own]
         raise InputError(
             f"{annotations.source} has classes that are not trained: {', '.join(unknown)}; "
             f"trained but not in it: {', '.join(absent) or 'none'}. Names must be spelt alike"
         )
-    new_labels = np.array([0] + [classes.names.index(name) + 1 for name in annotations.classes.names])
+    new_labels = np.array([0] + [label_of[name] for name in annotations.classes.names])
     return replace(annotations, classes=classes, labels=new_labels[annotations.labels].astype(np.int64))
 
 

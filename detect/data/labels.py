@@ -6,7 +6,7 @@ gaps. `ClassMap` is the only place where one becomes the other.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -117,3 +117,18 @@ class Annotations:
     def rows(self, index: int) -> slice:
         """Where the boxes of image `index` lie in the box arrays."""
         return slice(int(self.offsets[index]), int(self.offsets[index + 1]))
+
+
+def without_boxes(annotations: Annotations, dropped: NDArray[np.bool_]) -> Annotations:
+    """The split with all its images and without the boxes that `dropped` (M,) marks."""
+    kept = ~dropped
+    counted = np.concatenate([[0], np.cumsum(kept)])
+    return replace(
+        annotations,
+        offsets=counted[annotations.offsets],
+        boxes=annotations.boxes[kept],
+        labels=annotations.labels[kept],
+        ignore=annotations.ignore[kept],
+        areas=annotations.areas[kept],
+        annotation_ids=annotations.annotation_ids[kept],
+    )

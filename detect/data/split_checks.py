@@ -300,7 +300,8 @@ def compare_classes(train: str, splits: dict[str, Annotations]) -> list[Finding]
         if name == train:
             continue
         source, names = str(content.source), content.classes.names
-        unknown = [other for other in names if other not in reference]
+        present = set(names)
+        unknown = [other for other in names if other not in trained]
         if unknown:
             spelt = {other.strip().lower(): other for other in reference}
             hints = [
@@ -310,14 +311,14 @@ def compare_classes(train: str, splits: dict[str, Annotations]) -> list[Finding]
                 f"; {hint}" for hint in hints[:3]
             )
             findings.append(Finding("class-not-trained", "error", source, None, detail, "cannot be scored"))
-        elif [other for other in reference if other in names] != list(names):
+        elif [other for other in reference if other in present] != list(names):
             detail = f"{name} lists the classes in another order than {train}"
             findings.append(
                 Finding("class-order-differs", "note", source, None, detail, "matched by name, not by place")
             )
         counts = dict(zip(names, class_counts(content).tolist(), strict=True))
         absent = [
-            other for other, count in counts.items() if count and other in reference and not trained[other]
+            other for other, count in counts.items() if count and other in trained and not trained[other]
         ]
         if absent:
             detail = f"{name} has boxes of {', '.join(absent[:8])}, {train} has none"

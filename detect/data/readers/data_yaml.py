@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,9 +46,7 @@ def read_data_yaml(path: Path) -> DataYaml:
     Raises:
         InputError: not readable as such; names the file and the place.
     """
-    content = _load(path)
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds no mapping; expected names, train and val")
+    content, names = _parse(path, _stamp(path))
     splits = {}
     for key in SPLIT_KEYS:
         entries = content.get(key, "")
@@ -61,7 +60,25 @@ def read_data_yaml(path: Path) -> DataYaml:
         if other and isinstance(value, str) and value and os.path.exists(path.parent / value):
             splits[key] = [value]
     start = content.get("path", "")
-    return DataYaml(_names(content, path), splits, start if isinstance(start, str) else "")
+    return DataYaml(names, splits, start if isinstance(start, str) else "")
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Changes when the file does; empty where it cannot be looked at."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return ()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+@lru_cache(maxsize=4)
+def _parse(path: Path, stamp: tuple[int, ...]) -> tuple[dict[str, Plain], dict[int, str]]:
+    """The whole mapping and its names; the reader comes back to the same file a dozen times."""
+    content = _load(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no mapping; expected names, train and val")
+    return content, _names(content, path)
 
 
 def _names(content: dict[str, Plain], path: Path) -> dict[int, str]:
