@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import nn
 
+from detect.blocks import PredictionHead
 from detect.checkpoint import build_from_checkpoint, build_module, read_checkpoint
 from detect.data.labels import ClassMap
 from detect.data.transforms import resize_pixels
@@ -26,6 +27,10 @@ STATISTICS_PICTURES = 8
 """Generated pictures that set the statistics of a random network; more move its activations by little."""
 LEAST_VARIANCE = 0.1
 """Of a channel, as a share of its layer's mean. With 1 the activations would fade from layer to layer."""
+
+PREDICTOR_SCALE = 0.2
+"""Of the last convolutions of a random network. Its layers amplify the rounding of float32 a hundred times as
+much as trained ones do: logits of torch alone are off by 1e-4, as far as an exported file may be."""
 
 READERS: dict[RuntimeName, tuple[Format, ...]] = {
     "onnxruntime": ("onnx",),
@@ -95,6 +100,9 @@ def random_detector(settings: dict[str, Any]) -> DetectionModule:
         torch.manual_seed(0)
         module = build_module({**settings, "num_classes": num_classes})
         set_statistics(module.net)
+        with torch.no_grad():
+            for head in [*module.net.cls_heads, *module.net.box_heads]:
+                cast(PredictionHead, head).predictor.weight *= PREDICTOR_SCALE
     labels = range(1, num_classes + 1)
     module.classes = ClassMap(tuple(f"class {label}" for label in labels), tuple(labels))
     return module.eval()

@@ -1,3 +1,4 @@
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch import nn
 from detect import model_file
 from detect.data.transforms import resize_pixels
 from detect.errors import InputError
+from detect.export import verification_images
 from detect.generated import generated_pictures
 from detect.model_file import (
     default_runtime,
@@ -18,7 +20,12 @@ from detect.model_file import (
     open_model,
     random_module,
 )
+from detect.model_spec import ModelSpec
+from detect.verify import LOGIT_TOLERANCE
 from tests.detector_cases import SETTINGS, checkpoint, exported
+
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
 def config(tmp_path: Path, **init_args: object) -> Path:
@@ -66,6 +73,18 @@ def test_random_module__activations_neither_fade_nor_explode(tmp_path):
     assert len(spreads) > 50
     assert min(spreads) > 0.1  # of images, at a place
     assert max(spreads) < 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mnasnet", "v2_035", "v3_small_reduced"])
+def test_random_module__rounding_stays_below_what_an_export_may_be_off(name):
+    module = random_module(CONFIGS / "table6" / f"{name}.yaml")
+    images = verification_images(ModelSpec.of_module(module), None)
+    with torch.no_grad():
+        rounded, exact = module.net(images), deepcopy(module.net).double()(images)
+    for output, want in zip(rounded, exact, strict=True):
+        assert (output - want).abs().max() < LOGIT_TOLERANCE / 2
+        assert want.std() > 100 * LOGIT_TOLERANCE  # a wrong graph would show
 
 
 def test_load_module__refuses_what_is_no_model(tmp_path):
