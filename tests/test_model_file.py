@@ -24,7 +24,6 @@ from detect.model_spec import ModelSpec
 from detect.verify import LOGIT_TOLERANCE
 from tests.detector_cases import SETTINGS, checkpoint, exported
 
-
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
