@@ -16,8 +16,9 @@ MAX_LOG_RATIO = math.log(1000 / 16)
 
 def _centres_sizes(boxes: Tensor) -> tuple[Tensor, Tensor]:
     """(..., 4) xyxy to (..., 2) centres and (..., 2) sizes."""
-    size = boxes[..., 2:] - boxes[..., :2]
-    return boxes[..., :2] + size / 2, size
+    top_left, bottom_right = boxes.split(2, dim=-1)
+    size = bottom_right - top_left
+    return top_left + size / 2, size
 
 
 def encode(gt_boxes: Tensor, anchors: Tensor) -> Tensor:
@@ -50,9 +51,8 @@ def decode(box_deltas: Tensor, anchors: Tensor) -> Tensor:
     Returns:
         (..., 4) xyxy in float32, px of the network input, not clipped to it.
     """
-    box_deltas = box_deltas.float()
+    shift, log_ratio = box_deltas.float().split(2, dim=-1)
     anchor_centre, anchor_size = _centres_sizes(anchors)
-    centre = box_deltas[..., :2] * CENTRE_VARIANCE * anchor_size + anchor_centre
-    log_ratio = (box_deltas[..., 2:] * SIZE_VARIANCE).clamp(max=MAX_LOG_RATIO)
-    half = torch.exp(log_ratio) * anchor_size / 2
+    centre = shift * CENTRE_VARIANCE * anchor_size + anchor_centre
+    half = torch.exp((log_ratio * SIZE_VARIANCE).clamp(max=MAX_LOG_RATIO)) * anchor_size / 2
     return torch.cat([centre - half, centre + half], dim=-1)

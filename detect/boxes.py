@@ -53,6 +53,8 @@ def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
 def clip_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
     """Cut (..., 4) boxes to an image of `image_size` (H, W)."""
     height, width = image_size
+    if height == width:  # one pass, and no tensor of limits
+        return boxes.clamp(min=0, max=width)
     limit = boxes.new_tensor([width, height, width, height])
     return torch.minimum(boxes.clamp(min=0), limit)
 
@@ -68,6 +70,6 @@ def rescale_boxes(boxes: Tensor, image_size: tuple[int, int], orig_size: Tensor)
     Returns:
         (B, D, 4) xyxy, px of the file.
     """
-    height, width = image_size
-    scale = orig_size.to(boxes.dtype) / boxes.new_tensor([height, width])  # (B, 2) as (sy, sx)
-    return boxes * scale.flip(-1).repeat(1, 2).unsqueeze(1)
+    scale = orig_size.to(boxes.dtype) / boxes.new_tensor(image_size)  # (B, 2) as (sy, sx)
+    corners = boxes.unflatten(-1, (2, 2))  # (B, D, 2, 2) as (x, y) of two corners
+    return (corners * scale.flip(-1)[:, None, None]).flatten(-2)

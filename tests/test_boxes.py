@@ -59,7 +59,10 @@ def test_iou__of_huge_boxes_in_half_precision_does_not_overflow():
 
 
 def test_clip__to_the_image():
-    assert clip_boxes(torch.tensor([[-5.0, 2, 30, 50]]), (40, 20)).tolist() == [[0, 2, 20, 40]]
+    boxes = torch.tensor([[-5.0, 2, 30, 50]])
+    assert clip_boxes(boxes, (40, 20)).tolist() == [[0, 2, 20, 40]]
+    assert clip_boxes(boxes, (20, 20)).tolist() == [[0, 2, 20, 20]]
+    assert boxes[0, 0] == -5  # the caller's stay
 
 
 def test_rescale__stretches_each_image_by_its_own_size():

@@ -10,12 +10,15 @@ from detect.export import ExportOptions, export
 from detect.export_int8 import Gate, Int8Options, calibrate, gate, quantise, refuse, refuse_unknown_layers
 from detect.exported_file import file_sha256, json_path, read_json
 from detect.model_file import open_exported
+from detect.model_spec import OUTPUTS
 from detect.runtimes.onnx_layers import in_layers
 from tests.conftest import make_coco
 from tests.detector_cases import checkpoint, exported, lively_module
 from tests.test_sensitivity import spoil
 
 DATA = {"workers": 0, "batch_size": 4}
+SCORES = OUTPUTS["nms"].index("scores")
+"""Best first, so that those of two files can be compared though their boxes may swap."""
 
 
 @pytest.fixture
@@ -33,10 +36,10 @@ def int8_description(path):
 def quantised(path, options, *, keep_fp32=()):
     """An int8 file from the small detector's ONNX file; far quicker than an export from a checkpoint."""
     quantise(
-        exported(form="raw"),
+        exported(),
         path,
         calibrate(lively_module(), options),
-        description=int8_description(exported(form="raw")),
+        description=int8_description(exported()),
         keep_fp32=keep_fp32,
     )
     return path
@@ -74,9 +77,9 @@ def test_refuse__names_the_layers_that_hurt_most(options):
 
 
 def test_refuse_unknown_layers__names_the_layer():
-    refuse_unknown_layers(exported(form="raw"), ("cls_heads", "box_heads.0.1"))
+    refuse_unknown_layers(exported(), ("cls_heads", "box_heads.0.1"))
     with pytest.raises(InputError, match=r"--keep_fp32 heads: the network has no such layer"):
-        refuse_unknown_layers(exported(form="raw"), ("cls_heads", "heads"))
+        refuse_unknown_layers(exported(), ("cls_heads", "heads"))
 
 
 def test_quantise__onnx_has_int8_weights_uint8_activations_and_its_description(options, tmp_path):
@@ -95,10 +98,10 @@ def test_quantise__onnx_has_int8_weights_uint8_activations_and_its_description(o
     scale = next(i for i in model.graph.initializer if i.name == producers[convolutions[0].input[1]].input[1])
     assert scale.dims[0] > 1  # a scale for each channel
     images = calibrate(lively_module(), options).images[:3]
-    with open_exported(path) as runtime, open_exported(exported(form="raw")) as reference:
+    with open_exported(path) as runtime, open_exported(exported()) as reference:
         assert runtime.precision == "int8"
-        found, wanted = runtime.run(images)[0], reference.run(images)[0]
-    assert 0 < (found - wanted).square().mean().sqrt() < 0.75 * wanted.std()  # random weights forgive little
+        found, wanted = (model.run(images)[SCORES] for model in (runtime, reference))
+    assert 0 < (found - wanted).abs().mean() < 0.1
 
 
 def test_quantise__leaves_named_layers_alone(options, tmp_path):
@@ -111,7 +114,7 @@ def test_quantise__leaves_named_layers_alone(options, tmp_path):
 
 
 def test_gate__the_same_file_drops_nothing(options):
-    found = gate(exported(form="raw"), exported(form="raw"), options)
+    found = gate(exported(), exported(), options)
     assert found.drop == 0
     assert found.images == 4
     assert found.max_drop == 0.3
@@ -129,7 +132,7 @@ def test_export__a_drop_too_large_leaves_no_file_and_fails_the_command(tmp_path,
         "--output",
         str(tmp_path / "out" / "a.onnx"),
     ]
-    arguments += ["--form", "raw", "--int8", "--calibration", str(root), "--max_drop", "0.05"]
+    arguments += ["--int8", "--calibration", str(root), "--max_drop", "0.05"]
     assert main(["export", *arguments]) == 2
     captured = capsys.readouterr()
     assert "a drop of 0.1000, allowed 0.05; no file was written" in captured.err
@@ -139,8 +142,8 @@ def test_export__a_drop_too_large_leaves_no_file_and_fails_the_command(tmp_path,
 
 def copy_of_exported(path):
     """Instead of an export that takes seconds: the same file, already there."""
-    path.write_bytes(exported(form="raw").read_bytes())
-    content = json.loads(json_path(exported(form="raw")).read_text())
+    path.write_bytes(exported().read_bytes())
+    content = json.loads(json_path(exported()).read_text())
     json_path(path).write_text(json.dumps(content))
     from detect.verify import Verification
 
@@ -150,7 +153,7 @@ def copy_of_exported(path):
 def test_export__int8_file_says_what_it_was_calibrated_on(options, tmp_path, monkeypatch):
     monkeypatch.setattr("detect.export.write_verified", lambda model, path, **rest: copy_of_exported(path))
     path = tmp_path / "a.onnx"
-    assert export(checkpoint(), path, ExportOptions(form="raw", int8=options)) == 0
+    assert export(checkpoint(), path, ExportOptions(int8=options)) == 0
     content = json.loads(json_path(path).read_text())
     assert content["export"]["precision"] == "int8"
     pictures = sorted((options.data["root"] / "train").iterdir())
@@ -161,7 +164,7 @@ def test_export__int8_file_says_what_it_was_calibrated_on(options, tmp_path, mon
     }
     assert set(content["verification"]) == {"mAP_fp32", "mAP_int8", "images", "max_drop", "drop"}
     assert "int8 ranges were taken on 6 pictures" in (tmp_path / "a.onnx.md").read_text()
-    assert path.stat().st_size < exported(form="raw").stat().st_size
+    assert path.stat().st_size < exported().stat().st_size
 
 
 def test_export_command__int8_and_calibration_belong_together(tmp_path, capsys):
@@ -180,18 +183,18 @@ def test_export__litert_in_int8_is_refused_with_the_reason(options, tmp_path):
 @pytest.mark.slow
 def test_quantise__openvino_by_nncf(options, tmp_path):
     images = calibrate(lively_module(), options).images[:3]
-    description = int8_description(exported("openvino", "raw"))
+    description = int8_description(exported("openvino"))
     for name, keep in (("a.xml", ()), ("b.xml", ("backbone",))):
         quantise(
-            exported(form="raw"),
+            exported(),
             tmp_path / name,
             calibrate(lively_module(), options),
             description=description,
             keep_fp32=keep,
         )
-    with open_exported(tmp_path / "a.xml") as runtime, open_exported(exported(form="raw")) as reference:
+    with open_exported(tmp_path / "a.xml") as runtime, open_exported(exported()) as reference:
         assert runtime.precision == "int8"
-        found, wanted = runtime.run(images)[0], reference.run(images)[0]
-    assert 0 < (found - wanted).square().mean().sqrt() < 0.75 * wanted.std()  # random weights forgive little
+        found, wanted = (model.run(images)[SCORES] for model in (runtime, reference))
+    assert 0 < (found - wanted).abs().mean() < 0.1
     text, kept = ((tmp_path / name).read_text() for name in ("a.xml", "b.xml"))
     assert text.count('type="FakeQuantize"') > kept.count('type="FakeQuantize"') > 0
