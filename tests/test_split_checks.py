@@ -199,6 +199,16 @@ def test_fit_data__second_start__decodes_and_compares_nothing(
     assert second.findings == first.findings
 
 
+def test_fit_data__says_what_check_says_of_the_classes(tmp_path: Path) -> None:
+    coco_split(tmp_path, "train", {1: "cat", 2: "dog", 3: "owl"}, 30, 1, 0)
+    coco_split(tmp_path, "val", {1: "dog", 2: "cat", 3: "owl"}, 1, 1, 1)
+    data = DetectionData(root=tmp_path, box_convention="xywh")
+    data.open()
+    codes_of = {role: {f.code for f in found} for role, found in data.findings.items()}
+    assert {"class-rare", "classes-unbalanced"} <= codes_of["train"]
+    assert {"class-order-differs", "class-without-training-boxes"} <= codes_of["both"]
+
+
 def test_fit_data__no_box_or_no_class__refused(tmp_path: Path) -> None:
     make_coco_split(tmp_path / "a", coco_file([("a.jpg", 64, 48)], [(1, 3, [1, 1, 0, 0])], {3: "cat"}))
     with pytest.raises(

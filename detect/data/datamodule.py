@@ -22,7 +22,13 @@ from detect.data.labels import Annotations, ClassMap
 from detect.data.repeats import describe_repeats, repeat_factors
 from detect.data.sampler import BatchPlan, DetectionLoader, TrainLoader, TrainSampler, ValSampler
 from detect.data.shared_memory import batch_bytes, bytes_in_flight, require_shared_memory
-from detect.data.split_checks import repeated_findings, require_trainable, without_undecodable
+from detect.data.split_checks import (
+    balance,
+    compare_classes,
+    repeated_findings,
+    require_trainable,
+    without_undecodable,
+)
 from detect.data.splits import OpenedSplit, Role, open_split
 from detect.data.transforms import Augmentation, ResizeRule, default_augmentations
 from detect.errors import InputError
@@ -140,15 +146,19 @@ class DetectionData(LightningDataModule):
             self.val = self._opened["val"].annotations
             if "train" in self._opened:
                 self.val = align_classes(self.val, self.classes)
-                self._look_for_repetitions()
+                self._compare_splits()
             else:
                 self.classes = self.val.classes
 
-    def _look_for_repetitions(self) -> None:
-        """Say once which pictures and boxes repeat, above all across the splits."""
+    def _compare_splits(self) -> None:
+        """Say once how the classes of the splits differ, and which pictures and boxes repeat across them."""
         if not self.check_images or "both" in self.findings:
             return
-        self.findings["both"] = repeated_findings({"train": self.train, "val": self.val})
+        as_read = {"train": self.train, "val": self._opened["val"].annotations}
+        self.findings["both"] = [
+            *compare_classes("train", as_read),
+            *repeated_findings({"train": self.train, "val": self.val}),
+        ]
         if self.findings["both"]:
             rank_zero_info(summarise(self.findings["both"]))
 
@@ -221,14 +231,14 @@ class DetectionData(LightningDataModule):
         if self.check_images:
             opened = without_undecodable(opened)
         require_trainable(opened, role)
-        self.findings[role] = opened.findings
+        self.findings[role] = [*opened.findings, *balance(opened.annotations)]
         found = opened.annotations
         rank_zero_info(
             f"{role}: {opened.split} ({opened.format}) in {found.root}: {len(found)} images, "
             f"{len(found.boxes)} boxes, {found.classes.num_classes} classes"
         )
-        if opened.findings:
-            rank_zero_info(summarise(opened.findings))
+        if self.findings[role]:
+            rank_zero_info(summarise(self.findings[role]))
         return opened
 
     def _open_cache(self, dataset: DetectionDataset) -> PixelCache | None:
