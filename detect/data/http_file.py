@@ -129,6 +129,7 @@ def _attempt(known: _Known, part: Path, notes: Path, *, max_bytes: int, show: Sh
             while chunk := _read(body):
                 size += len(chunk)
                 if size > max_bytes:
+                    part.unlink()
                     raise InputError(
                         f"{known.url} sends more than the {max_bytes} bytes it may have; refused"
                     )
