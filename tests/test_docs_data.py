@@ -50,7 +50,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> DataReport:
 def test_every_key_of_check_is_named(report: DataReport) -> None:
     content = report.to_json()
     split = content["splits"]["train"]
-    for key in [*content, *split, *split["anchor_fit"]]:
+    assert content["findings"], "a finding, for its keys"
+    for key in [*content, *split, *split["anchor_fit"], *content["findings"][0]]:
         assert f"`{key}`" in PAGE, key
 
 
