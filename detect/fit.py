@@ -13,6 +13,7 @@ import lightning as L
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from rich.console import Console
 
@@ -34,7 +35,7 @@ from detect.metrics_table import metrics_table
 from detect.nan_report import write_nan_report
 from detect.ranks import rank_by_environment
 from detect.report.write import score_run, write_report
-from detect.resume import describe_resume
+from detect.resume import describe_resume, flat
 from detect.run_folder import write_atomically
 from detect.saving import DISK_IS_FULL, EXIT_STOPPED, disk_is_full
 from detect.weights import init_from, match_table
@@ -81,6 +82,7 @@ def fit(args: list[str], *, before_training: Callable[[Path], None] | None = Non
     else:
         for line in describe_resume(cli.resume, cli.run["config"]["trainer"], cli.model.schedule):
             console.print(line, highlight=False, markup=False)
+    log_settings(cli)
     if before_training is not None and cli.trainer.is_global_zero:
         before_training(cli.run_folder)
     train(cli)
@@ -105,6 +107,13 @@ def write_descriptions(cli: FitCLI, args: list[str]) -> None:
         processes=cli.trainer.world_size,
     )
     write_atomically(path, append_manifest(path, manifest))
+
+
+def log_settings(cli: FitCLI) -> None:
+    """Hand every setting to the loggers that show runs beside each other by their settings."""
+    for logger in cli.trainer.loggers:
+        if not isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(flat(cli.run["config"]))
 
 
 def start_from_weights(cli: FitCLI, console: Console) -> None:

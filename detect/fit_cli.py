@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import tempfile
 from copy import deepcopy
@@ -50,6 +51,9 @@ REFUSED = {
     "val_check_interval": (None, "validation ends an epoch; trainer.check_val_every_n_epoch may skip some"),
 }
 """Trainer settings that would break what a checkpoint promises: the harmless value, what to do instead."""
+
+LOGGER_PACKAGES = {"MLFlowLogger": "mlflow", "WandbLogger": "wandb"}
+"""What a logger of Lightning imports; the extra of pyproject.toml has the same name."""
 
 NOT_SETTINGS = ("config", "out", "ckpt_path")
 """Keys that name files of one call, not what is trained."""
@@ -136,6 +140,9 @@ class FitCLI(LightningCLI):
         self.run_folder = choose_run_folder(out, name=name, resume=self.config.ckpt_path is not None)
 
     def instantiate_classes(self) -> None:
+        missing = missing_logger_package(self.config.trainer.get("logger"))
+        if missing is not None:
+            raise InputError(f"trainer.logger needs {missing}: pip install 'detect[{missing}]'")
         super().instantiate_classes()
         self.datamodule = self.data  # the one that has read its annotations
         self.model.settings = self.run["config"]["model"]
@@ -230,6 +237,16 @@ class FitCLI(LightningCLI):
         settings["backbone"].get("init_args", {}).pop("weights", None)
         settings["compile"] = self.config.model.compile
         self.config.model = model_parser().parse_object({"model": settings}).model
+
+
+def missing_logger_package(loggers: Any) -> str | None:
+    """The package that one of the `trainer.logger` settings needs and that is not installed."""
+    for logger in loggers if isinstance(loggers, list) else [loggers]:
+        class_path = logger.get("class_path", "") if isinstance(logger, (dict, Namespace)) else ""
+        package = LOGGER_PACKAGES.get(class_path.rpartition(".")[2])
+        if package is not None and importlib.util.find_spec(package) is None:
+            return package
+    return None
 
 
 def open_data(config: Namespace) -> DetectionData:

@@ -1,11 +1,13 @@
-"""Pictures in TensorBoard: the same few validation images after each validation, truth beside detections."""
+"""Pictures for loggers: the same few validation images after each validation, truth beside detections."""
 
 from __future__ import annotations
+
+from pathlib import PurePosixPath
 
 import lightning as L
 import numpy as np
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -16,6 +18,7 @@ from detect.errors import InputError
 from detect.module import DetectionModule
 from detect.report.pictures import corners
 
+TAKES_PICTURES = (TensorBoardLogger, WandbLogger, MLFlowLogger)
 IMAGES = 4
 """Shown, evenly over the validation split."""
 SIDE_PX = 480
@@ -23,17 +26,29 @@ SCORE_THRESHOLD = 0.3
 
 
 class ValidationPictures(Callback):
-    """Logs pictures as `val/IMAGE` to every TensorBoard logger of the trainer."""
+    """Logs pictures as `val/IMAGE` to every logger of the trainer that takes pictures."""
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+        loggers = [logger for logger in trainer.loggers if isinstance(logger, TAKES_PICTURES)]
         if not loggers or not trainer.is_global_zero or trainer.sanity_checking:
             return
         assert isinstance(pl_module, DetectionModule)
         assert pl_module.evaluator is not None
         for name, picture in validation_pictures(pl_module.evaluator).items():
             for logger in loggers:
-                logger.experiment.add_image(f"val/{name}", picture, trainer.global_step, dataformats="HWC")
+                log_picture(logger, name, picture, step=trainer.global_step)
+
+
+def log_picture(logger: Logger, name: str, picture: NDArray[np.uint8], *, step: int) -> None:
+    """Hand a (H, W, 3) picture to a logger, each of which has a way of its own."""
+    if isinstance(logger, TensorBoardLogger):
+        logger.experiment.add_image(f"val/{name}", picture, step, dataformats="HWC")
+    elif isinstance(logger, WandbLogger):
+        logger.log_image(f"val/{name}", [picture], step)
+    elif isinstance(logger, MLFlowLogger):
+        # A folder a picture: MLflow shows its files as a series.
+        place = f"val/{PurePosixPath(name).stem}/{step:08d}.jpg"
+        logger.experiment.log_image(logger.run_id, picture, artifact_file=place)
 
 
 def validation_pictures(evaluator: CocoEvaluator, images: int = IMAGES) -> dict[str, NDArray[np.uint8]]:
