@@ -42,13 +42,30 @@ from detect.weights import init_from, match_table
 
 NOISE = (
     "💡",
+    "-----",  # a frame around the number of processes, which the sentence about the batch says too
     "GPU available",
     "HPU available",
+    "Initializing distributed",
     "Loading `train_dataloader`",
     "TPU available",
     "`Trainer.fit` stopped: `max_epochs",
 )
 """Lines of Lightning's log that tell a user nothing."""
+QUIETED = (
+    "lightning.pytorch.utilities.rank_zero",
+    "lightning.fabric.utilities.rank_zero",
+    "lightning.fabric.utilities.distributed",
+)
+"""Loggers that write them."""
+
+MUTED: dict[str, type[Warning]] = {
+    r".*isinstance\(treespec, LeafSpec\)": FutureWarning,
+    # What is logged was summed over all ranks before.
+    r".*recommended to use `self\.log\(.*sync_dist=True": UserWarning,
+    # A run of few steps logs at the end of each epoch all the same.
+    r".*is smaller than the logging interval": UserWarning,
+}
+"""Warnings of Lightning's that do not hold here."""
 
 RESULTS = (
     *("checkpoints/best.ckpt", "checkpoints/last.ckpt", "metrics.json", "metrics.csv", "config.yaml"),
@@ -180,10 +197,11 @@ def finish(cli: FitCLI, console: Console) -> None:
 
 
 def quiet_lightning() -> None:
-    """Keep Lightning's advertisements and hardware lists out of the log, and one deprecation of its own."""
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
+    """Keep Lightning's advertisements, hardware lists and wrong warnings out of the log."""
+    for name in QUIETED:
         logging.getLogger(name).addFilter(_tells_something)
-    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)", category=FutureWarning)
+    for message, category in MUTED.items():
+        warnings.filterwarnings("ignore", message=message, category=category)
 
 
 def _tells_something(record: logging.LogRecord) -> bool:

@@ -2,6 +2,7 @@ import csv
 import errno
 import json
 import os
+import warnings
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import yaml
 
 from detect.cli import main
 from detect.errors import InputError, RunStopped
-from detect.fit import fit
+from detect.fit import fit, quiet_lightning
 from tests.conftest import make_coco
 from tests.fit_cases import (
     EPOCHS,
@@ -278,3 +279,16 @@ def test_other_data_is_refused(case: tuple[Path, Path], straight: Path, tmp_path
     other = make_coco(tmp_path / "other", train=16, val=5, seed=1)
     with pytest.raises(InputError, match=r"train.sha256"):
         fit(fit_args(case[0], other, straight, "--ckpt_path", "last"))
+
+
+def test_lightnings_warnings_that_do_not_hold_are_not_shown() -> None:
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        quiet_lightning()
+        warnings.warn(
+            "It is recommended to use `self.log('a', ..., sync_dist=True)` when", stacklevel=1
+        )
+        warnings.warn("The number of training batches (4) is smaller than the logging interval", stacklevel=1)
+        assert shown == []
+        warnings.warn("something else", stacklevel=1)
+    assert [str(one.message) for one in shown] == ["something else"]

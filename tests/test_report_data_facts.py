@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 import pytest
+from lightning.pytorch.utilities import rank_zero_info
 
 from detect.errors import InputError
 from detect.report.data_facts import open_data, split_facts
@@ -26,6 +27,8 @@ def test_split_facts__by_hand() -> None:
 
 def test_open_data__quiet_and_by_the_section_alone(coco_root: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
+        rank_zero_info("the run")  # from now on the logger remembers that it may speak
+        caplog.clear()
         data = open_data({"root": str(coco_root), "seed": 3, "augmentations": [{"class_path": "os.system"}]})
     assert len(data.val) == 4
     assert caplog.text == ""

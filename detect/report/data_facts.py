@@ -36,11 +36,12 @@ def open_data(settings: dict[str, Any], **of_model: Any) -> DetectionData:
         raise InputError(f"the data section of config.yaml: {error}") from error
     data: DetectionData = parser.instantiate_classes(config).data
     # The run has said what it found when it began.
-    said, logging.root.manager.disable = logging.root.manager.disable, logging.INFO
+    said = logging.root.manager.disable
+    logging.disable(logging.INFO)  # not the attribute alone: loggers remember what they may say
     try:
         data.open()
     finally:
-        logging.root.manager.disable = said
+        logging.disable(said)
     return data
 
 
