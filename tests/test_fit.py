@@ -285,9 +285,7 @@ def test_lightnings_warnings_that_do_not_hold_are_not_shown() -> None:
     with warnings.catch_warnings(record=True) as shown:
         warnings.simplefilter("always")
         quiet_lightning()
-        warnings.warn(
-            "It is recommended to use `self.log('a', ..., sync_dist=True)` when", stacklevel=1
-        )
+        warnings.warn("It is recommended to use `self.log('a', ..., sync_dist=True)` when", stacklevel=1)
         warnings.warn("The number of training batches (4) is smaller than the logging interval", stacklevel=1)
         assert shown == []
         warnings.warn("something else", stacklevel=1)
