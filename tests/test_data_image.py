@@ -18,6 +18,27 @@ def gradient(height: int = 40, width: int = 56) -> NDArray[np.uint8]:
     return np.stack([x * 255 // width, y * 255 // height, (x + y) * 2 % 256], axis=-1).astype(np.uint8)
 
 
+@pytest.mark.parametrize("behind", [b"", b"\xff\xfe\x00\x06note", b"\xff\xff\xff"])
+def test_load_pixels__exif_behind_other_segments(tmp_path: Path, behind: bytes) -> None:
+    """Comments and filling bytes may stand before it (ITU-T T.81, B.1.1.2 and B.2.4.5)."""
+    path, exif = tmp_path / "turned.jpg", Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(gradient()).save(path, quality=95, exif=exif)
+    encoded = path.read_bytes()
+    path.write_bytes(encoded[:2] + behind + encoded[2:])
+    height, width = gradient().shape[:2]
+    assert load_pixels(path).shape[:2] == (width, height)
+
+
+def test_load_pixels__the_mark_of_exif_among_the_pixels_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "upright.jpg"
+    Image.fromarray(gradient()).save(path, quality=95)
+    expected = load_pixels(path)
+    encoded = path.read_bytes()
+    path.write_bytes(encoded + b"Exif\0\0")  # behind the end of the image
+    assert np.array_equal(load_pixels(path), expected)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_load__exif_orientation_is_applied_alike_everywhere(tmp_path: Path, orientation: int) -> None:
     path = tmp_path / "turned.jpg"

@@ -33,6 +33,8 @@ PLAIN_COLOUR_SPACES = ("YCbCr", "RGB")
 """Of JPEGs that every decoder turns into the same RGB; grey and CMYK are left to Pillow."""
 EXIF_MARK = b"Exif\0\0"
 """Starts the EXIF segment of a JPEG (EXIF 2.32, 4.7.2)."""
+JPEG_MARKER = b"\xff"
+START_OF_SCAN = b"\xda"
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000")
 """What is decoded, whatever a file is called. Pillow also knows formats that run other programs (EPS)."""
 
@@ -193,10 +195,28 @@ def _decode_plain_jpeg(path: Path) -> NDArray[np.uint8] | None:
 
 def _is_turned(encoded: bytes) -> bool:
     """Whether a JPEG has an EXIF orientation other than upright."""
-    if EXIF_MARK not in encoded:  # far cheaper than to parse the header
+    if not _has_exif(encoded):  # far cheaper than to parse the header
         return False
     with Image.open(io.BytesIO(encoded)) as image:
         return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+
+
+def _has_exif(encoded: bytes) -> bool:
+    """Whether an EXIF segment stands before the compressed pixels, which are not searched.
+
+    Every segment is a marker of 2 bytes and a length of 2 that counts itself (ITU-T T.81, B.1.1.4).
+    """
+    place = 2  # behind the mark that starts the file
+    while encoded[place : place + 1] == JPEG_MARKER:
+        if encoded[place + 1 : place + 2] == JPEG_MARKER:  # filling
+            place += 1
+            continue
+        if encoded[place + 1 : place + 2] == START_OF_SCAN:
+            return False
+        if encoded.startswith(EXIF_MARK, place + 4):
+            return True
+        place += 2 + int.from_bytes(encoded[place + 2 : place + 4])
+    return EXIF_MARK in encoded  # not written as it should be
 
 
 def _from_deep(image: Image.Image) -> Image.Image:

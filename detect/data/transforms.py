@@ -380,9 +380,10 @@ def _visible(start: float, stop: float, limit: int, pixels: int, file_scale: int
 
 def _resize(pixels: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:
     """(h, w, 3) to (*size, 3) uint8; torch's antialiased kernel is Pillow's, vectorised."""
-    part = torch.from_numpy(pixels)
     if pixels.shape[:2] == size:
-        return part
+        return torch.from_numpy(pixels)
+    # A crop's rows lie apart; torch would copy it pixel by pixel.
+    part = torch.from_numpy(np.ascontiguousarray(pixels))
     planes = part[None].permute(0, 3, 1, 2)
     resized = torch.nn.functional.interpolate(planes, size=size, mode="bilinear", antialias=True)
     return resized[0].permute(1, 2, 0)
