@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import math
 import os
 import signal
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -122,18 +126,32 @@ def read_raw(run: Path, name: str = "last") -> dict[str, Any]:
     return raw
 
 
-def run_differences(a: Path, b: Path) -> list[str]:
-    """Where the results of two runs differ: every value of both checkpoints, and metrics.csv."""
+def run_differences(a: Path, b: Path, *, figures: float = 0.0) -> list[str]:
+    """Where the results of two runs differ: every value of both checkpoints, and metrics.csv.
+
+    Args:
+        a: a run folder.
+        b: another.
+        figures: relative difference that is allowed in metrics.csv, which must have the same rows.
+    """
     found = []
     for name in ("last", "best"):
         one, other = read_raw(a, name), read_raw(b, name)
         for raw in (one, other):
-            # How often a checkpoint is written changes none.
+            # How often a checkpoint is written changes none, nor do machines of one device or one of several.
             raw["run"]["config"].pop("checkpoint_minutes")
+            for key in ("devices", "num_nodes", "strategy"):
+                raw["run"]["config"]["trainer"].pop(key)
         found += differences(one, other, name)
-    if (a / "metrics.csv").read_text() != (b / "metrics.csv").read_text():
-        found.append("metrics.csv")
+    rows = [list(csv.reader((run / "metrics.csv").open())) for run in (a, b)]
+    for one, other in zip_longest(*rows, fillvalue=[]):
+        if len(one) != len(other) or not all(map(partial(_alike, figures=figures), one, other)):
+            found.append(f"metrics.csv: {one} and {other}")
     return found
+
+
+def _alike(one: str, other: str, *, figures: float) -> bool:
+    return one == other or (figures > 0 and math.isclose(float(one), float(other), rel_tol=figures))
 
 
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}
