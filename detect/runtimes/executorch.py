@@ -11,16 +11,16 @@ from torch import Tensor, nn
 
 from detect.errors import InputError
 from detect.exported_file import read_description
+from detect.graphs import DetectorGraph
 from detect.model_spec import ModelSpec
 from detect.runtimes.base import Runtime, RuntimeName, RuntimeOptions, refuse_precision, require
-from detect.runtimes.onnx_layers import NETWORK
 from detect.runtimes.torch_export import torch_export_errors
 
 LARGEST_BATCH = 8
 """ExecuTorch plans its memory when the file is written."""
 
 
-def write_executorch(graph: nn.Module, images: Tensor, path: Path, *, int8: bool = False) -> None:
+def write_executorch(graph: DetectorGraph, images: Tensor, path: Path, *, int8: bool = False) -> None:
     """Write a raw or decoded graph for batches of 1 to `LARGEST_BATCH`.
 
     Args:
@@ -39,21 +39,24 @@ def write_executorch(graph: nn.Module, images: Tensor, path: Path, *, int8: bool
     batch = {"images": {0: torch.export.Dim("batch", min=1, max=LARGEST_BATCH)}}
     example = (images.new_zeros(2, *images.shape[1:]),)
     with torch_export_errors("ExecuTorch"):
-        program = torch.export.export(graph, example, dynamic_shapes=batch)
         if int8:
-            quantised = _quantise(program.module(), images)
-            program = torch.export.export(quantised, example, dynamic_shapes=batch)
+            network = torch.export.export(graph.net, example, dynamic_shapes=batch).module()
+            graph = DetectorGraph(_quantise(network, images), list(graph.stages))
+        program = torch.export.export(graph, example, dynamic_shapes=batch)
         lowered = exir.to_edge_transform_and_lower(program, partitioner=[xnnpack.XnnpackPartitioner()])
         path.write_bytes(lowered.to_executorch().buffer)
 
 
 def _quantise(module: nn.Module, images: Tensor) -> nn.Module:
-    """A captured graph with what XNNPACK runs in 8 bits marked so."""
+    """A captured network in 8 bits where XNNPACK has a kernel.
+
+    The network alone: the quantizer can be held to a part of a graph by the part's name, but then leaves out
+    every convolution, whose weights belong to no module once they are captured.
+    """
     quantizer_module = require("executorch.backends.xnnpack.quantizer.xnnpack_quantizer", extra="executorch")
     pt2e = require("torchao.quantization.pt2e.quantize_pt2e", extra="executorch")
-    quantizer = quantizer_module.XNNPACKQuantizer()
     config = quantizer_module.get_symmetric_quantization_config(is_per_channel=True)
-    quantizer.set_module_name(NETWORK, config)  # decoding stays in float32
+    quantizer = quantizer_module.XNNPACKQuantizer().set_global(config)
     prepared = pt2e.prepare_pt2e(module, quantizer)
     with torch.no_grad():
         for chunk in images.split(LARGEST_BATCH):
@@ -79,6 +82,7 @@ class ExecuTorchRuntime(Runtime):
             library._unsafe_reset_threadpool(options.threads)
         try:
             self._module = library._load_for_executorch(str(path))
+            self._module.method_meta("forward")  # loading alone does not look into the file
         except RuntimeError as error:
             raise InputError(f"{path}: ExecuTorch cannot load it: {str(error).splitlines()[0]}") from error
         refuse_precision(self.name, options.precision, description["export"]["precision"])
