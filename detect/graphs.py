@@ -16,7 +16,6 @@ from torchvision.ops import nms
 from detect.model_spec import Form
 from detect.module import DetectionModule
 from detect.postprocess import PostProcess, class_scores, decode_boxes
-from detect.ssdlite import SSDLite
 
 
 @torch.library.custom_op("detect::class_nms", mutates_args=())
@@ -121,11 +120,11 @@ class DetectorGraph(nn.Module):
     """(B, 3, H, W) images to the outputs of a form; see `model_spec.OUTPUTS`.
 
     Args:
-        net: the network.
+        net: the network, `SSDLite` or what a quantiser made of it.
         stages: what follows: nothing, decoding, or decoding and NMS.
     """
 
-    def __init__(self, net: SSDLite, stages: list[nn.Module]) -> None:
+    def __init__(self, net: nn.Module, stages: list[nn.Module]) -> None:
         super().__init__()
         self.net = net
         self.stages = nn.ModuleList(stages)
