@@ -263,6 +263,7 @@ class DetectionModule(L.LightningModule):
         assert self.evaluator is not None
         self.evaluator.reset()
         self._val_sums = torch.zeros(3, device=self.device)
+        self.net.restore_constants()
         take_statistics_of_rank_0(self.net)
 
     def on_validation_epoch_end(self) -> None:

@@ -81,9 +81,19 @@ class SSDLite(nn.Module):
         self.grid_sizes = grid_sizes(self.image_size, backbone.strides, num_levels=len(map_channels))
         anchor_boxes = self.anchor_generator(self.grid_sizes, self.image_size)
         self.register_buffer("anchors", anchor_boxes, persistent=False)
+        self._constants = {name: getattr(self, name).clone() for name in ("mean", "std", "anchors")}
         backbone.init_weights(init)
         for part in (self.extra_levels, self.cls_heads, self.box_heads):
             init_weights(part, init)
+
+    def restore_constants(self) -> None:
+        """Set the buffers that are no weights to what they were built with.
+
+        A moving average of weights takes in every buffer, and in float32 0.999 x + 0.001 x is not x: anchors
+        would drift with the steps.
+        """
+        for name, value in self._constants.items():
+            getattr(self, name).copy_(value)
 
     def forward(self, images: Tensor) -> HeadOutputs:
         """The same in training and evaluation mode; no resizing, matching, loss or NMS.

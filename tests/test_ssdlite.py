@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 
 from detect.anchors import AnchorConfig
 from detect.backbones import MobileNetV3
@@ -83,6 +84,17 @@ def test_class_prior__fills_every_anchor():
 def test_state_dict__holds_nothing_that_follows_from_settings():
     keys = SSDLite(MobileNetV3("small"), 2).state_dict().keys()
     assert not {"anchors", "mean", "std"} & set(keys)
+
+
+def test_restore_constants__undoes_what_averaging_does_to_anchors():
+    net = SSDLite(MobileNetV3("small"), 2, mean=(0.1, 0.2, 0.3))
+    averaged = AveragedModel(net, avg_fn=get_ema_avg_fn(0.999), use_buffers=True)
+    for _ in range(10):
+        averaged.update_parameters(net)
+    names = ("anchors", "mean", "std")
+    assert not all(torch.equal(getattr(averaged.module, name), getattr(net, name)) for name in names)
+    averaged.module.restore_constants()
+    assert all(torch.equal(getattr(averaged.module, name), getattr(net, name)) for name in names)
 
 
 def test_num_classes__must_be_positive():
