@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,8 +30,13 @@ def add_model_arguments(parser: ArgumentParser) -> None:
 
 
 def model_argument(config: Namespace) -> Path:
-    """The file that `--ckpt_path` or `--model` names."""
-    return one_of(ckpt_path=config.ckpt_path, model=config.model)
+    """The file that `--ckpt_path` or `--model` names; says so where its weights are random."""
+    from detect.model_file import CONFIG_SUFFIXES
+
+    path = one_of(ckpt_path=config.ckpt_path, model=config.model)
+    if path.suffix in CONFIG_SUFFIXES:
+        print(f"{path} is a configuration: the weights are random, and so is what they find", file=sys.stderr)
+    return path
 
 
 def one_of(**options: Path | None) -> Path:
