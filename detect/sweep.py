@@ -283,9 +283,19 @@ def report_end(run: Running, exit_code: int) -> str | None:
     if exit_code == 0:
         print(f"{run.job.name}: {run.step} done in {took}", flush=True)
         return None
-    failure = f"{run.job.name}: {run.step} ended with {exit_code}: {last_line(run.log)} (log: {run.log})"
+    how = how_it_ended(exit_code)
+    failure = f"{run.job.name}: {run.step} {how}: {last_line(run.log)} (log: {run.log})"
     print(f"FAILED {failure}", flush=True)
     return failure
+
+
+def how_it_ended(exit_code: int) -> str:
+    """An exit code in words; Popen gives signals as negative numbers."""
+    if exit_code == -signal.SIGKILL:
+        return "was killed from outside, as the system does when memory runs out"
+    if exit_code < 0:
+        return f"was ended by {signal.Signals(-exit_code).name}"
+    return f"ended with {exit_code}"
 
 
 def last_line(log: Path) -> str:

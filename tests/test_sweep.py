@@ -13,7 +13,7 @@ import pytest
 
 from detect import sweep as sweep_module
 from detect.errors import InputError, RunStopped
-from detect.sweep import Job, SweepOptions, plan_jobs, split_fit_flags, sweep
+from detect.sweep import Job, SweepOptions, how_it_ended, plan_jobs, split_fit_flags, sweep
 
 FAKE = """
 import json, os, signal, sys, time
@@ -217,3 +217,9 @@ def test_plan_jobs__cannot_be__error(tmp_path: Path) -> None:
         plan_jobs([tmp_path / "a.yaml", tmp_path / "b" / "a.yaml"], [0], tmp_path, ())
     with pytest.raises(InputError, match="--seeds 0 0: give one or more, each once"):
         plan_jobs([tmp_path / "a.yaml"], [0, 0], tmp_path, ())
+
+
+def test_how_it_ended__in_words() -> None:
+    assert how_it_ended(2) == "ended with 2"
+    assert how_it_ended(-signal.SIGTERM) == "was ended by SIGTERM"
+    assert how_it_ended(-signal.SIGKILL).startswith("was killed from outside")
