@@ -51,7 +51,9 @@ def decode(box_deltas: Tensor, anchors: Tensor) -> Tensor:
     Returns:
         (..., 4) xyxy in float32, px of the network input, not clipped to it.
     """
-    shift, log_ratio = box_deltas.float().split(2, dim=-1)
+    box_deltas = box_deltas.float()
+    # Slices, for ExecuTorch plans the parts of a split for one batch size alone.
+    shift, log_ratio = box_deltas[..., :2], box_deltas[..., 2:]
     anchor_centre, anchor_size = _centres_sizes(anchors)
     centre = shift * CENTRE_VARIANCE * anchor_size + anchor_centre
     half = torch.exp((log_ratio * SIZE_VARIANCE).clamp(max=MAX_LOG_RATIO)) * anchor_size / 2
