@@ -13,7 +13,7 @@ from torch import Tensor
 
 from detect.boxes import rescale_boxes
 from detect.data.image import load_pixels, upright_rgb
-from detect.data.transforms import resize_pixels
+from detect.data.render import resize_pixels
 from detect.errors import InputError
 from detect.model_file import open_model
 from detect.module import DetectionModule

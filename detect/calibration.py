@@ -11,7 +11,7 @@ from torch import Tensor
 
 from detect.data.image import load_pixels
 from detect.data.labels import Annotations
-from detect.data.transforms import resize_pixels
+from detect.data.render import resize_pixels
 from detect.errors import InputError
 from detect.exported_file import file_sha256
 from detect.model_spec import ModelSpec

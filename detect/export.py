@@ -18,7 +18,7 @@ from rich.console import Console
 from torch import Tensor
 
 from detect.data.image import load_pixels
-from detect.data.transforms import resize_pixels
+from detect.data.render import resize_pixels
 from detect.errors import InputError
 from detect.export_int8 import Gate, Int8Options, calibrate, gate, quantise, refuse
 from detect.exported_file import (

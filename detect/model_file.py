@@ -13,7 +13,7 @@ from torch import nn
 from detect.blocks import PredictionHead
 from detect.checkpoint import build_from_checkpoint, build_module, read_checkpoint
 from detect.data.labels import ClassMap
-from detect.data.transforms import resize_pixels
+from detect.data.render import resize_pixels
 from detect.errors import InputError
 from detect.exported_file import SUFFIXES, Format
 from detect.generated import generated_pictures

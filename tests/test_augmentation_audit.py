@@ -10,12 +10,12 @@ from detect.anchor_fit import AnchorLayout, fit_anchors
 from detect.augmentation_audit import audit, audit_keys
 from detect.data.dataset import DetectionDataset, SampleKey
 from detect.data.labels import Annotations
+from detect.data.render import View
 from detect.data.splits import open_split
 from detect.data.transforms import (
     Augmentation,
     RandomHorizontalFlip,
     RandomIoUCrop,
-    View,
     default_augmentations,
 )
 from tests.conftest import make_coco

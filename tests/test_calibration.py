@@ -5,7 +5,7 @@ import torch
 from detect.calibration import calibration_of
 from detect.data.datamodule import DetectionData
 from detect.data.image import load_pixels
-from detect.data.transforms import resize_pixels
+from detect.data.render import resize_pixels
 from detect.errors import InputError
 from detect.model_spec import ModelSpec
 from tests.conftest import make_coco

@@ -11,8 +11,9 @@ from PIL import Image
 
 from detect.data.dataset import DetectionDataset, Sample, SampleKey, collate, draft_scales
 from detect.data.labels import Annotations
+from detect.data.render import View
 from detect.data.splits import open_split
-from detect.data.transforms import View, default_augmentations
+from detect.data.transforms import default_augmentations
 from detect.errors import InputError
 from tests.conftest import make_coco
 

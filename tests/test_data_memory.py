@@ -14,7 +14,8 @@ from pycocotools.coco import COCO
 
 from detect.data.dataset import DetectionDataset, SampleKey
 from detect.data.labels import Annotations, ClassMap
-from detect.data.transforms import boxes_to_input, default_augmentations
+from detect.data.render import boxes_to_input
+from detect.data.transforms import default_augmentations
 
 NUM_IMAGES, NUM_BOXES = 16_000, 116_000  # a seventh of train2017
 

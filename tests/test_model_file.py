@@ -8,7 +8,7 @@ import yaml
 from torch import nn
 
 from detect import model_file
-from detect.data.transforms import resize_pixels
+from detect.data.render import resize_pixels
 from detect.errors import InputError
 from detect.export import verification_images
 from detect.generated import generated_pictures

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from detect.api import Detector
-from detect.data.transforms import resize_pixels
+from detect.data.render import resize_pixels
 from detect.exported_file import json_path
 from tests.detector_cases import IMAGE_SIZE, exported, lively_module, photo
 

@@ -19,6 +19,7 @@ from detect.data.conventions import BoxConvention
 from detect.data.dataset import DetectionDataset, collate, padded_box_count
 from detect.data.findings import Finding, summarise
 from detect.data.labels import Annotations, ClassMap
+from detect.data.render import ResizeRule
 from detect.data.repeats import describe_repeats, repeat_factors
 from detect.data.sampler import BatchPlan, DetectionLoader, TrainLoader, TrainSampler, ValSampler
 from detect.data.shared_memory import batch_bytes, bytes_in_flight, require_shared_memory
@@ -30,7 +31,7 @@ from detect.data.split_checks import (
     without_undecodable,
 )
 from detect.data.splits import OpenedSplit, Role, open_split
-from detect.data.transforms import Augmentation, ResizeRule, default_augmentations
+from detect.data.transforms import Augmentation, default_augmentations
 from detect.errors import InputError
 
 MAX_WORKERS = 8

@@ -17,9 +17,7 @@ from torch.utils.data import Dataset, default_collate
 from detect.data.cache import PixelCache
 from detect.data.image import JPEG_SUFFIXES, choose_draft_scales, load_pixels
 from detect.data.labels import Annotations
-from detect.data.stall import InHand
-from detect.data.transforms import (
-    Augmentation,
+from detect.data.render import (
     MappedBoxes,
     ResizeRule,
     View,
@@ -28,6 +26,8 @@ from detect.data.transforms import (
     resize_pixels,
     snap_view,
 )
+from detect.data.stall import InHand
+from detect.data.transforms import Augmentation
 from detect.errors import InputError
 from detect.types import Batch, Target
 
