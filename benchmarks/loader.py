@@ -32,6 +32,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.transforms import v2
 
 from detect.data.cache import PixelCache
+from detect.data.datamodule import start_worker
 from detect.data.dataset import DetectionDataset, SampleKey, collate
 from detect.data.labels import Annotations
 from detect.data.splits import open_split
@@ -120,6 +121,7 @@ def loader(dataset: Dataset[Any], *, ours: bool) -> DataLoader[Any]:
         num_workers=1,
         persistent_workers=True,
         collate_fn=OurCollate() if ours else TorchvisionCollate(),
+        worker_init_fn=start_worker if ours else None,
     )
 
 

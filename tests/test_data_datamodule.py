@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 import logging
+import multiprocessing
+import platform
+import resource
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,13 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
 from detect.data import datamodule
-from detect.data.datamodule import DetectionData, align_classes, available_cores, choose_workers
+from detect.data.datamodule import (
+    DetectionData,
+    align_classes,
+    available_cores,
+    choose_workers,
+    start_worker,
+)
 from detect.data.labels import ClassMap
 from detect.data.splits import open_split
 from detect.errors import InputError
@@ -304,3 +313,20 @@ def test_train_dataloader__repeat_threshold_of_nothing__refused(root: Path) -> N
     data.open()
     with pytest.raises(InputError, match=r"data.repeat_threshold 0\.0: a share of the images"):
         data.train_dataloader()
+
+
+def page_faults_of_a_worker() -> int:
+    """Of arrays of 64 MiB taken and freed again and again, once the heap has room for one."""
+    start_worker(0)
+    for _ in range(8):
+        np.ones(2**26, dtype=np.uint8)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(4):
+        np.ones(2**26, dtype=np.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator is not here")
+def test_start_worker__memory_of_a_picture_is_used_for_the_next() -> None:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(page_faults_of_a_worker) < 64  # 128 and more where it is given back

@@ -14,6 +14,7 @@ import numpy as np
 from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 
+from detect.allocator import keep_freed_memory
 from detect.data.cache import GB, CachePlace, PixelCache
 from detect.data.conventions import BoxConvention
 from detect.data.dataset import DetectionDataset, collate, padded_box_count
@@ -289,7 +290,7 @@ class DetectionData(LightningDataModule):
             "persistent_workers": workers > 0,
             "prefetch_factor": self.prefetch if workers else None,
             "pin_memory": trainer is not None and trainer.strategy.root_device.type == "cuda",
-            "worker_init_fn": _start_worker,
+            "worker_init_fn": start_worker,
         }
 
 
@@ -334,11 +335,13 @@ def choose_workers(cores: int, ranks_here: int) -> int:
     return min(MAX_WORKERS, max(0, cores // ranks_here - 1))
 
 
-def _start_worker(worker: int) -> None:
+def start_worker(worker: int) -> None:
     """Leave to the trainer what is the trainer's.
 
     Ctrl-C reaches the whole process group, and the trainer needs its workers to finish the step and save.
-    Objects inherited from it (other loaders' iterators) must not be finalised here.
+    Objects inherited from it (other loaders' iterators) must not be finalised here. What a picture took is
+    kept for the next one.
     """
+    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.freeze()

@@ -67,8 +67,9 @@ class RandomIoUCrop:
                 break
             crops = self._draw(view, rng)
             good = _best_iou_of_centred(crops, boxes) >= min_iou
-            if good.any():
-                x0, y0, x1, y1 = crops[:, good.argmax()].tolist()
+            first = int(good.argmax())
+            if good[first]:
+                x0, y0, x1, y1 = crops[:, first].tolist()
                 return replace(view, x0=x0, y0=y0, x1=x1, y1=y1)
         return view
 
@@ -189,12 +190,12 @@ def default_augmentations() -> list[Augmentation]:
 
 def _best_iou_of_centred(crops: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
     """(T,) the best IoU of each of (4, T) crops with the (G, 4) boxes whose centre it holds; -1 for none."""
-    box_x0, box_y0, box_x1, box_y1 = boxes.T  # each (G,)
-    centre_x, centre_y = (box_x0 + box_x1) / 2, (box_y0 + box_y1) / 2
+    box_x0, box_y0, box_x1, box_y1 = np.ascontiguousarray(boxes.T)  # each (G,)
     x0, y0, x1, y1 = crops[:, :, None]  # each (T, 1)
-    holds = (x0 < centre_x) & (centre_x < x1) & (y0 < centre_y) & (centre_y < y1)  # (T, G)
-    width = np.minimum(x1, box_x1) - np.maximum(x0, box_x0)
+    width = np.minimum(x1, box_x1) - np.maximum(x0, box_x0)  # (T, G)
     height = np.minimum(y1, box_y1) - np.maximum(y0, box_y0)
     shared = width * height  # both are positive wherever the centre is held
     iou = shared / ((x1 - x0) * (y1 - y0) + (box_x1 - box_x0) * (box_y1 - box_y0) - shared)
-    return np.where(holds, iou, -1.0).max(axis=1)
+    centre_x, centre_y = (box_x0 + box_x1) / 2, (box_y0 + box_y1) / 2
+    iou[(x0 >= centre_x) | (centre_x >= x1) | (y0 >= centre_y) | (centre_y >= y1)] = -1
+    return iou.max(axis=1)
