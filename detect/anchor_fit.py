@@ -1,4 +1,4 @@
-"""How many boxes of a data set some anchor meets, and which settings would make it more.
+"""How many boxes of a data set some anchor meets.
 
 A box that no anchor meets at IoU 0.5 still gets its best one in training, but only that one, and it must be
 moved far: such classes and sizes are learnt late and badly.
@@ -6,107 +6,22 @@ moved far: such classes and sizes are learnt late and badly.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detect.anchors import SCALES, AnchorConfig, AnchorGenerator, grid_sizes
+from detect.anchor_advice import Advice, advise
+from detect.anchor_layout import MATCH_IOU, AnchorLayout, best_anchors, trained_boxes
 from detect.data.labels import Annotations
-from detect.ssdlite import SSDLite
 
-MATCH_IOU = 0.5
-"""As `matcher.match_anchors`."""
-STRIDES = (16, 32)
-"""Of C4 and C5 in every MobileNet."""
 SMALL_AREA, MEDIUM_AREA = 32.0**2, 96.0**2
 """COCO's limits in px^2 of the file."""
-CHUNK = 1 << 15
-TRIED_BOXES = 5000
-"""As many, evenly over the split, choose between settings."""
-TRIED_INPUTS = (256, 320, 416, 512, 640)
-"""Shorter sides; multiples of 32."""
-TRIED_LOWEST_SCALES = (0.04, 0.06, 0.08, 0.1, 0.15)
-WORTHWHILE = 0.02
-"""Less of the boxes is no reason to leave the defaults."""
-
-
-@dataclass(frozen=True)
-class AnchorLayout:
-    """All that decides where anchors lie."""
-
-    image_size: tuple[int, int] = (320, 320)
-    """(H, W) of the input in px."""
-    config: AnchorConfig = AnchorConfig()
-    strides: tuple[int, int] = STRIDES
-
-    @classmethod
-    def of(cls, net: SSDLite) -> AnchorLayout:
-        """The anchors of a detector, which may live on the meta device."""
-        return cls(net.image_size, net.anchor_generator.config, net.backbone.strides)
-
-    def levels(self) -> list[NDArray[np.float32]]:
-        """(rows, columns, per cell, 4) xyxy px of the input, a map each."""
-        generator = AnchorGenerator(self.config)
-        grids = grid_sizes(self.image_size, self.strides)
-        anchors = generator(grids, self.image_size).numpy()
-        counts = [rows * columns * k for (rows, columns), k in zip(grids, generator.per_cell, strict=True)]
-        parts = np.split(anchors, np.cumsum(counts)[:-1])
-        return [part.reshape(*grid, -1, 4) for part, grid in zip(parts, grids, strict=True)]
-
-
-class BestAnchors(NamedTuple):
-    """The best anchor of each of M boxes."""
-
-    iou: NDArray[np.float32]
-    """(M,)"""
-    level: NDArray[np.int64]
-    """(M,) the map it is on, from 0."""
-
-
-def best_anchors(boxes: NDArray[np.float32], layout: AnchorLayout) -> BestAnchors:
-    """The best IoU of each box with any anchor, and where it is.
-
-    The anchors of one shape on one map differ in their centres alone, and the nearest centre overlaps most;
-    so a box is compared with one anchor a shape, 33 instead of 2,000.
-
-    Args:
-        boxes: (M, 4) xyxy px of the input.
-        layout: of the anchors.
-    """
-    levels = layout.levels()
-    iou = np.zeros((len(levels), len(boxes)), dtype=np.float32)
-    for level, anchors in enumerate(levels):
-        centres_x = anchors[0, :, 0, 0::2].mean(axis=1)
-        centres_y = anchors[:, 0, 0, 1::2].mean(axis=1)
-        for start in range(0, len(boxes), CHUNK):
-            part = boxes[start : start + CHUNK]
-            column = _nearest(centres_x, part[:, 0::2].mean(axis=1))
-            row = _nearest(centres_y, part[:, 1::2].mean(axis=1))
-            iou[level, start : start + CHUNK] = _iou(anchors[row, column], part[:, None]).max(axis=1)
-    return BestAnchors(iou.max(axis=0, initial=0), iou.argmax(axis=0))
-
-
-def _nearest(centres: NDArray[np.float32], values: NDArray[np.float32]) -> NDArray[np.int64]:
-    """The place of the nearest of rising `centres`."""
-    return np.searchsorted((centres[1:] + centres[:-1]) / 2, values)
-
-
-def _iou(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Of boxes that broadcast against each other, (..., 4)."""
-    size = np.minimum(one[..., 2:], other[..., 2:]) - np.maximum(one[..., :2], other[..., :2])
-    shared = np.clip(size, 0, None).prod(axis=-1)
-    areas = (one[..., 2:] - one[..., :2]).prod(axis=-1) + (other[..., 2:] - other[..., :2]).prod(axis=-1)
-    return np.asarray(shared / (areas - shared))
-
-
-def boxes_as_input(annotations: Annotations, image_size: tuple[int, int]) -> NDArray[np.float32]:
-    """(M, 4) boxes of whole images stretched onto the input, as in validation."""
-    sizes = np.repeat(annotations.sizes, np.diff(annotations.offsets), axis=0)  # (M, 2)
-    scale = np.array(image_size) / sizes
-    return (annotations.clipped_boxes() * np.tile(scale[:, ::-1], 2)).astype(np.float32)
+FIRST_LOOK_BOXES = 50_000
+"""As many, evenly over the split, for the line at the start of a training: a tenth of a second."""
+LOW_SHARE = 0.9
+"""Of the boxes: below it the start of a training says what would meet more."""
 
 
 class Share(NamedTuple):
@@ -119,18 +34,9 @@ class Share(NamedTuple):
         """`share` is null where there are no boxes."""
         return {"boxes": self.boxes, "share": round(self.met / self.boxes, 4) if self.boxes else None}
 
-
-class Advice(NamedTuple):
-    """Settings that would meet more boxes."""
-
-    settings: dict[str, Any]
-    """Keys of the config, by their full path."""
-    share: float
-    """That they give."""
-
     def __str__(self) -> str:
-        named = ", ".join(f"{key} {value}" for key, value in self.settings.items())
-        return f"{named}: {self.share:.1%} of the boxes"
+        """In per cent; a dash where there are no boxes."""
+        return f"{self.met / self.boxes:.1%}" if self.boxes else "-"
 
 
 @dataclass(frozen=True)
@@ -158,96 +64,71 @@ class AnchorFit:
             "by_size": {name: share.to_json() for name, share in self.by_size.items()},
             "by_class": {name: share.to_json() for name, share in self.by_class.items()},
             "by_level": self.by_level,
-            "advice": [{"settings": advice.settings, "share": advice.share} for advice in self.advice],
+            "advice": [advice._asdict() | {"flags": advice.flags} for advice in self.advice],
         }
 
 
-def fit_anchors(annotations: Annotations, layout: AnchorLayout, *, with_advice: bool = True) -> AnchorFit:
-    """Compare the anchors of `layout` with every box of a split, and those of other layouts for advice."""
-    counted = ~annotations.ignore
-    on_input = boxes_as_input(annotations, layout.image_size)[counted]
+def fit_anchors(
+    annotations: Annotations,
+    layout: AnchorLayout,
+    *,
+    with_advice: bool = True,
+    at_most: int | None = None,
+) -> AnchorFit:
+    """Compare the anchors of `layout` with the boxes of a split, and those of other layouts for advice.
+
+    Args:
+        annotations: of the split.
+        layout: of the anchors.
+        with_advice: try other settings too.
+        at_most: of more boxes than that, take every n-th; None takes all.
+    """
+    boxes = trained_boxes(annotations, at_most=at_most)
+    on_input = boxes.on_input(layout.image_size)
     best = best_anchors(on_input, layout)
     met = best.iou >= MATCH_IOU
-    labels, boxes = annotations.labels[counted], annotations.clipped_boxes()[counted]
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    areas = (boxes.boxes[:, 2:] - boxes.boxes[:, :2]).prod(axis=1)
     size = np.digitize(areas, [SMALL_AREA, MEDIUM_AREA])
-    num_classes = annotations.classes.num_classes
     return AnchorFit(
         layout,
         boxes_wh=on_input[:, 2:] - on_input[:, :2],
         best_iou=best.iou,
         all=Share(len(met), int(met.sum())),
-        by_size={
-            name: Share(int((size == i).sum()), int(met[size == i].sum()))
-            for i, name in enumerate(("small", "medium", "large"))
-        },
-        by_class={
-            name: Share(boxes, found)
-            for name, boxes, found in zip(
+        by_size=dict(zip(("small", "medium", "large"), _shares(size, met, groups=3), strict=True)),
+        by_class=dict(
+            zip(
                 annotations.classes.names,
-                np.bincount(labels, minlength=num_classes + 1)[1:].tolist(),
-                np.bincount(labels[met], minlength=num_classes + 1)[1:].tolist(),
+                _shares(boxes.labels - 1, met, groups=annotations.classes.num_classes),
                 strict=True,
             )
-        },
+        ),
         by_level=np.bincount(best.level, minlength=len(layout.levels())).tolist(),
-        advice=advise(annotations, layout) if with_advice and len(met) else [],
+        advice=advise(annotations, layout) if with_advice else [],
     )
 
 
-def advise(annotations: Annotations, layout: AnchorLayout) -> list[Advice]:
-    """The best change of the anchors, and the best change of the input size, where they are worth it."""
-    rows = np.flatnonzero(~annotations.ignore)
-    rows = rows[:: max(1, len(rows) // TRIED_BOXES)]
+def first_look(annotations: Annotations, layout: AnchorLayout, *, keep_anchors: bool) -> list[str]:
+    """What a person should know of the anchors before a training: a line, and two of advice if few are met.
 
-    def share_of(tried: AnchorLayout) -> float:
-        boxes = boxes_as_input(annotations, tried.image_size)[rows]
-        return float((best_anchors(boxes, tried).iou >= MATCH_IOU).mean())
-
-    now = share_of(layout)
-    advice = []
-    for alternatives in (_other_anchors(layout), _other_inputs(layout)):
-        tried = [
-            Advice(_difference(layout, other), round(share_of(other), 4))
-            for other in alternatives
-            if other != layout
-        ]
-        best = max(tried, key=lambda one: one.share)
-        if best.share - now >= WORTHWHILE:
-            # The mildest change that does nearly as well: tried in order from the mildest.
-            advice.append(next(one for one in tried if one.share >= best.share - WORTHWHILE / 2))
-    return advice
+    Args:
+        annotations: the training split.
+        layout: of the anchors.
+        keep_anchors: advise no other anchors: those that are set have been trained.
+    """
+    fit = fit_anchors(annotations, layout, with_advice=False, at_most=FIRST_LOOK_BOXES)
+    if not fit.all.boxes:
+        return []
+    sizes = ", ".join(f"{name} {share}" for name, share in fit.by_size.items() if share.boxes)
+    lines = [f"anchors: {fit.all} of the training boxes meet one at IoU {MATCH_IOU} ({sizes})"]
+    if fit.all.met < LOW_SHARE * fit.all.boxes:
+        advice = [one for one in advise(annotations, layout) if one.keeps_anchors or not keep_anchors]
+        # The cheapest, and the one that meets most.
+        lines += [f"  more with {one}" for one in (advice if len(advice) < 2 else (advice[0], advice[-1]))]
+    return lines
 
 
-def _other_anchors(layout: AnchorLayout) -> Iterator[AnchorLayout]:
-    """The other head, then each head with lower scales, the highest first."""
-    ladders: list[Sequence[float] | None] = [None]
-    ladders += [
-        [round(float(scale), 3) for scale in np.linspace(low, SCALES[-2], len(SCALES) - 1)] + [1.0]
-        for low in sorted(TRIED_LOWEST_SCALES, reverse=True)
-    ]
-    for ladder in ladders:
-        for style in (layout.config.style, "torchvision" if layout.config.style == "paper" else "paper"):
-            scales = None if ladder is None else list(ladder)
-            yield replace(layout, config=AnchorConfig(style=style, scales=scales))
-
-
-def _other_inputs(layout: AnchorLayout) -> Iterator[AnchorLayout]:
-    """The same proportions with other sides, the nearest first."""
-    height, width = layout.image_size
-    shorter = min(height, width)
-    for side in sorted(TRIED_INPUTS, key=lambda side: abs(side - shorter)):
-        size = tuple(round(length * side / shorter / 32) * 32 for length in (height, width))
-        yield replace(layout, image_size=(size[0], size[1]))
-
-
-def _difference(layout: AnchorLayout, other: AnchorLayout) -> dict[str, Any]:
-    """What must be set so that `layout` becomes `other`."""
-    settings: dict[str, Any] = {}
-    if other.image_size != layout.image_size:
-        settings["model.image_size"] = list(other.image_size)
-    if other.config.style != layout.config.style:
-        settings["model.anchors.style"] = other.config.style
-    if other.config.scales != layout.config.scales:
-        settings["model.anchors.scales"] = other.config.scales
-    return settings
+def _shares(group: NDArray[np.int64], met: NDArray[np.bool_], *, groups: int) -> list[Share]:
+    """How many of (M,) boxes are in each group, and how many of those are `met`."""
+    boxes = np.bincount(group, minlength=groups).tolist()
+    found = np.bincount(group[met], minlength=groups).tolist()
+    return [Share(*counts) for counts in zip(boxes, found, strict=True)]

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from detect.anchor_fit import MATCH_IOU, MEDIUM_AREA, SMALL_AREA, AnchorLayout, best_anchors, boxes_as_input
+from detect.anchor_fit import MEDIUM_AREA, SMALL_AREA
+from detect.anchor_layout import MATCH_IOU, AnchorLayout, FileBoxes, best_anchors
 from detect.data.dataset import DetectionDataset, SampleKey
 
 SIZES = ("small", "medium", "large")
@@ -112,7 +113,6 @@ def audit(dataset: DetectionDataset, layout: AnchorLayout, *, samples: int) -> A
         samples: at least 1.
     """
     annotations = dataset.annotations
-    whole = boxes_as_input(annotations, dataset.image_size)
     rows: list[NDArray[np.int64]] = []
     seen: list[NDArray[np.float32]] = []
     emptied = 0
@@ -129,6 +129,7 @@ def audit(dataset: DetectionDataset, layout: AnchorLayout, *, samples: int) -> A
     kept = ~np.isnan(boxes[:, 0])
     met_after = np.zeros(len(boxes), dtype=np.bool_)
     met_after[kept] = best_anchors(boxes[kept], layout).iou >= MATCH_IOU
+    whole = FileBoxes.of(annotations, row).on_input(dataset.image_size)
     original = annotations.boxes[row]
     areas = (original[:, 2:] - original[:, :2]).prod(axis=1)
     return AugmentationAudit(
@@ -137,9 +138,9 @@ def audit(dataset: DetectionDataset, layout: AnchorLayout, *, samples: int) -> A
         class_names=annotations.classes.names,
         labels=annotations.labels[row],
         size_groups=np.digitize(areas, [SMALL_AREA, MEDIUM_AREA]),
-        before_px=_root_area(whole[row]),
+        before_px=_root_area(whole),
         after_px=_root_area(boxes),
-        met_before=best_anchors(whole[row], layout).iou >= MATCH_IOU,
+        met_before=best_anchors(whole, layout).iou >= MATCH_IOU,
         met_after=met_after,
     )
 

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from detect.anchor_fit import AnchorFit, AnchorLayout, fit_anchors
+from detect.anchor_fit import AnchorFit, fit_anchors
+from detect.anchor_layout import AnchorLayout
 from detect.checkpoint import build_module
 from detect.data.conventions import BoxConvention
 from detect.data.findings import Finding, Severity

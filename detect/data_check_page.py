@@ -127,12 +127,10 @@ def _anchors(report: DataReport) -> str:
     if fit is None or not fit.all.boxes:
         return ""
     height, width = fit.layout.image_size
-    sizes = ", ".join(
-        f"{name} {percent(share.met / share.boxes)} %" for name, share in fit.by_size.items() if share.boxes
-    )
+    sizes = ", ".join(f"{name} {share}" for name, share in fit.by_size.items() if share.boxes)
     body = paragraph(
         f"The {fit.layout.config.style} head at {width} x {height} px against the boxes of {report.train}:",
-        f"{percent(fit.all.met / fit.all.boxes)} % meet an anchor at IoU 0.5 ({sizes}).",
+        f"{fit.all} meet an anchor at IoU 0.5 ({sizes}).",
         f"{tail_advice(fit)}.",
     )
     advice = "".join(f"<li>better with {text(advice)}</li>" for advice in fit.advice)

@@ -9,7 +9,6 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from detect.anchor_fit import Share
 from detect.data.findings import Severity, printable
 from detect.data_check import DataReport, Located, tail_advice
 
@@ -71,7 +70,7 @@ def _classes_table(report: DataReport) -> Table:
                 table.add_row(f"... {len(ranked) - 2 * CLASSES_SHOWN} more", "", "", "")
             continue
         bar = "█" * round(BAR_WIDTH * share.boxes / most) if most else ""
-        table.add_row(Text(printable(name)), f"{share.boxes:,}", Text(bar, style="blue"), percent(share))
+        table.add_row(Text(printable(name)), f"{share.boxes:,}", Text(bar, style="blue"), str(share))
     return table
 
 
@@ -117,8 +116,8 @@ def _anchor_lines(report: DataReport) -> list[RenderableType]:
     height, width = fit.layout.image_size
     title = f"Anchors against the boxes of {report.train}"
     head = Text.assemble("\n", (title, "bold"), f" ({fit.layout.config.style} head, {width} x {height} px)")
-    sizes = ", ".join(f"{name} {percent(share)}" for name, share in fit.by_size.items() if share.boxes)
-    lines: list[RenderableType] = [head, Text(f"  {percent(fit.all)} meet one at IoU 0.5; {sizes}")]
+    sizes = ", ".join(f"{name} {share}" for name, share in fit.by_size.items() if share.boxes)
+    lines: list[RenderableType] = [head, Text(f"  {fit.all} meet one at IoU 0.5; {sizes}")]
     lines += [Text(f"  better with {advice}") for advice in fit.advice]
     lines.append(Text(f"  {tail_advice(fit)}"))
     if fit.advice:
@@ -135,8 +134,3 @@ def _verdict(report: DataReport) -> list[RenderableType]:
     verdict = "cannot be trained on" if report.refusals else "can be trained on"
     style = "bold red" if report.refusals else "bold green"
     return [*lines, Text.assemble((verdict, style), f": {counts}")]
-
-
-def percent(share: Share) -> str:
-    """The share of boxes that an anchor meets; a dash where there are none."""
-    return f"{share.met / share.boxes:.1%}" if share.boxes else "-"

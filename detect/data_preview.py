@@ -11,7 +11,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 from numpy.typing import NDArray
 
-from detect.anchor_fit import AnchorLayout
+from detect.anchor_layout import AnchorLayout
 from detect.augmentation_audit import AugmentationAudit, audit
 from detect.boxes import box_iou
 from detect.data.conventions import BoxConvention

@@ -17,6 +17,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from rich.console import Console
 
+from detect.anchor_fit import first_look
+from detect.anchor_layout import AnchorLayout
 from detect.backbones.pretrained import transfer_table
 from detect.checkpoint import build_from_checkpoint, read_checkpoint
 from detect.errors import InputError, RunStopped
@@ -96,6 +98,7 @@ def fit(args: list[str], *, before_training: Callable[[Path], None] | None = Non
     console.print(f"run folder: {cli.run_folder}", highlight=False, markup=False)
     if cli.resume is None:
         start_from_weights(cli, console)
+        look_at_anchors(cli, console)
     else:
         for line in describe_resume(cli.resume, cli.run["config"]["trainer"], cli.model.schedule):
             console.print(line, highlight=False, markup=False)
@@ -142,6 +145,15 @@ def start_from_weights(cli: FitCLI, console: Console) -> None:
         console.print(match_table(match, source=cli.model.init_from))
     if cli.trainer.is_global_zero:
         update_manifest(cli.run_folder, initial_weights=hash_weights(cli.model.state_dict()))
+
+
+def look_at_anchors(cli: FitCLI, console: Console) -> None:
+    """Say how many of the training boxes some anchor meets, and what would meet more where they are few."""
+    if not cli.trainer.is_global_zero:
+        return
+    trained_before = cli.model.init_from is not None
+    for line in first_look(cli.data.train, AnchorLayout.of(cli.model.net), keep_anchors=trained_before):
+        console.print(line, highlight=False, markup=False)
 
 
 def train(cli: FitCLI) -> None:

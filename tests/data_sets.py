@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from detect.data.labels import Annotations
+from detect.data.splits import open_split
+
 Objects = Sequence[tuple[str, Sequence[float]]]
 """(class name, four numbers as the format writes them)."""
 
@@ -101,3 +104,10 @@ def make_yolo(root: Path, splits: Mapping[str, Mapping[str, str | None]], names:
             if text is not None:
                 (root / "labels" / split / f"{stem}.txt").write_text(text)
     return root
+
+
+def open_boxes(root: Path, boxes: list[list[float]], size: tuple[int, int] = (640, 480)) -> Annotations:
+    """One picture of `size` (width, height) with `boxes` (xywh), of two classes in turn."""
+    objects = [(1, 3 if i % 2 else 5, box) for i, box in enumerate(boxes)]
+    make_coco_split(root, coco_file([("a.jpg", *size)], objects, {3: "odd", 5: "even"}))
+    return open_split(root, role="train", box_convention="xywh").annotations

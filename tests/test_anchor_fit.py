@@ -5,69 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from detect.anchor_fit import (
-    MATCH_IOU,
-    AnchorLayout,
-    advise,
-    best_anchors,
-    boxes_as_input,
-    fit_anchors,
-)
-from detect.anchors import AnchorConfig, AnchorGenerator, grid_sizes
-from detect.backbones import MobileNetV3
-from detect.boxes import box_iou
+from detect.anchor_fit import Share, first_look, fit_anchors
+from detect.anchor_layout import AnchorLayout
 from detect.checkpoint import build_module
-from detect.data.labels import Annotations
-from detect.data.splits import open_split
-from detect.ssdlite import SSDLite
 from tests.coco_cases import annotations_of, coco_dict
-from tests.data_sets import coco_file, make_coco_split
+from tests.data_sets import open_boxes
 from tests.run_cases import MODEL
-
-LAYOUTS = [
-    AnchorLayout(),
-    AnchorLayout(config=AnchorConfig(style="torchvision")),
-    AnchorLayout((320, 480)),
-    AnchorLayout((192, 256), AnchorConfig(style="torchvision", scales=[0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0])),
-]
-
-
-def open_boxes(root: Path, boxes: list[list[float]], size: tuple[int, int] = (640, 480)) -> Annotations:
-    objects = [(1, 3 if i % 2 else 5, box) for i, box in enumerate(boxes)]
-    make_coco_split(root, coco_file([("a.jpg", *size)], objects, {3: "odd", 5: "even"}))
-    return open_split(root, role="train", box_convention="xywh").annotations
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_best_anchors__equal_comparing_with_every_anchor(layout: AnchorLayout) -> None:
-    rng = np.random.default_rng(0)
-    height, width = layout.image_size
-    corner = rng.random((500, 2)) * (width, height) * 0.95
-    far = corner + 2 + rng.random((500, 2)) * ((width, height) - corner - 2)
-    boxes = np.concatenate([corner, far], axis=1).astype(np.float32)
-    anchors = AnchorGenerator(layout.config)(grid_sizes(layout.image_size, layout.strides), layout.image_size)
-    expected = box_iou(torch.from_numpy(boxes), anchors).max(dim=1).values.numpy()
-    assert best_anchors(boxes, layout).iou == pytest.approx(expected, abs=1e-5)
-
-
-def test_layout__anchors_are_those_of_the_detector() -> None:
-    with torch.device("meta"):
-        backbone = MobileNetV3("large", reduced_tail=True)
-    net = SSDLite(backbone.to_empty(device="cpu"), 3, image_size=(256, 320))
-    layout = AnchorLayout(net.image_size)
-    assert np.concatenate([level.reshape(-1, 4) for level in layout.levels()]) == pytest.approx(
-        net.anchors.numpy()
-    )
-    assert grid_sizes((320, 320), (16, 32)) == [(20, 20), (10, 10), (5, 5), (3, 3), (2, 2), (1, 1)]
-
-
-def test_boxes_as_input__stretched_each_way(tmp_path: Path) -> None:
-    found = open_boxes(tmp_path, [[64, 48, 128, 96]])
-    # 640 x 480 onto 320 x 240: both halved; onto 320 x 320: y by 2 / 3.
-    assert boxes_as_input(found, (240, 320)).tolist() == [[32, 24, 96, 72]]
-    assert boxes_as_input(found, (320, 320))[0] == pytest.approx([32, 32, 96, 96])
 
 
 def test_fit__an_anchor_and_a_speck__half_are_met(tmp_path: Path) -> None:
@@ -111,26 +55,28 @@ def test_fit__regions_to_ignore__not_counted(tmp_path: Path) -> None:
     assert fit_anchors(nothing, AnchorLayout()).to_json()["share"] is None
 
 
-def test_advise__small_boxes__settings_keep_their_promise(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    boxes = [[*(rng.random(2) * (600, 440)).tolist(), 30.0, 22.0] for _ in range(200)]
-    found, layout = open_boxes(tmp_path, boxes), AnchorLayout()
-    now = fit_anchors(found, layout).all
-    advice = advise(found, layout)
-    assert advice
-    for one in advice:
-        settings = one.settings
-        config = AnchorConfig(
-            style=settings.get("model.anchors.style", "paper"), scales=settings.get("model.anchors.scales")
-        )
-        size = settings.get("model.image_size", [320, 320])
-        changed = AnchorLayout((size[0], size[1]), config)
-        met = best_anchors(boxes_as_input(found, changed.image_size), changed).iou >= MATCH_IOU
-        assert one.share == pytest.approx(met.mean(), abs=1e-3)
-        assert one.share > now.met / now.boxes
-        assert f"{one.share:.1%} of the boxes" in str(one)
+def test_fit__a_part_of_the_boxes__has_their_number(tmp_path: Path) -> None:
+    found = open_boxes(tmp_path, [[x, 100, 50, 50] for x in range(0, 500, 10)])
+    assert fit_anchors(found, AnchorLayout(), with_advice=False, at_most=10).all.boxes == 10
 
 
-def test_advise__anchors_that_fit__none(tmp_path: Path) -> None:
-    found = open_boxes(tmp_path, [[x, y, 128, 96] for x in range(0, 500, 50) for y in range(0, 380, 40)])
-    assert advise(found, AnchorLayout()) == []
+def test_share__as_text() -> None:
+    assert str(Share(3, 2)) == "66.7%"
+    assert str(Share(0, 0)) == "-"
+
+
+def test_first_look__few_are_met__says_what_would_meet_more(tmp_path: Path) -> None:
+    found = open_boxes(tmp_path, [[x, y, 30, 22] for x in range(3, 600, 61) for y in range(5, 440, 47)])
+    line, *more = first_look(found, AnchorLayout(), keep_anchors=False)
+    assert line.startswith("anchors: 0.0% of the training boxes meet one at IoU 0.5 (small 0.0%)")
+    assert len(more) == 2
+    assert all("more with --model." in one for one in more)
+    kept = first_look(found, AnchorLayout(), keep_anchors=True)[1:]
+    assert all("--model.anchors" not in one for one in kept)
+
+
+def test_first_look__anchors_that_fit__one_line(tmp_path: Path) -> None:
+    found = open_boxes(tmp_path, [[100, 100, 128, 96]])
+    said = first_look(found, AnchorLayout(), keep_anchors=False)
+    assert said == ["anchors: 100.0% of the training boxes meet one at IoU 0.5 (large 100.0%)"]
+    assert first_look(replace(found, ignore=np.array([True])), AnchorLayout(), keep_anchors=False) == []

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detect.anchor_fit import AnchorLayout, fit_anchors
+from detect.anchor_fit import fit_anchors
+from detect.anchor_layout import AnchorLayout
 from detect.augmentation_audit import audit, audit_keys
 from detect.data.dataset import DetectionDataset, SampleKey
 from detect.data.labels import Annotations

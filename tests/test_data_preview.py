@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from detect.anchor_fit import AnchorLayout
+from detect.anchor_layout import AnchorLayout
 from detect.cli import main
 from detect.data.datamodule import DetectionData
 from detect.data.dataset import SampleKey

@@ -178,17 +178,22 @@ def test_a_finished_run_goes_on_to_more_epochs(
     assert fit(fit_args(*case, tmp_path / "run", *more)) == 0
     said = capsys.readouterr().out
     assert "trainer.max_epochs is 3, it was 2: the cosine now spans 3 epochs" in said
+    assert "anchors: " not in said  # what was trained with them stays
     assert "goes on at 0.25 of its base and not at 0" in said  # (1 + cos(2/3 pi)) / 2
     position = read_raw(tmp_path / "run")["position"]
     assert (position["epoch"], position["steps"]) == (3, 0)
 
 
 def test_max_steps_end_a_run_within_an_epoch_after_a_validation(
-    case: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    case: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     ends = ("--trainer.max_steps", "6", "--checkpoint_minutes", "0")
     straight, run = tmp_path / "straight", tmp_path / "run"
     assert fit(fit_args(*case, straight, *ends)) == 0
+    assert "of the training boxes meet one at IoU 0.5" in capsys.readouterr().out
     rows = list(csv.DictReader((straight / "metrics.csv").open()))
     assert [(row["epoch"], row["step"]) for row in rows] == [("1", "4"), ("2", "6")]
     assert rows[-1]["val/mAP"]

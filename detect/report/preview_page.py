@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from detect.anchor_fit import MATCH_IOU
+from detect.anchor_layout import MATCH_IOU
 from detect.augmentation_audit import QUANTILES, AugmentationAudit, BoxFate
 from detect.data.dataset import Sample, SampleKey
 from detect.data_preview import Preview, matched_anchors

@@ -9,7 +9,8 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from detect.anchor_fit import MATCH_IOU, AnchorFit
+from detect.anchor_fit import AnchorFit
+from detect.anchor_layout import MATCH_IOU
 from detect.counts import Counts
 from detect.report.confusion import confusion_matrix
 from detect.report.data_facts import SplitFacts

@@ -7,7 +7,8 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from detect.anchor_fit import AnchorFit, AnchorLayout, fit_anchors
+from detect.anchor_fit import AnchorFit, fit_anchors
+from detect.anchor_layout import AnchorLayout
 from detect.api import Detector
 from detect.checkpoint import build_from_checkpoint, read_checkpoint, refuse_foreign_classes
 from detect.coco_eval import Metrics
