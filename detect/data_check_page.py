@@ -12,10 +12,10 @@ from detect.report.html import (
     DASH,
     cards,
     folded,
+    long_table,
     notice,
     paragraph,
     percent,
-    section,
     table,
     text,
     write_page,
@@ -36,16 +36,13 @@ def write_check_page(report: DataReport, path: Path) -> None:
         "anchors": ("Anchors", _anchors(report)),
         "lists": ("All findings", _lists(report)),
     }
-    shown = {anchor: part for anchor, part in parts.items() if part[1]}
-    body = notice([printable(reason) for reason in report.refusals], "This cannot be trained on.")
-    body += cards(_headline(report))
-    body += "".join(section(title, html, anchor=anchor) for anchor, (title, html) in shown.items())
+    refusals = notice([printable(reason) for reason in report.refusals], "This cannot be trained on.")
     write_page(
         path,
         title=f"Data set {printable(report.root.absolute().name)}",
         subtitle=f"{FORMAT_NAMES[report.format]}. {printable(str(report.root.absolute()))}",
-        body=body,
-        menu=[(anchor, title) for anchor, (title, _) in shown.items()],
+        head=refusals + cards(_headline(report)),
+        parts=parts,
     )
 
 
@@ -57,7 +54,10 @@ def _headline(report: DataReport) -> list[tuple[str, str]]:
     ]
     if report.train in report.splits:
         content = report.splits[report.train]
-        values += [("training images", f"{len(content):,}"), ("training boxes", f"{len(content.boxes):,}")]
+        values += [
+            ("training images", f"{len(content):,}"),
+            ("training boxes", f"{(~content.ignore).sum():,}"),
+        ]
     return values + [(f"{severity}s", f"{report.count(severity):,}") for severity in SEVERITIES]
 
 
@@ -119,7 +119,7 @@ def _classes(report: DataReport) -> str:
                 percent(met),
             )
         )
-    return table(("class", *(text(name) for name in fits), "% with an anchor"), rows)
+    return long_table(("class", *(text(name) for name in fits), "% with an anchor"), rows)
 
 
 def _anchors(report: DataReport) -> str:
@@ -133,8 +133,13 @@ def _anchors(report: DataReport) -> str:
         f"{fit.all} meet an anchor at IoU 0.5 ({sizes}).",
         f"{tail_advice(fit)}.",
     )
-    advice = "".join(f"<li>better with {text(advice)}</li>" for advice in fit.advice)
-    return body + (f"<ul>{advice}</ul>" if advice else "") + anchor_figures(fit)
+    advice = "".join(
+        f"<li>{one.share:.1%} of the boxes, with {one.anchors:,} anchors: <code>{text(one.flags)}</code></li>"
+        for one in fit.advice
+    )
+    return (
+        body + (f"{paragraph('More would be met:')}<ul>{advice}</ul>" if advice else "") + anchor_figures(fit)
+    )
 
 
 def _lists(report: DataReport) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -24,6 +25,11 @@ def add_reading_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--box_convention", type=BoxConvention | None, default=None, help="null: as the format says"
     )
+
+
+def reading_arguments(config: Namespace) -> dict[str, Any]:
+    """The options of `add_reading_arguments` under the names that check, mend and convert know them by."""
+    return {name: config[name] for name in ("splits", "voc_one_based", "box_convention")}
 
 
 def check_command(args: list[str]) -> int:
@@ -50,10 +56,8 @@ def check_command(args: list[str]) -> int:
         require_new(config.output, config.root)
     report = check(
         config.root,
-        splits=config.splits,
         config=config.config,
-        voc_one_based=config.voc_one_based,
-        box_convention=config.box_convention,
+        **reading_arguments(config),
     )
     print_report(report)
     if config.json is not None:
@@ -71,13 +75,7 @@ def _write_mended(config: Namespace) -> None:
     """Write the copy that `--fix` asks for, and say what it no longer has."""
     from detect.data_mend import mend
 
-    done = mend(
-        config.root,
-        config.output,
-        splits=config.splits,
-        voc_one_based=config.voc_one_based,
-        box_convention=config.box_convention,
-    )
+    done = mend(config.root, config.output, **reading_arguments(config))
     print(f"\nmended copy in {config.output}: {done.images:,} images, {done.boxes:,} boxes")
     for (code, action), count in done.mended.items():
         print(f"  {code} x {count}: {action}")
@@ -105,10 +103,8 @@ def convert_command(args: list[str]) -> int:
         config.root,
         config.to,
         output=config.output,
-        splits=config.splits,
         images=config.images,
-        voc_one_based=config.voc_one_based,
-        box_convention=config.box_convention,
+        **reading_arguments(config),
     )
     for old, new in done.splits.items():
         if old != new:

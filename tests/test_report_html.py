@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 
 from detect.report.html import (
+    UNFOLDED_ROWS,
     cards,
     figures,
     folded,
+    long_table,
     notice,
     paragraph,
     percent,
@@ -44,15 +46,26 @@ def test_table__numbers_right_text_left_and_own_cells_kept() -> None:
     assert '<td class="left">a</td><td class="differs">2</td>' in html
 
 
+def test_long_table__folded_above_its_limit() -> None:
+    rows = [["a", "1"]] * UNFOLDED_ROWS
+    assert long_table(["class", "n"], rows) == table(["class", "n"], rows)
+    assert f"<summary>{UNFOLDED_ROWS + 1} rows by class</summary>" in long_table(
+        ["class", "n"], [*rows, ["b", "2"]]
+    )
+
+
 def test_notice__nothing_to_say__nothing() -> None:
     assert notice([]) == ""
     assert figures() == '<div class="figures"></div>\n'
 
 
 def test_write_page__menu_and_style_inside(tmp_path: Path) -> None:
-    write_page(tmp_path / "p.html", title="A <b>", subtitle="s", body="<p>x</p>", menu=[("x", "X & Y")])
+    parts = {"x": ("X & Y", "<p>x</p>"), "nothing": ("Nothing", "")}
+    write_page(tmp_path / "p.html", title="A <b>", subtitle="s", head="<p>first</p>", parts=parts)
     page = (tmp_path / "p.html").read_text()
     assert "<title>A &lt;b&gt;</title>" in page
     assert '<a href="#x">X &amp; Y</a>' in page
+    assert page.index("<p>first</p>") < page.index('<section id="x">') < page.index("<p>x</p>")
+    assert "nothing" not in page  # neither in the menu nor as a heading over nothing
     assert "prefers-color-scheme: dark" in page
     assert not list(tmp_path.glob(".*"))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from detect.report.comparison import METRICS, Comparison, paper_row
-from detect.report.html import DASH, figures, notice, paragraph, percent, section, table, text, write_page
+from detect.report.html import DASH, figures, notice, paragraph, percent, table, text, write_page
 from detect.report.pareto import PANEL_INCHES, draw_panel, panels
 from detect.report.plots import SIZE_INCHES, Series, figure, line_chart
 from detect.report.run_groups import Pair, RunGroup, differing_settings
@@ -116,16 +116,13 @@ def write_comparison(path: Path, comparison: Comparison) -> None:
         "curves": ("Learning curves", _curves),
         "settings": ("What was set differently", _settings),
     }
-    made = {anchor: (title, make(comparison)) for anchor, (title, make) in parts.items()}
-    shown = {anchor: part for anchor, part in made.items() if part[1]}
     runs = sum(len(group.runs) for group in comparison.groups)
     write_page(
         path,
         title="Comparison",
         subtitle=f"{runs} runs of {len(comparison.groups)} configurations",
-        body=notice(comparison.notices)
-        + "".join(section(title, html, anchor=anchor) for anchor, (title, html) in shown.items()),
-        menu=[(anchor, title) for anchor, (title, _) in shown.items()],
+        head=notice(comparison.notices),
+        parts={anchor: (title, make(comparison)) for anchor, (title, make) in parts.items()},
     )
 
 

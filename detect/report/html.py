@@ -6,13 +6,15 @@ Text becomes HTML in `text` and nowhere else; every other function takes and giv
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
 from detect.run_folder import write_atomically
 
 DASH = "-"
+UNFOLDED_ROWS = 20
+"""Of a long table; one with more opens on a click."""
 
 
 def text(value: object) -> str:
@@ -50,6 +52,12 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, left: int =
         f'<div class="scroll" tabindex="0"><table class="{name}"><thead><tr>{head}</tr></thead>\n'
         f"<tbody>{body}</tbody></table></div>\n"
     )
+
+
+def long_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A `table` that is folded where it has many rows; its summary is the first heading."""
+    made = table(headings, rows)
+    return made if len(rows) <= UNFOLDED_ROWS else folded(f"{len(rows)} rows by {headings[0]}", made)
 
 
 def _align(column: int, left: int) -> str:
@@ -93,10 +101,23 @@ def cards(values: Iterable[tuple[str, str]]) -> str:
     )
 
 
-def write_page(path: Path, *, title: str, subtitle: str, body: str, menu: Sequence[tuple[str, str]]) -> None:
-    """Write a whole page; `menu` names (anchor, title) of its sections."""
+def write_page(
+    path: Path, *, title: str, subtitle: str, head: str, parts: Mapping[str, tuple[str, str]]
+) -> None:
+    """Write a whole page.
+
+    Args:
+        path: file to write.
+        title: of the page, as plain text.
+        subtitle: below it, as plain text.
+        head: what stands above the first section, as HTML.
+        parts: anchor to title (plain text) and content (HTML) of each section; one without content is left
+            out of the page and of its menu.
+    """
     style = files("detect.report").joinpath("page.css").read_text(encoding="utf-8")
-    links = "".join(f'<a href="#{anchor}">{text(name)}</a>' for anchor, name in menu)
+    shown = {anchor: part for anchor, part in parts.items() if part[1]}
+    links = "".join(f'<a href="#{anchor}">{text(name)}</a>' for anchor, (name, _) in shown.items())
+    body = head + "".join(section(name, html, anchor=anchor) for anchor, (name, html) in shown.items())
     page = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">

@@ -16,10 +16,9 @@ from detect.report.html import (
     DASH,
     cards,
     figures,
-    folded,
+    long_table,
     paragraph,
     percent,
-    section,
     table,
     text,
     write_page,
@@ -34,8 +33,6 @@ LABELLED = 8
 """Boxes of a picture that are named, the largest: more names would hide what they name."""
 SIDE_PX = 400
 """Larger inputs are shown reduced to this."""
-UNFOLDED_ROWS = 20
-"""Of a table; longer ones open on a click."""
 
 
 def write_preview(path: Path, preview: Preview, *, epochs: int, anchors: bool) -> None:
@@ -49,19 +46,17 @@ def write_preview(path: Path, preview: Preview, *, epochs: int, anchors: bool) -
     """
     dataset, annotations = preview.dataset, preview.dataset.annotations
     height, width = dataset.image_size
-    body = cards(_facts(preview.audit))
     parts = {
         "pictures": ("What the network sees", _pictures(preview, epochs=epochs, anchors=anchors)),
         "audit": ("What augmentation does to the boxes", _audit(preview.audit)),
         "settings": ("Settings", _settings(preview)),
     }
-    body += "".join(section(title, part, anchor=name) for name, (title, part) in parts.items())
     write_page(
         path,
         title=f"Preview of {preview.root.absolute().name}: {preview.split}",
         subtitle=f"{len(annotations)} images, input {width} x {height} px, seed {dataset.seed}",
-        body=body,
-        menu=[(name, title) for name, (title, _) in parts.items()],
+        head=cards(_facts(preview.audit)),
+        parts=parts,
     )
 
 
@@ -168,8 +163,7 @@ def _fate_table(heading: str, fates: dict[str, BoxFate]) -> str:
     headings = [heading, "boxes", "kept, %", "median px, whole", "median px, augmented"]
     headings += ["met, whole, %", "met, augmented, %"]
     rows = [[text(name), *_cells(fate)] for name, fate in fates.items() if fate.shown]
-    made = table(headings, rows)
-    return made if len(rows) <= UNFOLDED_ROWS else folded(f"{len(rows)} rows by {heading}", made)
+    return long_table(headings, rows)
 
 
 def _cells(fate: BoxFate) -> list[str]:

@@ -20,7 +20,7 @@ from detect.module import DetectionModule
 from detect.ranks import rank_by_environment
 from detect.report import sections
 from detect.report.data_facts import SplitFacts, open_data, split_facts
-from detect.report.html import notice, paragraph, section, write_page
+from detect.report.html import notice, paragraph, write_page
 from detect.report.judged import Judged, judge_scored
 from detect.report.run_files import RunFiles, read_run
 from detect.report.scored_files import write_scored
@@ -61,15 +61,13 @@ def write_report(folder: Path) -> Path:
         }
     parts["data"] = ("Data and anchors", sections.data(*data))
     parts["reproduce"] = ("Configuration and manifest", sections.reproduction(run))
-    shown = {anchor: part for anchor, part in parts.items() if part[1]}
-    body += "".join(section(title, html, anchor=anchor) for anchor, (title, html) in shown.items())
     path = folder / REPORT_FILE
     write_page(
         path,
         title=f"Run {run.name}",
         subtitle=_subtitle(run, model),
-        body=body,
-        menu=[(anchor, title) for anchor, (title, _) in shown.items()],
+        head=body,
+        parts=parts,
     )
     return path
 

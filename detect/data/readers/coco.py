@@ -5,11 +5,8 @@ Boxes are xywh in the file and xyxy from here on. Polygons serve only where an a
 
 from __future__ import annotations
 
-import gc
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +26,7 @@ from detect.data.readers import (
     read_bytes_of_file,
 )
 from detect.errors import InputError
+from detect.garbage import collection_paused
 
 NAME = "coco"
 LAYOUT = "annotations/instances_SPLIT.json with SPLIT/, or SPLIT/_annotations.coco.json"
@@ -70,7 +68,7 @@ def read(source: SplitSource) -> RawAnnotations:
     Raises:
         InputError: not JSON, not an object, or without images, annotations or categories.
     """
-    with _garbage_collection_paused():
+    with collection_paused():
         content = parse(source.annotations)
         classes = _class_map(content["categories"], source.annotations)
         images, annotations = content["images"], content["annotations"]
@@ -101,18 +99,6 @@ def read(source: SplitSource) -> RawAnnotations:
                 ("bbox", sum(annotation.get(FROM_POLYGON) is True for annotation in annotations)),
             ),
         )
-
-
-@contextmanager
-def _garbage_collection_paused() -> Iterator[None]:
-    """Millions of small objects are made and none is garbage: looking for it doubles the time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def parse(path: Path, *, keep_polygons: bool = False) -> dict[str, Any]:
