@@ -28,7 +28,7 @@ from detect.data.split_checks import (
     require_trainable,
     without_undecodable,
 )
-from detect.data.splits import DEFAULT_SPLITS, Role, open_split, recognise, split_hint
+from detect.data.splits import DEFAULT_SPLITS, Role, not_divided, open_split, recognise
 from detect.errors import InputError
 from detect.models import read_model_section
 
@@ -120,12 +120,12 @@ def check(
     layout = read_layout(config)
     reader = recognise(root)
     found = reader.find_splits(root)
-    chosen = found if splits is None else splits
-    absent = [name for name in chosen if name not in found]
-    if absent or not chosen:
+    if not found:
+        raise InputError(not_divided(reader, root))
+    chosen = splits or found
+    if absent := [name for name in chosen if name not in found]:
         raise InputError(
-            f"{root} ({reader.NAME}) has no split {', '.join(absent) or 'at all'}; it has "
-            f"{', '.join(found) or 'none'}" + ("" if found else split_hint(root))
+            f"{root} ({reader.NAME}) has no split {', '.join(absent)}; it has {', '.join(found)}"
         )
     train = next((name for name in DEFAULT_SPLITS["train"] if name in chosen), chosen[0])
     report = DataReport(root, reader.NAME, train)

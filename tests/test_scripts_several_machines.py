@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -22,11 +24,12 @@ EPOCHS = 4
 HEAD, OTHER = "127.0.0.1", "127.0.0.2"
 
 
-@pytest.fixture
-def words(tmp_path: Path) -> list[str]:
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Of a run that saves after each step; without `--out`."""
-    config = write_config(tmp_path, {**TINY, "trainer": {**TINY["trainer"], "max_epochs": EPOCHS}})
-    data = make_coco(tmp_path / "coco", train=16, val=5)
+    folder = tmp_path_factory.mktemp("words")
+    config = write_config(folder, {**TINY, "trainer": {**TINY["trainer"], "max_epochs": EPOCHS}})
+    data = make_coco(folder / "coco", train=16, val=5)
     return [*fit_args(config, data, Path())[:-2], "--checkpoint_minutes", "0"]
 
 
@@ -55,6 +58,22 @@ def start_node(address: str, port: int, run: Path, words: list[str]) -> subproce
         )
 
 
+@dataclass
+class Nodes:
+    """The machines of one run."""
+
+    run: Path
+    port: int
+    words: list[str]
+    alive: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
+
+    def start(self, address: str) -> None:
+        self.alive[address] = start_node(address, self.port, self.run, self.words)
+
+    def ends(self) -> list[int]:
+        return [node.wait(timeout=TIMEOUT_S) for node in self.alive.values()]
+
+
 def log_of(run: Path) -> str:
     return "".join(path.read_text() for path in sorted(run.parent.glob(f"{run.name}-*.log")))
 
@@ -71,28 +90,70 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-@pytest.mark.slow
-def test_a_process_killed_in_the_middle_costs_no_step(words: list[str], tmp_path: Path) -> None:
-    straight = tmp_path / "straight"
-    two = ("--out", str(straight), "--trainer.devices", "2", "--trainer.strategy", "ddp")
-    command = [sys.executable, "-m", "detect", "fit", *words, *two]
-    subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT_S, env=environment())
+def kill_node(node: subprocess.Popen[str]) -> None:
+    """A machine goes down: torchrun and all that it started end at once, without a word."""
+    processes = [node.pid]
+    for pid in processes:
+        processes += children_of(pid)
+    for pid in processes:
+        os.kill(pid, signal.SIGKILL)
+    node.wait()
 
-    run, port = tmp_path / "run", free_port()
-    nodes = [start_node(address, port, run, words) for address in (HEAD, OTHER)]
+
+@pytest.fixture(scope="module")
+def straight(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run on two processes that nobody touched."""
+    folder = tmp_path_factory.mktemp("straight")
+    run = folder / "run"
+    two = ("--out", str(run), "--trainer.devices", "2", "--trainer.strategy", "ddp")
+    command = [sys.executable, "-m", "detect", "fit", *words, *two]
+    own = environment(DETECT_CACHE=str(folder / "cache"))
+    subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT_S, env=own)
+    return run
+
+
+@pytest.fixture
+def nodes(words: list[str], tmp_path: Path) -> Iterator[Nodes]:
+    """Two machines that have trained one epoch."""
+    started = Nodes(tmp_path / "run", free_port(), words)
     try:
-        wait_for(run / "metrics.csv", nodes, run)  # after the first epoch
-        (worker,) = children_of(nodes[1].pid)
-        os.kill(worker, signal.SIGKILL)
-        assert [node.wait(timeout=TIMEOUT_S) for node in nodes] == [0, 0], log_of(run)
+        for address in (HEAD, OTHER):
+            started.start(address)
+        wait_for(started.run / "metrics.csv", list(started.alive.values()), started.run)
+        yield started
     finally:
-        for node in nodes:
+        for node in started.alive.values():
             if node.poll() is None:
-                os.killpg(node.pid, signal.SIGKILL)
-    said = log_of(run)
+                kill_node(node)
+
+
+@pytest.mark.slow
+def test_a_process_killed_in_the_middle_costs_no_step(straight: Path, nodes: Nodes) -> None:
+    (worker,) = children_of(nodes.alive[OTHER].pid)
+    os.kill(worker, signal.SIGKILL)
+    assert nodes.ends() == [0, 0], log_of(nodes.run)
+    said = log_of(nodes.run)
     assert "4 images a step = 2 a device x 2 device(s) x 1 forward pass(es)" in said
-    assert f"continuing {run / 'checkpoints' / 'last.ckpt'}" in said
-    assert run_differences(straight, run) == []
+    assert f"continuing {nodes.run / 'checkpoints' / 'last.ckpt'}" in said
+    assert run_differences(straight, nodes.run) == []
+
+
+@pytest.mark.slow
+def test_a_machine_lost_in_the_middle_comes_back_and_costs_no_step(straight: Path, nodes: Nodes) -> None:
+    kill_node(nodes.alive[OTHER])
+    nodes.start(OTHER)
+    assert nodes.ends() == [0, 0], log_of(nodes.run)
+    assert run_differences(straight, nodes.run) == []
+
+
+@pytest.mark.slow
+def test_the_head_lost_in_the_middle_ends_the_others_and_all_go_on(straight: Path, nodes: Nodes) -> None:
+    kill_node(nodes.alive[HEAD])
+    assert nodes.alive[OTHER].wait(timeout=TIMEOUT_S) != 0
+    for address in (HEAD, OTHER):
+        nodes.start(address)
+    assert nodes.ends() == [0, 0], log_of(nodes.run)
+    assert run_differences(straight, nodes.run) == []
 
 
 @pytest.mark.slow

@@ -34,14 +34,17 @@ def test_open_split__voc_without_two_lists__says_how_to_divide_it(tmp_path: Path
     for name in lists:
         written.with_stem(name).write_text(written.read_text())
     written.unlink()
-    with pytest.raises(InputError, match=r"(?s)no train split train2017 or train.*detect data split"):
+    said = (
+        r"no train split train2017 or train; it has default\." if lists else r"has no split; looked for Ann"
+    )
+    with pytest.raises(InputError, match=rf"(?s){said}.*detect data split"):
         open_split(root, role="train")
 
 
 def test_check__voc_without_lists__says_how_to_divide_it(tmp_path: Path) -> None:
     root = make_voc(tmp_path / "cats", {"train": {"a": [BOX]}})
     (root / "ImageSets" / "Main" / "train.txt").unlink()
-    with pytest.raises(InputError, match=r"has no split at all; it has none\n.*detect data split"):
+    with pytest.raises(InputError, match=r"has no split; looked for Annotations/.*\n.*detect data split"):
         check(root)
 
 

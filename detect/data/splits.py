@@ -97,6 +97,11 @@ def recognise(root: Path) -> Reader:
     )
 
 
+def not_divided(reader: Reader, root: Path) -> str:
+    """What is missing in a folder of a known format without a single split, and what to do."""
+    return f"{root} ({reader.NAME}) has no split; looked for {reader.LAYOUT}{split_hint(root)}"
+
+
 def split_hint(root: Path) -> str:
     """What to do with pictures and XML files that no list divides; "" where there are no such files.
 
@@ -116,9 +121,11 @@ def _choose_split(reader: Reader, root: Path, split: str | None, role: Role) -> 
     for name in wanted:
         if name in found:
             return name
+    if not found:
+        raise InputError(not_divided(reader, root))
     raise InputError(
         f"{root} ({reader.NAME}) has no {role} split {' or '.join(wanted)}; it has "
-        f"{', '.join(found) or 'none'}. Name one with --data.{role}_split"
+        f"{', '.join(found)}. Name one with --data.{role}_split"
         + ("" if len(found) > 1 else split_hint(root))
     )
 
