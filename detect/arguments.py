@@ -52,17 +52,23 @@ def one_of(**options: Path | None) -> Path:
     return given[0]
 
 
-def require_writable(file: Path | None, *, outside: Path) -> None:
+def require_writable(file: Path | None, *, outside: Path | None = None) -> None:
     """Refuse, before any work, a file to write that has no folder or lies in the folder that is read.
 
+    Args:
+        file: to be written at the end; null: none.
+        outside: the folder that is read; null: none.
+
     Raises:
-        InputError: either is the case; names both.
+        InputError: either is the case, or `file` is a folder; names both.
     """
     if file is None:
         return
     if not file.absolute().parent.is_dir():
         raise InputError(f"cannot write {file}: there is no folder {file.absolute().parent}")
-    if file.resolve().is_relative_to(outside.resolve()):
+    if file.is_dir():
+        raise InputError(f"cannot write {file}: it is a folder; name a file")
+    if outside is not None and file.resolve().is_relative_to(outside.resolve()):
         raise InputError(f"{file} lies in {outside}, which is only read; give a place outside of it")
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from detect.api import Detector
 from detect.data.image import load_pixels
@@ -111,12 +112,12 @@ def benchmark(models: list[Path], options: BenchmarkOptions, *, json_file: Path 
         result = measure(rows, pictures, options).to_json()
     Console(width=max(console.width, TABLE_WIDTH)).print(latency_table(result))
     for line in protocol_lines(result["protocol"]):
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, markup=False)
     if json_file is not None:
         write_atomically(json_file, json.dumps(result, indent=1) + "\n")
         plot = json_file.with_suffix(".png")
         plot_latency(result, plot)
-        console.print(f"written: {json_file}, {plot}", highlight=False)
+        console.print(f"written: {json_file}, {plot}", highlight=False, markup=False)
     return 0
 
 
@@ -130,12 +131,16 @@ def plan_rows(models: list[Path], options: BenchmarkOptions, folder: Path, conso
     for model in models:
         if model.suffix in CONFIG_SUFFIXES:
             console.print(
-                f"{model}: a config, so its weights are random; times are those of its shape", highlight=False
+                f"{model}: a config, so its weights are random; times are those of its shape",
+                highlight=False,
+                markup=False,
             )
         able = [runtime for runtime in options.runtimes if fits(model, runtime)]
         for runtime in options.runtimes:
             if runtime not in able:
-                console.print(f"left out: {model} in {runtime}, which does not read it", highlight=False)
+                console.print(
+                    f"left out: {model} in {runtime}, which does not read it", highlight=False, markup=False
+                )
         if not able:
             raise InputError(f"{model}: none of {', '.join(options.runtimes)} runs it")
         for runtime in able:
@@ -325,7 +330,7 @@ def latency_table(result: dict[str, Any]) -> Table:
     for row in rows:
         peak = row["peak_rss_mb"]
         table.add_row(
-            Path(row["model"]).name,
+            Text(Path(row["model"]).name),
             row["runtime"],
             row["precision"],
             str(row["threads"]),

@@ -102,7 +102,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise InputError(f"{path}: no such checkpoint")
     try:
         raw = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except pickle.UnpicklingError as error:  # torch's own words advise to run code from the file
+        raise InputError(
+            f"{path}: cannot be read as a checkpoint: it is broken, or holds more than tensors and plain "
+            "values"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: cannot be read as a checkpoint ({reason})") from error
     if not isinstance(raw, dict) or "detect" not in raw or "state_dict" not in raw:

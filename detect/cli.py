@@ -5,17 +5,31 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 from typing import Literal
 
 from detect.allocator import keep_freed_memory
-from detect.arguments import Command, add_model_arguments, model_argument, new_parser, one_of, parse
+from detect.arguments import (
+    Command,
+    add_model_arguments,
+    model_argument,
+    new_parser,
+    one_of,
+    parse,
+    require_writable,
+)
 from detect.data_commands import DATA_COMMANDS
-from detect.errors import InputError, RunStopped
+from detect.errors import DISK_IS_FULL, EXIT_STOPPED, InputError, RunStopped
 
 EXIT_INPUT = 2
 EXIT_INTERRUPTED = 130
+PLACE_ERRORS = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+    *(errno.ENAMETOOLONG, errno.ELOOP),
+)
+"""Of a file that is named: the user's to mend, so that its name says more than a traceback."""
 
 
 def fit_command(args: list[str]) -> int:
@@ -38,6 +52,7 @@ def validate_command(args: list[str]) -> int:
     parser.add_argument("--backend", type=Literal["faster", "pycocotools"], default="faster")
     parser.add_argument("--json", type=Path | None, default=None, help="write the metrics there")
     config = parse(parser, args)
+    require_writable(config.json)
     return validate(
         model_argument(config), config.data.as_dict(), backend=config.backend, json_file=config.json
     )
@@ -153,6 +168,7 @@ def benchmark_command(args: list[str]) -> int:
         "--json", type=Path | None, default=None, help="write figures there, a plot beside it"
     )
     config = parse(parser, args)
+    require_writable(config.json)
     cores = None if config.cores is None else tuple(config.cores)
     options = BenchmarkOptions(
         runtimes=config.runtime,
@@ -180,6 +196,7 @@ def compare_command(args: list[str]) -> int:
     parser.add_argument("--resamples", type=int, default=RESAMPLES, help="of the bootstrap over images")
     parser.add_argument("--json", type=Path | None, default=None, help="write the figures there")
     config = parse(parser, args)
+    require_writable(config.json)
     return compare(config.paths, config.output, resamples=config.resamples, json_file=config.json)
 
 
@@ -222,6 +239,7 @@ def reproduce_command(args: list[str]) -> int:
     parser.add_argument("--runs", type=Path, nargs="+", default=[], help="other seeds: their spread judges")
     parser.add_argument("--json", type=Path | None, default=None, help="write differences and verdict there")
     config = parse(parser, own)
+    require_writable(config.json)
     options = ReproduceOptions(fit_flags, config.runs, config.json)
     return reproduce(config.source, config.out, options)
 
@@ -257,6 +275,7 @@ def models_command(args: list[str]) -> int:
     parser = new_parser("models", models_command, "detect models --json models.json")
     parser.add_argument("--json", type=Path | None, default=None, help="write the list there")
     config = parse(parser, args)
+    require_writable(config.json)
     return list_models(json_file=config.json)
 
 
@@ -340,3 +359,8 @@ def main(argv: list[str]) -> int:
     except KeyboardInterrupt:
         print("detect: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except OSError as error:
+        if error.errno not in (*DISK_IS_FULL, *PLACE_ERRORS) or error.filename is None:
+            raise
+        print(f"detect: {error.filename}: {error.strerror}", file=sys.stderr)
+        return EXIT_STOPPED if error.errno in DISK_IS_FULL else EXIT_INPUT

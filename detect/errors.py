@@ -1,5 +1,12 @@
 """Exceptions with a message for the user: no traceback is printed for them."""
 
+import errno
+
+EXIT_STOPPED = 3
+"""Of a command that ended before its end, with everything saved that can be saved."""
+DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""The system's words for no more room."""
+
 
 class InputError(ValueError):
     """Something that the user gave is wrong.

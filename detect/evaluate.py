@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from detect.arguments import require_writable
 from detect.coco_backends import Backend, DetectionRows, select
 from detect.coco_eval import Metrics, compute_metrics
 from detect.data.labels import Annotations
@@ -35,8 +36,7 @@ def evaluate(
     Raises:
         InputError: see `read_ground_truth` and `read_detections`; or there is no folder for `json_file`.
     """
-    if json_file is not None and not json_file.absolute().parent.is_dir():
-        raise InputError(f"cannot write {json_file}: there is no folder {json_file.absolute().parent}")
+    require_writable(json_file)
     ground_truth = read_ground_truth(annotations)
     rows = read_detections(detections, ground_truth)
     metrics = compute_metrics(ground_truth, rows, backend=backend)
@@ -44,7 +44,7 @@ def evaluate(
     console.print(metrics_table(metrics))
     if 0 <= metrics.mAP < NEAR_ZERO_MAP:
         for check in explain_zero_map(ground_truth, rows):
-            console.print(str(check), highlight=False)
+            console.print(str(check), highlight=False, markup=False, soft_wrap=True)
     if json_file is not None:
         write_atomically(json_file, json.dumps(metrics.to_json(), indent=2))
     return 0
@@ -149,7 +149,7 @@ def _read_columns(path: Path) -> dict[str, list[Any]]:
     with collection_paused():
         try:
             entries = json.loads(path.read_bytes())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"cannot read {path} as JSON: {error}") from error
         if not isinstance(entries, list):
             raise InputError(

@@ -86,10 +86,12 @@ def export(source: Path, output: Path, options: ExportOptions = ExportOptions())
         set_score_threshold(model.module, options.score_threshold)
     console = Console(soft_wrap=True)
     weights = "" if model.checkpoint is not None else ", random weights"
-    console.print(f"exporting {source} to {options.format}, form {form}{weights}", highlight=False)
+    console.print(
+        f"exporting {source} to {options.format}, form {form}{weights}", highlight=False, markup=False
+    )
     with staged(output) as staging:
         verification = write_verified(model, staging, form=form, options=options)
-        console.print(summary(verification), highlight=False)
+        console.print(summary(verification), highlight=False, markup=False)
         if options.int8 is not None:
             found = write_int8(model, staging, form=form, options=options)
             console.print(str(found), highlight=False)
@@ -98,6 +100,7 @@ def export(source: Path, output: Path, options: ExportOptions = ExportOptions())
     console.print(
         f"{output} ({sum_bytes(output) / 1e6:.1f} MB), {json_path(output)}, {card_path(output)}",
         highlight=False,
+        markup=False,
     )
     return 0
 

@@ -21,7 +21,8 @@ from detect.anchor_fit import first_look
 from detect.anchor_layout import AnchorLayout
 from detect.backbones.pretrained import transfer_table
 from detect.checkpoint import build_from_checkpoint, read_checkpoint
-from detect.errors import InputError, RunStopped
+from detect.data.cores import available_cores
+from detect.errors import DISK_IS_FULL, EXIT_STOPPED, InputError, RunStopped
 from detect.finite_guard import NonFiniteError
 from detect.fit_cli import FitCLI
 from detect.manifest import (
@@ -39,7 +40,7 @@ from detect.ranks import rank_by_environment
 from detect.report.write import score_run, write_report
 from detect.resume import describe_resume, flat
 from detect.run_folder import write_atomically
-from detect.saving import DISK_IS_FULL, EXIT_STOPPED, disk_is_full
+from detect.saving import disk_is_full
 from detect.weights import init_from, match_table
 
 NOISE = (
@@ -112,7 +113,7 @@ def fit(args: list[str], *, before_training: Callable[[Path], None] | None = Non
 
 def write_descriptions(cli: FitCLI, args: list[str]) -> None:
     """Write config.yaml and manifest.json."""
-    text = cli.parser.dump(cli.config, skip_none=False, skip_validation=True)
+    text = cli.parser.dump(cli.config, skip_unset=False, skip_validation=True)
     write_atomically(cli.run_folder / "config.yaml", text)
     path = cli.run_folder / MANIFEST_FILE
     splits = {"train": cli.data.train, "val": cli.data.val}
@@ -223,4 +224,4 @@ def _tells_something(record: logging.LogRecord) -> bool:
 def settle_threads(trainer: L.Trainer) -> None:
     """Share the cores between the ranks of this machine: more threads than cores make all of them wait."""
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // max(1, trainer.num_devices)))
+        torch.set_num_threads(max(1, available_cores() // max(1, trainer.num_devices)))

@@ -18,11 +18,12 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from detect.checkpoint import AtomicCheckpointIO, model_parser
 from detect.data.datamodule import DetectionData
+from detect.data.sampler import require_full_batch
 from detect.errors import InputError
 from detect.loader_advice import LoaderAdvice
 from detect.manifest import describe_split
 from detect.metrics_file import MetricsFile, SpeedFile
-from detect.module import DetectionModule, check_class_count
+from detect.module import LOGGED_LOSSES, LOGGED_METRICS, DetectionModule, check_class_count
 from detect.progress import TrainingProgress
 from detect.report.tensorboard import ValidationPictures
 from detect.resume import Resume, find_resume, refuse_changes, refuse_other_data
@@ -54,6 +55,9 @@ REFUSED = {
 
 LOGGER_PACKAGES = {"MLFlowLogger": "mlflow", "WandbLogger": "wandb"}
 """What a logger of Lightning imports; the extra of pyproject.toml has the same name."""
+
+LARGEST_SEED = 2**32 - 1
+"""That numpy takes."""
 
 NOT_SETTINGS = ("config", "out", "ckpt_path")
 """Keys that name files of one call, not what is trained."""
@@ -113,6 +117,9 @@ class FitCLI(LightningCLI):
                 self.config.config = self.config.config[1:]
         except ArgumentError as error:
             raise InputError(f"detect fit: {explain(str(error), parser)}") from error
+        seed = self.config.seed_everything
+        if not 0 <= int(seed) <= LARGEST_SEED:
+            raise InputError(f"seed_everything is {seed}; give a number from 0 to {LARGEST_SEED}")
 
     def before_instantiate_classes(self) -> None:
         if self.config.ckpt_path is not None and self.resume is None and self.config.ckpt_path != "last":
@@ -121,6 +128,7 @@ class FitCLI(LightningCLI):
         self._refuse_frozen_noise()
         self._settle_precision()
         self.data = open_data(self.config.data)
+        require_full_batch(len(self.data.train), self.config.data.total_batch_size)
         self.described_data = {
             "train": describe_split(self.data.train),
             "val": describe_split(self.data.val),
@@ -159,19 +167,24 @@ class FitCLI(LightningCLI):
             kwargs["logger"] = TensorBoardLogger(
                 self.run_folder, name="tensorboard", version="", purge_step=done
             )
+        for callback in config.get("callbacks") or []:
+            check_monitor(callback)
         kwargs["plugins"] = [*(config.get("plugins") or []), AtomicCheckpointIO()]
         kwargs["callbacks"] = [*(config.get("callbacks") or []), *self._callbacks()]
         kwargs["default_root_dir"] = str(self.run_folder)
         # See `position.shorten_last_epoch`.
         self.model.max_steps, kwargs["max_steps"] = self._max_steps(), -1
-        return L.Trainer(**{**config, **kwargs})
+        try:
+            return L.Trainer(**{**config, **kwargs})
+        except (TypeError, ValueError) as error:  # what Lightning says of devices and accelerators
+            raise InputError(f"trainer settings: {error}") from error
 
     def plain_config(self) -> dict[str, Any]:
         """Every resolved value as YAML would hold it."""
         config = self.config.clone()
         for key in NOT_SETTINGS:
             config.pop(key, None)
-        text = self.parser.dump(config, skip_none=False, skip_validation=True)
+        text = self.parser.dump(config, skip_unset=False, skip_validation=True)
         settings: dict[str, Any] = get_loader("yaml")(text)
         return settings
 
@@ -237,6 +250,25 @@ class FitCLI(LightningCLI):
         settings["backbone"].get("init_args", {}).pop("weights", None)
         settings["compile"] = self.config.model.compile
         self.config.model = model_parser().parse_object({"model": settings}).model
+
+
+def check_monitor(callback: Callback) -> None:
+    """Look, before any work, at what a callback such as EarlyStopping waits for.
+
+    Raises:
+        InputError: it is never logged, or the callback takes it for better where it is worse.
+    """
+    monitor, mode = getattr(callback, "monitor", None), getattr(callback, "mode", None)
+    if monitor is None:
+        return
+    losses = [f"{stage}/{name}" for stage in ("val", "train", "train_step") for name in LOGGED_LOSSES]
+    metrics = [f"val/{name}" for name in LOGGED_METRICS]
+    what = f"trainer.callbacks: {type(callback).__name__} has the monitor {monitor!r}"
+    if monitor not in [*metrics, *losses]:
+        raise InputError(f"{what}, which is not logged; there are {', '.join([*metrics, *losses])}")
+    best = "max" if monitor in metrics else "min"
+    if mode not in (None, best):
+        raise InputError(f"{what} and the mode {mode!r}, for which worse is better: give mode {best}")
 
 
 def missing_logger_package(loggers: Any) -> str | None:

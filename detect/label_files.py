@@ -8,7 +8,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple
+from typing import IO, Any, ClassVar, Literal, NamedTuple
 from xml.etree import ElementTree
 
 from detect.api import Prediction
@@ -78,6 +78,9 @@ class LabelWriter(ABC):
         classes: of the detector.
     """
 
+    places: ClassVar[tuple[str, ...]]
+    """What it writes, from the folder on."""
+
     def __init__(self, folder: Path, classes: ClassMap) -> None:
         self.folder = folder
         self.classes = classes
@@ -95,6 +98,8 @@ class LabelWriter(ABC):
 
 class CocoLabels(LabelWriter):
     """annotations.json: images, categories, and annotations that carry their score."""
+
+    places = ("annotations.json",)
 
     def __init__(self, folder: Path, classes: ClassMap) -> None:
         super().__init__(folder, classes)
@@ -137,6 +142,8 @@ class CocoLabels(LabelWriter):
 class VocLabels(LabelWriter):
     """Annotations/NAME.xml for each picture, pixels counted from 0."""
 
+    places = ("Annotations",)
+
     def write(self, picture: LabelledPicture) -> None:
         root = ElementTree.Element("annotation")
         ElementTree.SubElement(root, "filename").text = picture.name
@@ -158,6 +165,8 @@ class VocLabels(LabelWriter):
 
 class YoloLabels(LabelWriter):
     """labels/NAME.txt for each picture, empty where nothing was found; data.yaml names the classes."""
+
+    places = ("data.yaml", "labels")
 
     def __enter__(self) -> YoloLabels:
         names = "\n".join(f"  {i}: {json.dumps(name)}" for i, name in enumerate(self.classes.names))

@@ -11,6 +11,7 @@ import torch
 import yaml
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from detect.checkpoint import build_module
 from detect.counts import Counts, count
@@ -163,7 +164,7 @@ def models_table(models: list[Model], *, root: Path) -> Table:
             params += _beside(counts.params_without_bn, paper.params_m, 1e6)
             madds += _beside(counts.madds, paper.madds_b, 1e9)
         table.add_row(
-            str(model.config.relative_to(root)),
+            Text(str(model.config.relative_to(root))),
             "x".join(str(side) for side in net.image_size),
             str(model.num_classes or "data's"),
             f"{len(net.anchors):,}",

@@ -45,6 +45,11 @@ LOSS_UNIT = 256.0
 """Divides the summed loss before backward, so that gradients stay in the range of float16: about the
 positives of a batch. The exact number divides the gradients once it is known."""
 
+LOGGED_METRICS = ("mAP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
+"""Logged as val/NAME; -1 where there is nothing to measure."""
+LOGGED_LOSSES = ("loss", "loss_cls", "loss_box")
+"""Logged as train/NAME and val/NAME once an epoch, as train_step/NAME now and then."""
+
 
 def default_optimizer(params: Any) -> torch.optim.Optimizer:
     """SGD with momentum: lr 0.05 a total batch of 64, the base point of the published SSDLite recipes."""
@@ -167,7 +172,11 @@ class DetectionModule(L.LightningModule):
             self.loss_sums = torch.compile(self.loss_sums, fullgraph=True)  # type: ignore[method-assign]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = self.optimizer_from(parameter_groups(self.net, self.parameter_config))
+        groups = parameter_groups(self.net, self.parameter_config)
+        try:
+            optimizer = self.optimizer_from(groups)
+        except ValueError as error:  # torch's word for a rate or a decay out of range
+            raise InputError(f"model.optimizer: {error}") from error
         scale_learning_rates(optimizer)
         # Lightning's own count of steps would start the loader, before a checkpoint can say where.
         assert self.length is not None
@@ -272,7 +281,7 @@ class DetectionModule(L.LightningModule):
         limit = self.trainer.limit_val_batches
         self.evaluator.gather(partial=isinstance(limit, int) or limit < 1.0)
         self.metrics = self.evaluator.compute()
-        for name in ("mAP", "AP50", "AP75", "APs", "APm", "APl", "AR100"):
+        for name in LOGGED_METRICS:
             self.log(f"val/{name}", float(getattr(self.metrics, name)))
 
     # ---- checkpoints
@@ -361,8 +370,5 @@ def _losses(stage: str, sums: LossSums) -> dict[str, Tensor]:
     """The losses of the papers, under the names that loggers and tables use."""
     loss_cls, loss_box, positives = (value.detach() for value in sums)
     positives = positives.clamp(min=1)
-    return {
-        f"{stage}/loss": (loss_cls + loss_box) / positives,
-        f"{stage}/loss_cls": loss_cls / positives,
-        f"{stage}/loss_box": loss_box / positives,
-    }
+    values = (loss_cls + loss_box, loss_cls, loss_box)
+    return {f"{stage}/{name}": value / positives for name, value in zip(LOGGED_LOSSES, values, strict=True)}

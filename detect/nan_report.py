@@ -141,7 +141,10 @@ def replay(folder: Path) -> int:
     console.print(table)
     for number, result in enumerate(replayed, 1):
         if result.first_not_finite is not None:
-            console.print(f"batch {number}: the first layer that is not finite is {result.first_not_finite}")
+            console.print(
+                f"batch {number}: the first layer that is not finite is {result.first_not_finite}",
+                markup=False,
+            )
     return 0 if all(result.finite for result in replayed) else 1
 
 

@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from detect.box_coder import decode
 from detect.boxes import clip_boxes
+from detect.errors import InputError
 from detect.types import Detections, HeadOutputs, ScoreActivation
 
 
@@ -29,6 +30,20 @@ class PostProcessConfig:
     """Candidates kept an image before NMS, over all classes; null: all."""
     topk_per_class: int | None = None
     """Candidates kept an image and class before NMS (torchvision: 300); null: all."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.score_threshold < 1:
+            raise InputError(
+                f"postprocess.score_threshold is {self.score_threshold}; give a value from 0 to below 1"
+            )
+        if not 0 < self.nms_threshold <= 1:
+            raise InputError(
+                f"postprocess.nms_threshold is {self.nms_threshold}; give an IoU above 0, at most 1"
+            )
+        for name in ("max_detections", "topk_candidates", "topk_per_class"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"postprocess.{name} is {value}; give 1 or more")
 
 
 def class_scores(cls_logits: Tensor, activation: ScoreActivation) -> Tensor:

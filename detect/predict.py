@@ -33,6 +33,8 @@ from detect.label_files import WRITERS, JsonRows, LabelFormat, LabelledPicture, 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
 MAX_THREADS = 4
 """For decoding and drawing; the network has its own."""
+RUN_SIGNS = ("config.yaml", "manifest.json", "checkpoints")
+"""What a run folder has and a folder of predictions has not."""
 BUDGET_BYTES = 150_000_000
 """Of decoded pictures in each of three places: ahead of the network, in its batch, behind it. A larger
 picture goes through alone. Drawing and encoding take as much again."""
@@ -86,7 +88,7 @@ def predict(
         raise InputError(f"--batch_size is {options.batch_size}; give at least 1")
     files = find_images(sources)
     names = output_names(files)
-    refuse_overwriting(output, files, names)
+    refuse_overwriting(output, names, options.format)
     detector = Detector.load(model)
     keep = labels_to_keep(options.classes, detector.classes)
     output.mkdir(parents=True, exist_ok=True)
@@ -314,18 +316,25 @@ def output_names(files: list[Path]) -> dict[Path, str]:
     return names
 
 
-def refuse_overwriting(output: Path, files: list[Path], names: dict[Path, str]) -> None:
-    """Stop before a drawn picture would replace its own source, or a file that no earlier prediction wrote.
+def refuse_overwriting(output: Path, names: dict[Path, str], format: LabelFormat | None) -> None:
+    """Stop before anything would replace a source, or what no earlier prediction wrote.
 
     Raises:
         InputError: names the file.
     """
-    for file in files:
-        if (output / names[file]).resolve() == file.resolve():
-            raise InputError(f"--output {output}: would overwrite the source {file}; choose another folder")
+    sources = {file.resolve(): file for file in names}
+    for name in names.values():
+        if (source := sources.get((output / name).resolve())) is not None:
+            raise InputError(f"--output {output}: would overwrite the source {source}; choose another folder")
+    if any((output / name).exists() for name in RUN_SIGNS):
+        raise InputError(
+            f"--output {output} is a run, whose own detections.json would be replaced; choose another "
+            f"folder, such as {output / 'predictions'}"
+        )
     if (output / "detections.json").exists():
         return  # results of an earlier prediction, which this one replaces
-    for name in names.values():
+    labels = WRITERS[format].places if format is not None else ()
+    for name in (*names.values(), *labels):
         if (output / name).exists():
             raise InputError(f"--output {output}: {name} exists there; choose an empty folder")
 
@@ -348,7 +357,9 @@ def result_rows(prediction: Prediction, file: Path, classes: ClassMap) -> list[d
 def report(output: Path, *, pictures: int, found: int, skipped: list[str]) -> None:
     """Say what was found and what was skipped."""
     console = Console(soft_wrap=True)
-    console.print(f"{found} detections in {pictures} pictures, written to {output}", highlight=False)
-    console.print(f"list: {output / 'detections.json'}", highlight=False)
+    console.print(
+        f"{found} detections in {pictures} pictures, written to {output}", highlight=False, markup=False
+    )
+    console.print(f"list: {output / 'detections.json'}", highlight=False, markup=False)
     for message in skipped:
         console.print(f"skipped: {message}", highlight=False, markup=False)

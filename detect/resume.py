@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from detect.checkpoint import Checkpoint, read_checkpoint, refuse_foreign_classes
 from detect.errors import InputError
@@ -183,7 +184,7 @@ def difference_table(changed: dict[str, tuple[Any, Any]], headings: tuple[str, s
     """A table of what two things give for the same names, as text."""
     table = Table(*headings)
     for key, (old, new) in changed.items():
-        table.add_row(key, str(old), str(new))
+        table.add_row(key, Text(str(old)), Text(str(new)))
     console = Console(file=io.StringIO(), width=100)
     console.print(table)
     text: str = console.file.getvalue()  # type: ignore[attr-defined]

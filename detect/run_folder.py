@@ -37,6 +37,8 @@ def choose_run_folder(out: Path | None, *, name: str, resume: bool) -> Path:
         out = _claim_numbered_folder(Path("runs"), name)
         if store is not None:
             store.set(RUN_VARIABLE, str(out))
+    elif out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is a file; give a folder")
     elif not resume and out.exists() and any(out.iterdir()):
         raise InputError(
             f"{out} exists and is not empty: continue it with --ckpt_path last, or choose another --out"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import signal
@@ -14,7 +13,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 
-from detect.errors import InputError, RunStopped
+from detect.errors import DISK_IS_FULL, EXIT_STOPPED, InputError, RunStopped
 from detect.finite_guard import READ_EVERY
 from detect.module import DetectionModule
 from detect.position import Position, RunLength, current_position, loops_at, shorten_last_epoch
@@ -22,8 +21,6 @@ from detect.ranks import max_over_ranks
 from detect.run_folder import remove_leftovers
 from detect.stop_signals import StopSignals
 
-EXIT_STOPPED = 3
-DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SECONDS_PER_MINUTE = 60
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from detect.errors import InputError
+
 
 @dataclass(frozen=True)
 class ScheduleConfig:
@@ -16,6 +18,13 @@ class ScheduleConfig:
     """Factor on the learning rate at step 0."""
     min_factor: float = 0.0
     """Factor on the learning rate at the last step."""
+
+    def __post_init__(self) -> None:
+        if self.warmup_steps < 0:
+            raise InputError(f"schedule.warmup_steps is {self.warmup_steps}; give 0 or more")
+        for name, factor in (("warmup_factor", self.warmup_factor), ("min_factor", self.min_factor)):
+            if not 0 <= factor <= 1:
+                raise InputError(f"schedule.{name} is {factor}; give a factor between 0 and 1")
 
 
 def warmup_cosine(step: int, *, total_steps: int, config: ScheduleConfig) -> float:

@@ -15,6 +15,7 @@ from detect.types import HeadOutputs
 
 # Channels (mid, out) of the four maps after C5 at width 1.0; counted from Table 6 of the V3 paper.
 EXTRA_LEVELS = ((256, 512), (128, 256), (128, 256), (64, 128))
+MIN_IMAGE_SIDE_PX = 32
 
 
 class SSDLite(nn.Module):
@@ -54,6 +55,11 @@ class SSDLite(nn.Module):
         super().__init__()
         if num_classes < 1:
             raise InputError(f"num_classes is {num_classes}; a detector needs at least one class")
+        if min(image_size) < MIN_IMAGE_SIDE_PX:
+            raise InputError(
+                f"image_size is {list(image_size)}; C5 has a cell for every {MIN_IMAGE_SIDE_PX} px, so each "
+                f"side is at least {MIN_IMAGE_SIDE_PX}"
+            )
         self.num_classes = num_classes
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.backbone = backbone

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 
 from detect.backbones.pretrained import read_state_dict
@@ -136,10 +137,10 @@ def copy_matching(
 
 def match_table(match: ClassMatch, *, source: str) -> Table:
     """What started from where, for people."""
-    table = Table("part", "from", title=f"started from {source}")
+    table = Table("part", "from", title=Text(f"started from {source}"))
     table.add_row(f"{len(match.copied)} tensors", "copied")
-    table.add_row(f"classes: {', '.join(match.known_classes) or 'none'}", "rows copied by name")
-    table.add_row(f"classes: {', '.join(match.new_classes) or 'none'}", "fresh")
+    table.add_row(Text(f"classes: {', '.join(match.known_classes) or 'none'}"), "rows copied by name")
+    table.add_row(Text(f"classes: {', '.join(match.new_classes) or 'none'}"), "fresh")
     for key in match.fresh:
         table.add_row(key, "fresh")
     return table

@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from detect.arguments import add_model_arguments, model_argument, new_parser, one_of, parse
+from detect.arguments import (
+    add_model_arguments,
+    model_argument,
+    new_parser,
+    one_of,
+    parse,
+    require_writable,
+)
 from detect.errors import InputError
 
 
@@ -41,3 +48,14 @@ def test_one_of__none_or_both__refused(given: dict[str, Path]) -> None:
 def test_parse__unknown_flag__one_message_with_the_command() -> None:
     with pytest.raises(InputError, match=r"detect nothing: .*--typo"):
         command(["--typo", "1"])
+
+
+def test_require_writable__no_folder_a_folder_or_inside_what_is_read__refused(tmp_path: Path) -> None:
+    require_writable(None)
+    require_writable(tmp_path / "new.json")
+    with pytest.raises(InputError, match=r"a\.json: there is no folder .*none"):
+        require_writable(tmp_path / "none" / "a.json")
+    with pytest.raises(InputError, match="it is a folder; name a file"):
+        require_writable(tmp_path)
+    with pytest.raises(InputError, match="which is only read"):
+        require_writable(tmp_path / "new.json", outside=tmp_path)

@@ -115,6 +115,24 @@ def test_cache__on_disk_stays_within_its_bound(annotations: Annotations, tmp_pat
     assert not (folder / "old.pixels").exists()
 
 
+def test_cache__another_run_removes_the_same_leftovers(
+    annotations: Annotations, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "shm" / f"detect-{os.getuid()}"
+    folder.mkdir()
+    for name in ("a", "b"):
+        (folder / f"{name}.pixels").write_bytes(b"x" * 100)
+    open_file = os.open
+
+    def open_late(path: Path, *arguments: int) -> int:
+        (folder / "b.pixels").unlink(missing_ok=True)  # what the other run does in between
+        return open_file(path, *arguments)
+
+    monkeypatch.setattr(os, "open", open_late)
+    open_cache(annotations, "ram")
+    assert len(files(folder)) == 1
+
+
 @pytest.mark.parametrize("change", ["file", "scale"])
 def test_cache__another_file_or_scale_is_another_cache(annotations: Annotations, change: str) -> None:
     first = open_cache(annotations)

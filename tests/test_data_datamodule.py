@@ -17,13 +17,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
 from detect.data import datamodule
-from detect.data.datamodule import (
-    DetectionData,
-    align_classes,
-    available_cores,
-    choose_workers,
-    start_worker,
-)
+from detect.data.datamodule import DetectionData, align_classes, choose_workers, start_worker
 from detect.data.labels import ClassMap
 from detect.data.splits import open_split
 from detect.errors import InputError
@@ -167,13 +161,6 @@ def test_loaders__no_augmentation_is_no_augmentation(root: Path) -> None:
 def test_choose_workers__never_more_than_the_cores(cores: int, ranks: int, workers: int) -> None:
     assert choose_workers(cores, ranks) == workers
     assert ranks * (workers + 1) <= max(cores, ranks)
-
-
-def test_available_cores__obeys_the_control_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)))
-    for text, cores in (("max 100000", 16), ("350000 100000", 3), ("50000 100000", 1), ("broken", 16)):
-        monkeypatch.setattr(Path, "read_text", lambda _, text=text: text)
-        assert available_cores() == cores
 
 
 # Under Lightning

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from detect.checkpoint import build_from_checkpoint, read_checkpoint
 from detect.cli import main
 from detect.errors import InputError, RunStopped
 from detect.fit import fit, quiet_lightning
@@ -230,6 +231,23 @@ WRONG = [
         r"model.num_classes is 5, but the data has 3 classes \(square, disc, bar\)",
     ),
     (["--ckpt_path", "nowhere.ckpt"], "nowhere.ckpt: no such file"),
+    (["--data.total_batch_size", "17"], "16 training images do not fill one batch of total_batch_size 17"),
+    (["--data.prefetch", "0"], "data.prefetch is 0; give 1 or more"),
+    (["--data.workers", "-1"], "data.workers is -1; give 0 or more"),
+    (["--data.cache", "disk", "--data.cache_gb", "0"], "data.cache_gb is 0"),
+    (["--model.image_size", "[16, 64]"], r"image_size is \[16, 64\].* at least 32"),
+    (["--model.schedule.warmup_steps", "-1"], "schedule.warmup_steps is -1"),
+    (["--model.postprocess.nms_threshold", "0"], "postprocess.nms_threshold is 0"),
+    (["--trainer.devices", "some"], "trainer settings: .*devices"),
+    (["--seed_everything", "-1"], "seed_everything is -1"),
+    (
+        ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor", "val/map"],
+        "EarlyStopping has the monitor 'val/map', which is not logged; there are val/mAP",
+    ),
+    (
+        ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor", "val/mAP"],
+        "monitor 'val/mAP' and the mode 'min', for which worse is better: give mode max",
+    ),
 ]
 
 
@@ -252,6 +270,27 @@ def test_a_wrong_word_exits_2_without_a_traceback(
     error = capsys.readouterr().err
     assert "data.rot; the nearest is data.root" in error
     assert "Traceback" not in error
+
+
+def test_a_learning_rate_that_torch_refuses_is_one_message(case: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"model.optimizer: Invalid learning rate: -1"):
+        fit(fit_args(*case, tmp_path / "run", "--model.optimizer.init_args.lr", "-1"))
+
+
+def test_early_stopping_and_the_k_best_work_beside_ours(case: tuple[Path, Path], tmp_path: Path) -> None:
+    words = []
+    for name, more in (("EarlyStopping", ["patience", "0"]), ("ModelCheckpoint", ["save_top_k", "2"])):
+        words += [f"--trainer.callbacks+={name}", "--trainer.callbacks.monitor", "val/mAP"]
+        words += ["--trainer.callbacks.mode", "max", f"--trainer.callbacks.{more[0]}", more[1]]
+    # At a learning rate of nearly nothing mAP does not rise.
+    words += ["--model.optimizer.init_args.lr", "1e-12", "--trainer.max_epochs", "9"]
+    run = tmp_path / "run"
+    assert fit(fit_args(*case, run, *words)) == 0
+    rows = list(csv.DictReader((run / "metrics.csv").open()))
+    assert len(rows) == 2
+    kept = list((run / "tensorboard").rglob("*.ckpt"))
+    assert len(kept) == 2
+    assert build_from_checkpoint(read_checkpoint(kept[0])).classes is not None
 
 
 def test_help_shows_an_example(capsys: pytest.CaptureFixture[str]) -> None:

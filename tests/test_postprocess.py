@@ -5,6 +5,7 @@ from torchvision.ops import nms
 
 from detect.anchors import AnchorConfig
 from detect.backbones import MobileNetV3
+from detect.errors import InputError
 from detect.postprocess import PostProcess, PostProcessConfig, class_scores
 from detect.ssdlite import SSDLite
 from detect.types import HeadOutputs
@@ -107,3 +108,19 @@ def test_topk_candidates__keeps_the_best():
     assert detections.scores.max() == best[0]
     assert detections.scores.shape[1] <= 10
     assert (detections.scores[0] >= best[-1]).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("score_threshold", 1.0),
+        ("score_threshold", -0.1),
+        ("nms_threshold", 0.0),
+        ("max_detections", 0),
+        ("topk_candidates", 0),
+        ("topk_per_class", -1),
+    ],
+)
+def test_config__out_of_range__refused(name, value):
+    with pytest.raises(InputError, match=f"postprocess.{name} is {value}"):
+        PostProcessConfig(**{name: value})

@@ -257,3 +257,36 @@ def test_prediction__selects_by_label():
         np.zeros((3, 4), np.float32), np.ones(3, np.float32), np.array([1, 3, 1]), ["a", "b", "a"]
     )
     assert predict_module.select(prediction, np.array([1])).names == ["a", "a"]
+
+
+def test_predict__overwrites_no_source_by_another_ones_drawing(photos, tmp_path):
+    out = tmp_path / "out"
+    predict(checkpoint(), [str(photos / "a.jpg")], output=out, options=LOW)
+    before = (out / "a.jpg").read_bytes()
+    with pytest.raises(InputError, match=r"would overwrite the source .*out/a\.jpg"):
+        predict(checkpoint(), [str(photos / "a.jpg"), str(out / "a.jpg")], output=out, options=LOW)
+    assert (out / "a.jpg").read_bytes() == before
+
+
+def test_predict__leaves_a_runs_own_detections(photos, tmp_path):
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "detections.json").write_text("[]")
+    with pytest.raises(InputError, match=r"is a run, .*such as .*run/predictions"):
+        predict(checkpoint(), [str(photos / "a.jpg")], output=run, options=LOW)
+
+
+@pytest.mark.parametrize(
+    ("label_format", "name"), [("yolo", "data.yaml"), ("voc", "Annotations"), ("coco", "annotations.json")]
+)
+def test_predict__leaves_label_files_of_others(label_format, name, photos, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / name).write_text("mine")
+    options = PredictOptions(format=label_format)
+    with pytest.raises(InputError, match=f"{name} exists there"):
+        predict(checkpoint(), [str(photos / "a.jpg")], output=tmp_path / "mine", options=options)
+
+
+def test_predict__a_folder_in_brackets_is_printed_as_it_is(photos, tmp_path, capsys):
+    assert predict(checkpoint(), [str(photos / "a.jpg")], output=tmp_path / "of [anna]", options=LOW) == 0
+    assert "of [anna]/detections.json" in capsys.readouterr().out

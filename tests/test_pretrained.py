@@ -219,7 +219,10 @@ def test_a_missing_file_is_named() -> None:
 def test_a_file_that_is_no_weights_is_refused(tmp_path: Path) -> None:
     text = tmp_path / "page.pth"
     text.write_text("<html>not found</html>")
-    with pytest.raises(InputError, match=r"page\.pth cannot be read as PyTorch weights"):
+    with pytest.raises(InputError, match=r"page\.pth cannot be read as weights"):
+        MobileNetV2(weights=str(text))
+    text = text.rename(tmp_path / "page.safetensors")
+    with pytest.raises(InputError, match=r"page\.safetensors cannot be read as weights"):
         MobileNetV2(weights=str(text))
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(InputError, match="holds list, expected a dictionary of tensors"):

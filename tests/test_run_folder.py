@@ -60,3 +60,9 @@ def test_leftovers_of_one_file_are_removed() -> None:
         Path(name).touch()
     remove_leftovers(Path("last.ckpt"))
     assert sorted(os.listdir()) == [".best.ckpt.123", "last.ckpt"]
+
+
+def test_a_file_is_no_run_folder() -> None:
+    Path("notes").write_text("mine")
+    with pytest.raises(InputError, match="--out notes is a file; give a folder"):
+        choose_run_folder(Path("notes"), name="a", resume=False)

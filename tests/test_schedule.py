@@ -2,6 +2,7 @@ import math
 
 import pytest
 
+from detect.errors import InputError
 from detect.schedule import ScheduleConfig, warmup_cosine
 
 
@@ -26,3 +27,11 @@ def test_warmup__grows_to_the_cosine():
     factors = [warmup_cosine(step, total_steps=10_000, config=config) for step in range(12)]
     assert factors[:10] == pytest.approx([(step + 1) / 10 for step in range(10)], rel=1e-4)
     assert factors[10] == warmup_cosine(10, total_steps=10_000, config=ScheduleConfig())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("warmup_steps", -1), ("warmup_factor", 2.0), ("min_factor", -0.1)]
+)
+def test_schedule__out_of_range__refused(name: str, value: float):
+    with pytest.raises(InputError, match=f"schedule.{name} is {value}"):
+        ScheduleConfig(**{name: value})

@@ -100,3 +100,8 @@ def test_restore_constants__undoes_what_averaging_does_to_anchors():
 def test_num_classes__must_be_positive():
     with pytest.raises(InputError, match="num_classes is 0"):
         SSDLite(MobileNetV3("small"), 0)
+
+
+def test_image_size__below_a_cell_of_c5__refused():
+    with pytest.raises(InputError, match=r"image_size is \[320, 0\].* at least 32"):
+        SSDLite(MobileNetV3("small"), 3, image_size=(320, 0))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -17,6 +18,7 @@ from urllib.parse import unquote, urlparse
 
 import torch
 from rich.table import Table
+from rich.text import Text
 from safetensors.torch import load_file
 from torch import Tensor
 from torchvision.models import get_weight
@@ -107,16 +109,18 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise InputError(f"weights: there is no file {path}; expected 'imagenet', a path or a file:// URL")
-    if path.suffix == ".safetensors":
-        return load_file(path)
     try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
         # torchvision's training scripts store their command line beside the weights: plain attributes
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        Exception
-    ) as error:  # torch raises UnpicklingError, RuntimeError, EOFError, KeyError by what is wrong
-        raise InputError(f"{path} cannot be read as PyTorch weights: {error}") from error
+    except pickle.UnpicklingError as error:  # torch's own words advise to run code from the file
+        raise InputError(
+            f"{path} cannot be read as weights: it is broken, or holds more than tensors and plain values"
+        ) from error
+    except Exception as error:  # RuntimeError, EOFError, KeyError, SafetensorError by what is wrong
+        raise InputError(f"{path} cannot be read as weights: {error}") from error
     for wrapper in ("state_dict", "model"):  # timm's and torchvision's training scripts
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
@@ -159,7 +163,7 @@ def transfer_table(backbone: Backbone) -> Table:
     """One row for all copied layers, and one for each that was sliced or left fresh."""
     origin = backbone.weights_origin or {}
     title = ", ".join(f"{key} {value}" for key, value in origin.items())
-    table = Table("layer", "action", "shape", "shape in the source", title=title)
+    table = Table("layer", "action", "shape", "shape in the source", title=Text(title))
     copied = sum(row.action == "copied" for row in backbone.transfer_report)
     table.add_row(f"{copied} of {len(backbone.transfer_report)} layers", "copied", "", "")
     for row in backbone.transfer_report:

@@ -14,6 +14,7 @@ import math
 import mmap
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -160,18 +161,22 @@ def _key(annotations: Annotations, draft_scales: NDArray[np.int64]) -> str:
 
 def _remove_unused(folder: Path, *, keep: Path, limit: float) -> None:
     """Remove the oldest files that no run has open, until `limit` bytes are left beside `keep`."""
-    files = sorted(
-        (path for path in folder.glob("*.pixels") if path != keep), key=lambda path: path.stat().st_mtime
-    )
-    total = sum(path.stat().st_size for path in files)
-    for path in files:
+    found = []
+    for path in folder.glob("*.pixels"):
+        with suppress(FileNotFoundError):  # another rank or run removes the same ones
+            status = path.stat()
+            found.append((status.st_mtime, status.st_size, path))
+    files = sorted(entry for entry in found if entry[2] != keep)
+    total = sum(size for _, size, _ in files)
+    for _, size, path in files:
         if total <= limit:
             break
-        descriptor = os.open(path, os.O_RDWR)
-        if _try_lock(descriptor):
-            total -= path.stat().st_size
-            path.unlink(missing_ok=True)
-        os.close(descriptor)
+        with suppress(FileNotFoundError):
+            descriptor = os.open(path, os.O_RDWR)
+            if _try_lock(descriptor):
+                total -= size
+                path.unlink(missing_ok=True)
+            os.close(descriptor)
 
 
 def _try_lock(descriptor: int) -> bool:

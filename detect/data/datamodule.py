@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import signal
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from detect.allocator import keep_freed_memory
 from detect.data.cache import GB, CachePlace, PixelCache
 from detect.data.conventions import BoxConvention
+from detect.data.cores import available_cores
 from detect.data.dataset import DetectionDataset, collate, padded_box_count
 from detect.data.findings import Finding, summarise
 from detect.data.labels import Annotations, ClassMap
@@ -107,6 +107,11 @@ class DetectionData(LightningDataModule):
         resize_rule: ResizeRule = "antialias",
     ) -> None:
         super().__init__()
+        _require_at_least(1, total_batch_size=total_batch_size, prefetch=prefetch)
+        if workers is not None:
+            _require_at_least(0, workers=workers)
+        if cache is not None and not cache_gb > 0:
+            raise InputError(f"data.cache_gb is {cache_gb}; give more than 0, or leave data.cache out")
         self.allow_zero_length_dataloader_with_multiple_devices = True  # a rank may have no validation image
         self.root = root
         self.split_names = {"train": train_split, "val": val_split}
@@ -294,6 +299,13 @@ class DetectionData(LightningDataModule):
         }
 
 
+def _require_at_least(least: int, **values: int) -> None:
+    """Raise InputError where a setting is smaller than it can be."""
+    for name, value in values.items():
+        if value < least:
+            raise InputError(f"data.{name} is {value}; give {least} or more")
+
+
 def _most_boxes(annotations: Annotations) -> int:
     """Of an image, as a batch pads it."""
     return padded_box_count(int(np.diff(annotations.offsets).max(initial=0)))
@@ -318,16 +330,6 @@ def align_classes(annotations: Annotations, classes: ClassMap) -> Annotations:
         )
     new_labels = np.array([0] + [label_of[name] for name in annotations.classes.names])
     return replace(annotations, classes=classes, labels=new_labels[annotations.labels].astype(np.int64))
-
-
-def available_cores() -> int:
-    """Cores that this process may use, by its affinity and the control group's quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return cores
-    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
 
 
 def choose_workers(cores: int, ranks_here: int) -> int:

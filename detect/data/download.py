@@ -46,7 +46,7 @@ def download(data_set: DataSet, output: Path, *, keep_archives: bool = False) ->
     console = Console(stderr=True, soft_wrap=True)
     output = require_new(output)
     waiting = output.with_name(f"{output.name}.download")
-    console.print(f"from {data_set.page}\nlicence: {data_set.licence}", highlight=False)
+    console.print(f"from {data_set.page}\nlicence: {data_set.licence}", highlight=False, markup=False)
     with _alone_in(waiting):
         try:
             for archive in data_set.archives:
@@ -82,7 +82,9 @@ def _have(archive: Archive, waiting: Path, console: Console) -> None:
                 target,
                 max_bytes=round(archive.download_gb * GB),
                 show=lambda done, total: bar.update(task, completed=done, total=total),
-                say=lambda message: console.print(f"{archive.name}: {message}", highlight=False),
+                say=lambda message: console.print(
+                    f"{archive.name}: {message}", highlight=False, markup=False
+                ),
             )
     algorithm, _, expected = (archive.checksum or "sha256:").partition(":")
     with target.open("rb") as file:

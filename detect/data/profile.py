@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detect.data.datamodule import DetectionData, available_cores
+from detect.data.cores import available_cores
+from detect.data.datamodule import DetectionData
 from detect.data.dataset import DetectionDataset, SampleKey, collate, padded_box_count
 
 MS = 1e3

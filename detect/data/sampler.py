@@ -113,11 +113,7 @@ class TrainSampler(Sampler[list[SampleKey]]):
         seed: int = 0,
         repeats: NDArray[np.float64] | None = None,
     ) -> None:
-        if len(box_counts) < plan.total_batch_size:
-            raise InputError(
-                f"{len(box_counts)} training images do not fill one batch of total_batch_size "
-                f"{plan.total_batch_size}: lower it with --data.total_batch_size"
-            )
+        require_full_batch(len(box_counts), plan.total_batch_size)
         self.box_counts = box_counts
         self.plan, self.rank, self.seed, self.repeats = plan, rank, seed, repeats
         self.epoch = 0
@@ -268,6 +264,19 @@ class TrainLoader(DetectionLoader):
                 "has another total_batch_size, or was written inside an accumulation window"
             )
         sampler.epoch, sampler.start_batch = state["epoch"], steps * sampler.plan.accumulate
+
+
+def require_full_batch(images: int, total_batch_size: int) -> None:
+    """Refuse a data set that is smaller than one optimizer step.
+
+    Raises:
+        InputError: it is; names both numbers.
+    """
+    if images < total_batch_size:
+        raise InputError(
+            f"{images} training images do not fill one batch of total_batch_size {total_batch_size}: lower "
+            "it with --data.total_batch_size, and the learning rate with it"
+        )
 
 
 def _near(value: int, factor: int) -> str:

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from detect.data.annotation_cache import cache_folder
+from detect.data.cores import available_cores
 from detect.data.image import open_image, upright_rgb
 from detect.data.readers import find_rows
 
@@ -142,7 +143,7 @@ def _decode(
     done[rows] = False
     unsaved = 0
     with (
-        ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool,
+        ThreadPoolExecutor(threads or available_cores()) as pool,
         Progress(console=console, transient=True, disable=not console.is_terminal) as bar,
     ):
         task = bar.add_task("decoding images", total=len(rows))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 import torch
@@ -18,7 +20,7 @@ class EagerRuntime(Runtime):
 
     Args:
         module: the detector; put into evaluation mode.
-        options: threads are those of the whole process.
+        options: threads count for the network alone.
         device: null: a GPU where there is one.
     """
 
@@ -42,9 +44,8 @@ class EagerRuntime(Runtime):
 
     @torch.inference_mode()
     def run_batch(self, images: Tensor) -> tuple[Tensor, ...]:
-        if self.threads is not None and torch.get_num_threads() != self.threads:
-            torch.set_num_threads(self.threads)
-        return tuple(self.network(images.to(self.device).contiguous(memory_format=self._layout)))
+        with _threads(self.threads):
+            return tuple(self.network(images.to(self.device).contiguous(memory_format=self._layout)))
 
     def network(self, images: Tensor) -> HeadOutputs:
         """(B, 3, H, W) images on the device to head outputs."""
@@ -53,6 +54,20 @@ class EagerRuntime(Runtime):
 
     def close(self) -> None:
         del self.module
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """So many threads for the network alone: what comes before and after it is the same for every runtime."""
+    before = torch.get_num_threads()
+    if count is None or count == before:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class CompiledRuntime(EagerRuntime):

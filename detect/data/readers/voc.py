@@ -97,7 +97,8 @@ def read(source: SplitSource) -> RawAnnotations:
     listed = _listed(source.annotations, parsed.keys() | broken)
     known = [image_id for image_id in listed if image_id in parsed]
     absent = [image_id for image_id in listed if image_id not in parsed and image_id not in broken]
-    unread = [(file, reason) for file, reason in unread if Path(file).stem in set(listed)]
+    wanted = set(listed)
+    unread = [(file, reason) for file, reason in unread if Path(file).stem in wanted]
     unread += [(str(root / "Annotations" / f"{image_id}.xml"), "no such file") for image_id in absent]
     classes = _class_map(root, parsed)
     one_based = source.voc_one_based if source.voc_one_based is not None else _is_official(root, parsed)
@@ -215,11 +216,10 @@ def _without_suffix(line: str) -> str:
 
 def _file_names(images: Path, image_ids: list[str]) -> list[str]:
     """The file of each id, with whichever suffix exists; ID.jpg where none does."""
-    found: dict[str, str] = {}
-    for suffix in reversed(IMAGE_SUFFIXES):  # the first suffix wins where two files share a stem
-        for path in images.glob("*"):
-            if path.suffix.lower() == suffix:
-                found[path.stem] = path.name
+    present = [path for path in images.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES]
+    # The first suffix wins where two files share a stem.
+    present.sort(key=lambda path: -IMAGE_SUFFIXES.index(path.suffix.lower()))
+    found = {path.stem: path.name for path in present}
     return [found.get(image_id, f"{image_id}.jpg") for image_id in image_ids]
 
 
