@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import sys
+import warnings
 from pathlib import Path
 from typing import Literal
 
@@ -348,6 +349,8 @@ def main(argv: list[str]) -> int:
         print(f"detect: unknown command {' '.join(argv[:2])!r}\n\n{usage()}", file=sys.stderr)
         return EXIT_INPUT
     keep_freed_memory()
+    # Pillow's, without the file's name; `data check` names it, and what is twice as large is refused.
+    warnings.filterwarnings("ignore", r"Image size \(\d+ pixels\) exceeds limit", RuntimeWarning)
     try:
         return commands[name](rest)
     except InputError as error:

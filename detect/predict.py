@@ -166,6 +166,7 @@ def decoded_bytes(file: Path) -> int:
 def decode(file: Path) -> Decoded:
     """A picture, or the reason why it cannot be read."""
     try:
+        read_size(file)  # a decoder of JPEGs takes memory for all the pixels that a header claims
         return Decoded(file, load_pixels(file), None)
     except InputError as error:
         return Decoded(file, None, str(error))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from detect.cli import main
 from detect.data.splits import open_split, recognise
 from tests.conftest import make_coco
-from tests.data_sets import coco_file, make_coco_split, save_picture, save_turned
+from tests.data_sets import claim_size, coco_file, make_coco_split, save_picture, save_turned
 
 BOX = [4.0, 6.0, 20.0, 10.0]
 CLASSES = {3: "cat", 9: "dog"}
@@ -181,3 +182,12 @@ def test_profile__command__figures_and_advice(tmp_path: Path, capsys: pytest.Cap
     assert f"what would help most: {figures['advice']}" in said
     assert main([*arguments, "--images", "0"]) == 2
     assert "--images 0: give 1 or more" in capsys.readouterr().err
+
+
+def test_check__command__pillows_warning_without_a_name_is_not_shown(tmp_path: Path) -> None:
+    root = make_coco(tmp_path / "coco", train=2, val=1)
+    claim_size(sorted(root.rglob("*.jpg"))[0], 9460, 9460)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert main(["data", "check", str(root)]) == 1
+    assert [str(one.message) for one in caught if issubclass(one.category, RuntimeWarning)] == []

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ from PIL import Image
 from detect.data import scan
 from detect.data.scan import perceptual_hash, scan_images
 from tests.data_sets import save_picture
+from tests.mutations import png_of
 
 
 @pytest.fixture
@@ -89,3 +92,45 @@ def test_hash__flat_picture__is_zero_or_even() -> None:
     assert perceptual_hash(np.full((32, 32), 128, np.uint8)).bit_count() % 64 < 64
     one = perceptual_hash(np.tile(np.arange(0, 256, 8, dtype=np.uint8), (32, 1)))
     assert one < 2**63  # the bit of the mean brightness is never set
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "I;16"])
+def test_look_at__a_large_picture__looks_as_it_does_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    coarse = np.random.default_rng(5).integers(0, 256, (6, 8), dtype=np.uint8)
+    grey = Image.fromarray(coarse).resize((1600, 1200), Image.Resampling.BICUBIC)
+    path = tmp_path / "a.png"
+    if mode == "I;16":
+        Image.fromarray(np.asarray(grey).astype(np.uint16) * 257).save(path)
+    else:
+        grey.convert(mode).save(path)
+    whole = scan.look_at(path)
+    monkeypatch.setattr(scan, "LARGE_PIXELS", 300_000)
+    thinned = scan.look_at(path)
+    assert thinned.reason == whole.reason == ""
+    assert thinned.digest == whole.digest
+    assert (thinned.hash ^ whole.hash).bit_count() <= 4
+    assert np.abs(thinned.thumbnail.astype(int) - whole.thumbnail).mean() < 6
+
+
+ADDED_MB = """
+import resource, sys
+from pathlib import Path
+from detect.data.scan import look_at
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert look_at(Path(sys.argv[1])).reason == ""
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("depth", "colour", "row_bytes"), [(1, 0, 1673), (8, 6, 53_508)])
+def test_look_at__the_largest_picture_that_is_not_refused__less_than_a_gigabyte(
+    tmp_path: Path, depth: int, colour: int, row_bytes: int
+) -> None:
+    rows = bytes(row_bytes + 1) * 13_377
+    (tmp_path / "a.png").write_bytes(png_of(13_377, 13_377, depth=depth, colour=colour, data=rows))
+    command = [sys.executable, "-W", "ignore", "-c", ADDED_MB, str(tmp_path / "a.png")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 900

@@ -11,7 +11,7 @@ from detect.data.findings import Finding
 from detect.data.image import load_image
 from detect.data.splits import OpenedSplit, open_split
 from detect.errors import InputError
-from tests.data_sets import coco_file, make_coco_split, make_yolo, save_picture, save_turned
+from tests.data_sets import claim_size, coco_file, make_coco_split, make_yolo, save_picture, save_turned
 
 BOX = [4.0, 6.0, 20.0, 10.0]
 
@@ -67,6 +67,24 @@ def test_bomb__more_pixels_than_memory__image_dropped(tmp_path: Path) -> None:
     data[16:24] = (60_000).to_bytes(4, "big") * 2  # width and height of the header
     path.write_bytes(data)
     assert codes(open_with(tmp_path, "bomb.png").findings) == ["image-unreadable"]
+
+
+@pytest.mark.parametrize(
+    ("side", "found"), [(9459, []), (9460, ["image-large"]), (13_377, ["image-large"]), (13_378, None)]
+)
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_bomb__around_pillows_limits__named_and_then_refused(
+    tmp_path: Path, side: int, found: list[str] | None
+) -> None:
+    claim_size(save_picture(tmp_path / "train" / "wide.jpg"), side, side)
+    opened = open_with(tmp_path, "wide.jpg")
+    findings = [finding for finding in opened.findings if finding.code != "image-size-differs"]
+    assert codes(findings) == (["image-unreadable"] if found is None else found)
+    assert (b"wide.jpg" in opened.annotations.file_names.tolist()) == (found is not None)
+    if found is None:
+        assert "178970884 pixels) exceeds limit of 178956970" in findings[0].detail
+    elif found:
+        assert f"{side} x {side} px take" in findings[0].detail
 
 
 def test_link__out_of_the_folder__followed_and_noted(tmp_path: Path) -> None:

@@ -15,12 +15,14 @@ from detect.errors import InputError
 from detect.predict import (
     PredictOptions,
     batches,
+    decode,
     decode_ahead,
     find_images,
     labels_to_keep,
     output_names,
     predict,
 )
+from tests.data_sets import claim_size
 from tests.detector_cases import CLASSES, checkpoint, photo
 
 LOW = PredictOptions(score_threshold=0.05)
@@ -290,3 +292,13 @@ def test_predict__leaves_label_files_of_others(label_format, name, photos, tmp_p
 def test_predict__a_folder_in_brackets_is_printed_as_it_is(photos, tmp_path, capsys):
     assert predict(checkpoint(), [str(photos / "a.jpg")], output=tmp_path / "of [anna]", options=LOW) == 0
     assert "of [anna]/detections.json" in capsys.readouterr().out
+
+
+def test_decode__a_jpeg_that_claims_more_than_memory_holds__never_reaches_a_decoder(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim_size(photos / "a.jpg", 60_000, 60_000)
+    monkeypatch.setattr(predict_module, "load_pixels", lambda file: pytest.fail(f"decoded {file}"))
+    decoded = decode(photos / "a.jpg")
+    assert decoded.pixels is None
+    assert "3600000000 pixels" in str(decoded.error)

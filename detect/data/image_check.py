@@ -18,6 +18,9 @@ from detect.errors import InputError
 
 HEADER_THREADS = 8
 """Headers are waited for more than worked on."""
+LARGE_PIXELS = 89_478_485
+"""Larger images are read, with a warning; those of more than twice as many pixels are refused. Pillow's own
+limits (`Image.MAX_IMAGE_PIXELS`)."""
 
 
 class CheckedImages(NamedTuple):
@@ -50,6 +53,7 @@ def check_images(raw: RawAnnotations, findings: list[Finding]) -> CheckedImages:
         stored=stored,
         turns=np.where(turned, orientations, 1).astype(np.int8),
     )
+    _find_large(names, images, findings)
     _find_other_sizes(raw, names, images, findings)
     _find_orientations(raw, orientations, votes, images, findings)
     _find_links(raw, names, findings)
@@ -86,6 +90,18 @@ def _find_repeats(
     for row in np.flatnonzero(repeats(raw.file_names) & kept).tolist():
         detail = f"image id {plain(raw.image_ids[row])!r} names a file that another image names too"
         findings.append(Finding("image-file-repeated", "warning", names[row], None, detail, "kept twice"))
+
+
+def _find_large(names: list[str], images: CheckedImages, findings: list[Finding]) -> None:
+    pixels = images.stored.astype(np.int64).prod(axis=1)
+    for row in np.flatnonzero(images.kept & (pixels > LARGE_PIXELS)).tolist():
+        height, width = images.stored[row]
+        detail = f"{width} x {height} px take {7e-9 * pixels[row]:.1f} GB in each process that decodes them"
+        findings.append(
+            Finding(
+                "image-large", "warning", names[row], None, detail, "kept; a smaller copy trains the same"
+            )
+        )
 
 
 def _find_other_sizes(

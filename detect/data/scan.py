@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import math
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -173,12 +174,22 @@ def look_at(path: Path) -> _Seen:
         with open_image(path) as image:
             image.draft("L", (2 * THUMBNAIL_PX, 2 * THUMBNAIL_PX))
             with _LARGE if image.width * image.height > LARGE_PIXELS else nullcontext():
-                grey = upright_rgb(image).convert("L")
+                grey = upright_rgb(_thinned(image)).convert("L")
     except Exception as error:  # decoders raise anything when they are fed what is no image
         return _Seen(f"{type(error).__name__}: {error}", b"", 0, empty)
     small = grey.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX)
     thumbnail = small.resize((KEPT_SIDE_PX, KEPT_SIDE_PX), Image.Resampling.BOX)
     return _Seen("", digest, perceptual_hash(np.asarray(small)), np.asarray(thumbnail))
+
+
+def _thinned(image: Image.Image) -> Image.Image:
+    """A large image decoded, and of it every n-th pixel: enough for a hash; RGB would be a second copy."""
+    image.load()
+    step = math.isqrt(image.width * image.height // LARGE_PIXELS) + 1
+    if step == 1:
+        return image
+    size = (max(1, image.width // step), max(1, image.height // step))
+    return image.resize(size, Image.Resampling.NEAREST)
 
 
 def perceptual_hash(grey: NDArray[np.uint8]) -> int:
