@@ -14,6 +14,7 @@ from detect.report.html import (
     paragraph,
     percent,
     section,
+    sentence,
     table,
     text,
     write_page,
@@ -38,6 +39,10 @@ def test_text__is_escaped_wherever_it_comes_in() -> None:
         folded(evil, ""),
     ]
     assert not any("<script" in piece for piece in pieces)
+
+
+def test_sentence__a_flag_is_in_one_piece() -> None:
+    assert sentence("a < b -- --min_iou 0.5.") == "a &lt; b -- <code>--min_iou</code> 0.5."
 
 
 def test_table__numbers_right_text_left_and_own_cells_kept() -> None:

@@ -2,9 +2,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
 from detect.models import TABLE_6
 from detect.report.latency_files import assign, read_benchmark
-from detect.report.pareto import Point, front, label_sides, panels
+from detect.report.pareto import (
+    OFFSETS,
+    PANEL_INCHES,
+    Point,
+    draw_panels,
+    front,
+    label_offsets,
+    panels,
+)
+from detect.report.plots import ON_WHITE
 from detect.report.run_files import read_run
 from detect.report.run_groups import group_runs
 from detect.report.write import read_model
@@ -37,7 +49,30 @@ def test_panels__nothing_scored__the_paper_alone() -> None:
     assert [panel.title for panel in panels([], {})] == ["The paper: COCO test-dev"]
 
 
-def test_label_sides__neighbours_give_way() -> None:
-    assert label_sides([(50, 50)], ["alone"]) == [(True, True)]
-    first, second = label_sides([(50, 50), (60, 51)], ["a long label", "another one"])
+WITHIN = (0.0, 0.0, 200.0, 100.0)
+
+
+def test_label_offsets__neighbours_give_way() -> None:
+    assert label_offsets([(50, 50)], ["alone"], within=WITHIN) == [OFFSETS[0]]
+    first, second = label_offsets([(50, 50), (60, 51)], ["a long label", "another one"], within=WITHIN)
     assert first != second
+
+
+def test_label_offsets__stay_within_the_axes() -> None:
+    corners = [(8.0, 50.0), (192.0, 92.0), (192.0, 8.0)]
+    left, top, bottom = label_offsets(corners, ["V3-Small†"] * 3, within=WITHIN)
+    assert left[0] > 0
+    assert top[0] < 0 > top[1]
+    assert bottom[0] < 0 < bottom[1]
+
+
+def test_draw_panels__no_label_of_the_papers_hides_another_or_leaves_its_axes() -> None:
+    drawing = Figure(figsize=(2 * PANEL_INCHES[0], PANEL_INCHES[1]), layout="constrained")
+    draw_panels(panels([], {}) * 2)(drawing, ON_WHITE)
+    drawing.draw_without_rendering()
+    for axes in drawing.axes:
+        boxes = [Text.get_window_extent(label) for label in axes.texts]
+        assert len(boxes) == len(TABLE_6)
+        assert all(axes.bbox.x0 < box.x0 and box.x1 < axes.bbox.x1 for box in boxes)
+        for place, box in enumerate(boxes):
+            assert not box.count_overlaps(boxes[:place])

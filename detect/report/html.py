@@ -6,6 +6,7 @@ Text becomes HTML in `text` and nowhere else; every other function takes and giv
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -20,6 +21,11 @@ UNFOLDED_ROWS = 20
 def text(value: object) -> str:
     """A plain value as HTML."""
     return html.escape(str(value))
+
+
+def sentence(words: str) -> str:
+    """Plain text as HTML whose flags, as `--score_threshold`, no line breaks."""
+    return re.sub(r"--\w+", r"<code>\g<0></code>", text(words))
 
 
 def percent(fraction: float | None, digits: int = 1) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,10 +16,18 @@ from detect.report.run_groups import RunGroup
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 PANEL_INCHES = (4.4, 3.4)
 LABEL_PT, LABEL_GAP_PT = 8, 4
+LINE_PT = 1.2 * LABEL_PT
 LETTER_PER_PT = 0.6
 """Mean width of a letter in sizes of the font."""
-SIDES = ((True, True), (True, False), (False, True), (False, False))
-"""Right or left of a point, above or below, in the order of preference."""
+POINT_PT = 5
+"""Half the side of the square around a point that labels leave free."""
+REACHES_PT = (LABEL_GAP_PT, 15, 26)
+OFFSETS = tuple(
+    (x, y) for reach in REACHES_PT for x in (LABEL_GAP_PT, -LABEL_GAP_PT) for y in (reach, -reach)
+)
+"""From a point to the nearest corner of its label, pt; near before far, right before left."""
+CROWD_PT = 40
+"""Points nearer than this are a point's neighbours: it is named on the side away from them."""
 Rect = tuple[float, float, float, float]
 
 
@@ -95,7 +103,9 @@ def draw_panel(panel: Panel) -> Draw:
     """One panel alone."""
 
     def draw(drawing: Figure, colours: Colours) -> None:
-        _fill(drawing.subplots(), panel, colours)
+        axes = drawing.subplots()
+        _fill(axes, panel, colours)
+        _write_labels([(axes, panel)], colours)
 
     return draw
 
@@ -111,6 +121,7 @@ def draw_panels(shown: Sequence[Panel]) -> Draw:
             axes.set_title(panel.title, fontsize="medium")
         for axes in all_axes[len(shown) :]:
             axes.set_axis_off()
+        _write_labels(list(zip(all_axes, shown, strict=False)), colours)
 
     return draw
 
@@ -139,58 +150,86 @@ def _fill(axes: Axes, panel: Panel, colours: Colours) -> None:
             alpha=0.7,
         )
     axes.set(xlabel=panel.cost_label, ylabel="mAP, percent")
-    axes.margins(0.16)
+    axes.margins(x=0.25, y=0.16)
     if len(kinds) > 1:
         axes.legend(loc="lower right")
-    _write_labels(axes, panel.points)
 
 
-def _write_labels(axes: Axes, points: Sequence[Point]) -> None:
-    """The name of each point beside it."""
-    axes.autoscale_view()  # matplotlib settles the limits when it draws, and places depend on them
-    places = axes.transData.transform([(point.cost, point.percent) for point in points])
-    drawing = axes.get_figure(root=True)
+def _write_labels(filled: Sequence[tuple[Axes, Panel]], colours: Colours) -> None:
+    """The name of each point beside it, with a line to it where it had to move away."""
+    drawing = filled[0][0].get_figure(root=True)
     assert drawing is not None
+    drawing.draw_without_rendering()  # settles limits and layout, on which the places depend
     pt_per_px = 72 / drawing.dpi
-    sides = label_sides([(x, y) for x, y in places * pt_per_px], [point.label for point in points])
-    for point, (right, above) in zip(points, sides, strict=True):
-        axes.annotate(
-            point.label,
-            (point.cost, point.percent),
-            xytext=(LABEL_GAP_PT if right else -LABEL_GAP_PT, LABEL_GAP_PT if above else -LABEL_GAP_PT),
-            textcoords="offset points",
-            fontsize=LABEL_PT,
-            ha="left" if right else "right",
-            va="bottom" if above else "top",
-        )
+    for axes, panel in filled:
+        points = sorted(panel.points, key=lambda point: point.cost)
+        places = axes.transData.transform([(point.cost, point.percent) for point in points]) * pt_per_px
+        left, bottom, right, top = (float(side) * pt_per_px for side in axes.bbox.extents)
+        labels = [point.label for point in points]
+        offsets = label_offsets([(x, y) for x, y in places], labels, within=(left, bottom, right, top))
+        for point, (x, y) in zip(points, offsets, strict=True):
+            axes.annotate(
+                point.label,
+                (point.cost, point.percent),
+                xytext=(x, y),
+                textcoords="offset points",
+                fontsize=LABEL_PT,
+                ha="left" if x > 0 else "right",
+                va="bottom" if y > 0 else "top",
+                arrowprops=_leader(x, y, colours) if abs(y) > LABEL_GAP_PT else None,
+            )
 
 
-def label_sides(places: Sequence[tuple[float, float]], labels: Sequence[str]) -> list[tuple[bool, bool]]:
-    """(right, above) of its point for each label, so that it hides as little of the others as can be.
+def _leader(x: float, y: float, colours: Colours) -> dict[str, Any]:
+    """A thin line from a point to the nearest corner of its label."""
+    corner = (0 if x > 0 else 1, 0 if y > 0 else 1)
+    line = {"arrowstyle": "-", "color": colours.muted, "linewidth": 0.6}
+    return {**line, "relpos": corner, "shrinkA": 0, "shrinkB": 3}
+
+
+def label_offsets(
+    places: Sequence[tuple[float, float]], labels: Sequence[str], *, within: Rect
+) -> list[tuple[float, float]]:
+    """Offset of each label from its point, so that it hides as little of the others as can be.
 
     Args:
         places: of the points, in pt.
         labels: their text.
+        within: left, bottom, right, top of the axes in pt; a label leaves them as little as can be.
+
+    Returns:
+        One of `OFFSETS` for each label.
     """
-    taken = [(x - 3, y - 3, x + 3, y + 3) for x, y in places]
-    sides = []
-    for place, label in zip(places, labels, strict=True):
-        hidden = {}
-        for side in SIDES:
-            rectangle = _label_rectangle(place, label, side)
-            hidden[side] = sum(_shared_area(rectangle, other) for other in taken)
-        best = min(hidden, key=hidden.__getitem__)
-        taken.append(_label_rectangle(place, label, best))
-        sides.append(best)
-    return sides
+    around = [(x - POINT_PT, y - POINT_PT, x + POINT_PT, y + POINT_PT) for x, y in places]
+    written: list[Rect] = []
+    chosen: list[tuple[float, float]] = []
+    for row, (place, label) in enumerate(zip(places, labels, strict=True)):
+        taken = around[:row] + around[row + 1 :] + written
+        spoilt: dict[tuple[float, float], float] = {}
+        side = -1 if sum(x - place[0] for x, _ in _neighbours(place, places)) > 0 else 1
+        for offset in ((side * x, y) for x, y in OFFSETS):
+            rectangle = _label_rectangle(place, label, offset)
+            outside = _shared_area(rectangle, rectangle) - _shared_area(rectangle, within)
+            hidden = sum(_shared_area(rectangle, other) for other in taken)
+            spoilt[offset] = outside + hidden + abs(offset[1])  # a few pt2 are no reason to move away
+        best = min(spoilt, key=spoilt.__getitem__)
+        written.append(_label_rectangle(place, label, best))
+        chosen.append(best)
+    return chosen
 
 
-def _label_rectangle(place: tuple[float, float], label: str, side: tuple[bool, bool]) -> Rect:
+def _neighbours(
+    place: tuple[float, float], places: Sequence[tuple[float, float]]
+) -> list[tuple[float, float]]:
+    return [(x, y) for x, y in places if max(abs(x - place[0]), abs(y - place[1])) < CROWD_PT]
+
+
+def _label_rectangle(place: tuple[float, float], label: str, offset: tuple[float, float]) -> Rect:
     """Left, bottom, right, top in pt."""
     width = LETTER_PER_PT * LABEL_PT * len(label)
-    left = place[0] + (LABEL_GAP_PT if side[0] else -LABEL_GAP_PT - width)
-    bottom = place[1] + (LABEL_GAP_PT if side[1] else -LABEL_GAP_PT - LABEL_PT)
-    return left, bottom, left + width, bottom + LABEL_PT
+    left = place[0] + offset[0] - (0 if offset[0] > 0 else width)
+    bottom = place[1] + offset[1] - (0 if offset[1] > 0 else LINE_PT)
+    return left, bottom, left + width, bottom + LINE_PT
 
 
 def _shared_area(one: Rect, other: Rect) -> float:

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
-from detect.report.html import text
+from detect.report.html import sentence, text
 
 SIZE_INCHES = (4.4, 2.9)
 MOST_TICKS = 8
@@ -83,7 +83,7 @@ def style(colours: Colours) -> Any:
 
 def figure(title: str, draw: Draw, *, caption: str = "", size: tuple[float, float] = SIZE_INCHES) -> str:
     """A titled plot as HTML; `draw` fills an empty matplotlib figure."""
-    note = f"<figcaption>{text(caption)}</figcaption>" if caption else ""
+    note = f"<figcaption>{sentence(caption)}</figcaption>" if caption else ""
     heading = f'<figcaption class="title">{text(title)}</figcaption>'
     return f"<figure>{heading}{_svg(title, draw, size)}{note}</figure>"
 

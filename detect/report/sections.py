@@ -201,7 +201,7 @@ def precision_and_recall(judged: Judged) -> str:
                 x_range=(0, 1),
                 from_zero=True,
             ),
-            caption=best + " Give it to detect predict as --score_threshold.",
+            caption=best + f" Use it: detect predict --score_threshold {judged.threshold:.2f} ...",
         ),
     )
 
