@@ -73,9 +73,13 @@ def test_repeat_factors__threshold_that_is_no_share__refused(threshold: float) -
 
 def test_describe_repeats__says_what_it_costs() -> None:
     assert describe_repeats(np.array([1.0, 1, 2.5, 1.5])) == (
-        "repeat_threshold: 2 of 4 images are shown up to 2.50 times as often as the others; an epoch keeps "
-        "its length, 2 others are left out of it"
+        "repeat_threshold: 1 of 4 images are shown more often than before, up to 2.50 times as often as "
+        "others; an epoch keeps its length, so 2 showings of those are left out of it"
     )
+
+
+def test_describe_repeats__every_class_equally_rare__none_is_repeated() -> None:
+    assert describe_repeats(np.array([1.4, 1.4])).endswith("none is repeated")
 
 
 def test_draw_repeats__mean_over_epochs_is_the_factor() -> None:

@@ -13,6 +13,8 @@ from detect.errors import InputError
 
 REPEAT_STREAM = 0x4EBEA7
 """Sets these random numbers apart from the shuffle's and the samples' of the same seed and epoch."""
+LEAST_RATIO = 1.01
+"""Between the greatest and the least factor: below it no image is shown more often than another."""
 
 
 def repeat_factors(annotations: Annotations, threshold: float) -> NDArray[np.float64]:
@@ -66,11 +68,12 @@ def draw_repeats(factors: NDArray[np.float64], *, seed: int, epoch: int) -> NDAr
 
 def describe_repeats(factors: NDArray[np.float64]) -> str:
     """What the factors come to, for a person: (N,) of `repeat_factors`."""
-    repeated = int((factors > 1).sum())
-    if not repeated:
+    ratio = factors.max() / factors.min()
+    if ratio < LEAST_RATIO:
         return "repeat_threshold: every class is in enough images, none is repeated"
+    more, others = int((factors > factors.mean()).sum()), factors.sum() - len(factors)
     return (
-        f"repeat_threshold: {repeated} of {len(factors)} images are shown up to {factors.max():.2f} times as "
-        f"often as the others; an epoch keeps its length, {factors.sum() - len(factors):.0f} others are left "
-        "out of it"
+        f"repeat_threshold: {more} of {len(factors)} images are shown more often than before, up to "
+        f"{ratio:.2f} times as often as others; an epoch keeps its length, so {others:.0f} showings of those "
+        "are left out of it"
     )
