@@ -76,7 +76,8 @@ class DetectionModule(L.LightningModule):
         norm: BatchNorm of extra levels and heads; the backbone's are its own `settings`.
         mean: of each input channel in 0..1; null: what the backbone was trained with.
         std: of each input channel in 0..1; null: likewise.
-        init: of every convolution without pretrained weights: normal with a deviation of 0.03, or Kaiming's.
+        init: of every convolution without pretrained weights: normal with a deviation of 0.03, or Kaiming's
+            but for the last of each head.
         resize_rule: how files are stretched onto the input in evaluation and prediction. "antialias" is
             Pillow's; "torchvision" is for checkpoints from there, which were trained without antialias.
         channels_last: memory layout of images and weights; faster on CPU and on tensor cores.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
@@ -120,17 +121,19 @@ def replay(folder: Path) -> int:
     """Run `detect replay RUN/nan`; returns 1 where a batch is not finite again, 0 where all are.
 
     Raises:
-        InputError: the folder was not written by a run that stopped at a NaN.
+        InputError: the folder was not written by a run that stopped at a NaN, or a file in it is broken.
     """
     for name in ("report.json", "weights.ckpt", "batches.pt"):
         if not (folder / name).is_file():
             raise InputError(f"{folder / name} is missing: give the folder RUN/nan of a run that stopped so")
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     module = build_from_checkpoint(read_checkpoint(folder / "weights.ckpt"))
     module = module.to("cuda" if torch.cuda.is_available() else "cpu")
-    batches = [
-        _from_plain(plain) for plain in torch.load(folder / "batches.pt", weights_only=True)["batches"]
-    ]
+    try:
+        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        plain = torch.load(folder / "batches.pt", weights_only=True)["batches"]
+    except (ValueError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise InputError(f"{folder}: report.json or batches.pt is broken ({type(error).__name__})") from error
+    batches = [_from_plain(batch) for batch in plain]
     console = Console(soft_wrap=True)
     console.print(_message(report, folder), highlight=False, markup=False)
     table = Table("batch", "loss_cls", "loss_box", "positives", "largest gradient")

@@ -16,6 +16,7 @@ from detect.types import HeadOutputs
 # Channels (mid, out) of the four maps after C5 at width 1.0; counted from Table 6 of the V3 paper.
 EXTRA_LEVELS = ((256, 512), (128, 256), (128, 256), (64, 128))
 MIN_IMAGE_SIDE_PX = 32
+MIN_STD = 1 / 255  # pixels in 0..255, as Caffe's networks take them
 
 
 class SSDLite(nn.Module):
@@ -30,7 +31,7 @@ class SSDLite(nn.Module):
         mean: of each channel in 0..1, subtracted from the input; null: what the backbone was trained with.
         std: of each channel in 0..1; null: likewise.
         init: of every convolution without pretrained weights; "normal" is N(0, 0.03), as TensorFlow and
-            torchvision.
+            torchvision. The last convolution of a head always is.
 
     Source: "Searching for MobileNetV3" section 6.3; MobileNetV2 section 6.2 (SSDLite).
     """
@@ -60,6 +61,11 @@ class SSDLite(nn.Module):
                 f"image_size is {list(image_size)}; C5 has a cell for every {MIN_IMAGE_SIDE_PX} px, so each "
                 f"side is at least {MIN_IMAGE_SIDE_PX}"
             )
+        for name, values, low in (("mean", mean, 0.0), ("std", std, MIN_STD)):
+            if values is not None and not all(low <= value <= 1 for value in values):
+                raise InputError(
+                    f"{name} is {list(values)}; give fractions of white, 0..1: 0.485 and not 123.7"
+                )
         self.num_classes = num_classes
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.backbone = backbone
@@ -91,6 +97,9 @@ class SSDLite(nn.Module):
         backbone.init_weights(init)
         for part in (self.extra_levels, self.cls_heads, self.box_heads):
             init_weights(part, init)
+        if init != "normal":  # wider, a fresh head's outputs would lie far from what its biases say
+            for head in [*self.cls_heads, *self.box_heads]:
+                init_weights(cast(PredictionHead, head).predictor, "normal")
 
     def restore_constants(self) -> None:
         """Set the buffers that are no weights to what they were built with.

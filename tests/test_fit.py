@@ -170,6 +170,9 @@ def test_a_step_that_is_not_finite_stops_the_run_and_can_be_replayed(
     assert not (run / "checkpoints" / "last.ckpt").exists()
     assert main(["replay", str(run / "nan")]) == 1
     assert "the first layer that is not finite" in capsys.readouterr().out
+    (run / "nan" / "batches.pt").write_text("cut off")
+    assert main(["replay", str(run / "nan")]) == 2
+    assert "report.json or batches.pt is broken" in capsys.readouterr().err
 
 
 def test_a_finished_run_goes_on_to_more_epochs(

@@ -105,3 +105,18 @@ def test_num_classes__must_be_positive():
 def test_image_size__below_a_cell_of_c5__refused():
     with pytest.raises(InputError, match=r"image_size is \[320, 0\].* at least 32"):
         SSDLite(MobileNetV3("small"), 3, image_size=(320, 0))
+
+
+@pytest.mark.parametrize(("name", "values"), [("mean", (123.7, 116.3, 103.5)), ("std", (0.2, 0.0, 0.2))])
+def test_mean_and_std__not_in_0_to_1__refused(name, values):
+    with pytest.raises(InputError, match=rf"{name} is \[.*fractions of white"):
+        SSDLite(MobileNetV3("small"), 3, **{name: values})
+
+
+@pytest.mark.parametrize("init", ["normal", "kaiming"])
+def test_init__outputs_of_a_fresh_network_are_near_its_biases(init):
+    torch.manual_seed(0)
+    net = SSDLite(MobileNetV3("small", width=0.5), 3, image_size=(96, 96), init=init).train()
+    logits, deltas = net(torch.randint(256, (4, 3, 96, 96), dtype=torch.uint8))
+    assert logits.std() < 1
+    assert deltas.std() < 1
