@@ -23,12 +23,16 @@ from detect.coco_backends import (
     select,
 )
 from detect.coco_eval import Metrics, compute_metrics
+from detect.coco_matching import box_iou_xywh
 from detect.data.labels import Annotations, ClassMap
 
 NEAR_ZERO_MAP = 0.01
 """Below this a detector that has trained for some epochs is more likely miswired than weak."""
 CLEAR_GAIN = 0.1
 """A repair explains a zero when it finds this share of all boxes more; chance gives far less."""
+MOST = 0.5
+"""Of the boxes that are found whatever the class: so many must have theirs when labels are repaired."""
+MATCH_IOU = 0.5
 
 KNOWN_NUMBERS = {
     "mAP": (51 / 101 + 1 / 2) / 2,
@@ -235,26 +239,70 @@ def _gain(evidence: _Evidence, found: float) -> str:
 
 
 def _check_class_shift(evidence: _Evidence) -> TriageCheck:
-    name = "class shift"
-    found = evidence.share_found(evidence.detections, by_class=True)
+    """Fails where other labels would give most of the boxes that are found their class.
+
+    Less than most is chance: a detector that calls everything by one class finds more when that class is
+    taken for a commoner one.
+    """
+    name, detections = "class shift", evidence.detections
+    found = evidence.share_found(detections, by_class=True)
+    intro = f"{found:.1%} of the boxes are found with their class"
+    enough = max(found + CLEAR_GAIN, MOST * evidence.found)
     for shift in (-1, 1):
-        labels = evidence.detections.labels + shift
+        labels = detections.labels + shift
         known = (labels >= 1) & (labels <= evidence.num_classes)
-        shifted = select(evidence.detections._replace(labels=labels), known)
-        repaired = evidence.share_found(shifted, by_class=True)
-        if repaired >= found + CLEAR_GAIN:
+        repaired = evidence.share_found(select(detections._replace(labels=labels), known), by_class=True)
+        if repaired >= enough:
             message = (
-                f"{found:.1%} of the boxes are found with their class, {repaired:.1%} if every label were "
-                f"{shift:+d}: the labels of the detections are shifted"
+                f"{intro}, {repaired:.1%} if every label were {shift:+d}: the labels of the detections are "
+                "shifted"
             )
             return TriageCheck(name, False, message)
-    if evidence.found >= found + CLEAR_GAIN and found < evidence.found / 2:
+    order = likeliest_order(evidence.ground_truth, detections, evidence.num_classes)
+    repaired = evidence.share_found(detections._replace(labels=order[detections.labels]), by_class=True)
+    if repaired >= enough:
+        named = [
+            f"{evidence.names[k - 1]} would be {evidence.names[order[k] - 1]}"
+            for k in range(1, len(order))
+            if order[k] != k
+        ]
         message = (
-            f"{evidence.found:.1%} of the boxes are found, but with their class only {found:.1%}: classes "
-            f"have another order than {', '.join(evidence.names[:8])}, or are not learnt yet"
+            f"{intro}, {repaired:.1%} if the classes had another order than {', '.join(evidence.names[:8])}: "
+            f"{', '.join(named[:8])}"
         )
         return TriageCheck(name, False, message)
-    return TriageCheck(name, True, f"{found:.1%} of the boxes are found with their class")
+    return TriageCheck(name, True, intro)
+
+
+def likeliest_order(
+    ground_truth: GroundTruthRows, detections: DetectionRows, num_classes: int
+) -> NDArray[np.int64]:
+    """(K + 1,) which label each label of the detections stands for, by the boxes that they lie on.
+
+    One to one, the commonest pair first; 0 stays 0.
+    """
+    counts = np.zeros((num_classes + 1, num_classes + 1), dtype=np.int64)
+    truth = select(ground_truth, np.argsort(ground_truth.image_rows, kind="stable"))
+    found = select(detections, np.argsort(detections.image_rows, kind="stable"))
+    images = np.intersect1d(truth.image_rows, found.image_rows)
+    truth_ends, found_ends = (
+        np.stack([np.searchsorted(rows.image_rows, images, side) for side in ("left", "right")], axis=1)
+        for rows in (truth, found)
+    )
+    for boxes, rows in zip(truth_ends.tolist(), found_ends.tolist(), strict=True):
+        here, seen = select(truth, slice(*boxes)), select(found, slice(*rows))
+        no_crowd = np.zeros(len(here.labels), dtype=np.bool_)
+        over = np.nonzero(box_iou_xywh(seen.boxes_xywh, here.boxes_xywh, no_crowd) >= MATCH_IOU)
+        np.add.at(counts, (seen.labels[over[0]], here.labels[over[1]]), 1)
+    order = np.full(num_classes + 1, -1, dtype=np.int64)
+    order[0] = 0
+    taken = {0}
+    for flat in np.argsort(-counts, axis=None, kind="stable"):
+        label, stands_for = divmod(int(flat), num_classes + 1)
+        if order[label] < 0 and stands_for not in taken:
+            order[label] = stands_for
+            taken.add(stands_for)
+    return order
 
 
 def _check_score_threshold(evidence: _Evidence) -> TriageCheck:

@@ -128,3 +128,27 @@ def test_self_test__tool_that_fails__names_versions(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(triage, "compute_metrics", crash)
     with pytest.raises(RuntimeError, match=r"TypeError: numpy\.dtype size changed .* pycocotools 2"):
         self_test()
+
+
+def test_likeliest_order__undoes_a_permutation(annotations: Annotations, right: DetectionRows) -> None:
+    truth = ground_truth_rows(annotations)
+    permuted = np.array([0, 3, 4, 5, 1, 2, 6])
+    order = triage.likeliest_order(truth, right._replace(labels=permuted[right.labels]), 6)
+    assert order[permuted].tolist() == list(range(7))
+
+
+@pytest.mark.parametrize("label", [1, 5])
+def test_a_detector_that_knows_one_class__has_learnt_nothing_and_shifted_nothing(label: int) -> None:
+    rng = np.random.default_rng(1)
+    classes = rng.choice([1, 2, 3, 4, 5], p=[0.04, 0.36, 0.2, 0.36, 0.04], size=120)
+    boxes = [
+        (1 + i // 4, int(k), [rng.uniform(40, 300), rng.uniform(10, 200), 150.0, 30.0])
+        for i, k in enumerate(classes)
+    ]
+    annotations = annotations_of(coco_dict(boxes, image_ids=list(range(1, 31)), category_ids=(1, 2, 3, 4, 5)))
+    rows = ground_truth_rows(annotations)
+    scores = np.linspace(0.2, 0.9, len(rows.labels))
+    alike = DetectionRows(rows.image_rows, np.full_like(rows.labels, label), rows.boxes_xywh, scores)
+    check = explain_zero_map(annotations, alike)[3]
+    assert check.name == "class shift"
+    assert check.passed, check.message

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from detect.data.cache import GB, CachePlace, free_bytes
 from detect.data.datamodule import LoaderSettings, choose_workers
 from detect.data.dataset import DetectionDataset
@@ -55,6 +57,6 @@ def _cache(profile: LoaderProfile, settings: LoaderSettings, decoded_gb: float) 
     places: tuple[CachePlace, ...] = ("ram", "disk")
     for place in places:
         if decoded_gb * GB <= free_bytes(place):
-            size = f"--data.cache_gb {decoded_gb * CACHE_GB_ROOM:.1f}"
+            size = f"--data.cache_gb {math.ceil(decoded_gb * CACHE_GB_ROOM * 10) / 10:.1f}"
             return [(gain, f"--data.cache {place} {size} ({why}; {decoded_gb:.2f} GB decoded)")]
     return []
