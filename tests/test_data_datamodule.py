@@ -139,7 +139,31 @@ def test_loaders__cache_changes_nothing_and_stays_in_its_bound(root: Path) -> No
             for batch, other in zip(*loaders, strict=True):
                 assert torch.equal(batch.images, other.images)
                 assert torch.equal(batch.target.boxes, other.target.boxes)
-    assert [cache.num_cached for cache in cached._caches] == [14, 1]  # training first, then what is left
+    caches = {role: cache.num_cached for role, cache in cached._caches.items() if cache is not None}
+    assert caches == {"train": 14, "val": 1}  # training first, then what is left
+
+
+def test_loaders__a_cache_that_training_fills__validation_goes_without(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = 160 * 120 * 3
+    data = data_of(root, cache="disk", cache_gb=(3.5 * image + 14) / 1e9)
+    data.setup("fit")
+    assert data.train_dataloader().dataset.cache is not None
+    assert data.val_dataloader().dataset.cache is None
+    assert "cache of val in disk: 0 of 5 images" in caplog.text
+    too_small = data_of(root, cache="disk", cache_gb=image / 2 / 1e9)
+    too_small.setup("fit")
+    with pytest.raises(InputError, match="not one image fits"):
+        too_small.train_dataloader()
+
+
+def test_loaders__a_cache_is_opened_once(root: Path) -> None:
+    data = data_of(root, cache="disk")
+    data.setup("fit")
+    first = data.val_dataloader().dataset.cache
+    assert first is not None
+    assert data.val_dataloader().dataset.cache is first
 
 
 def test_loaders__no_augmentation_is_no_augmentation(root: Path) -> None:

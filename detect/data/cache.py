@@ -35,6 +35,10 @@ FREE_SHARE = 0.9
 """Of the free space at most this much is taken."""
 
 
+class NothingFitsError(InputError):
+    """There is no room for a single image."""
+
+
 class PixelCache:
     """The decoded pixels of a split, or of as many of its images as fit.
 
@@ -45,7 +49,8 @@ class PixelCache:
         limit_gb: most bytes to take, in 1e9; images that do not fit are decoded every time.
 
     Raises:
-        InputError: not even one image fits, or the file cannot be written.
+        NothingFitsError: not even one image fits.
+        InputError: the file cannot be written.
     """
 
     _lock: int
@@ -66,7 +71,7 @@ class PixelCache:
         free = shutil.disk_usage(folder).free * FREE_SHARE + taken
         self.num_cached = int(np.searchsorted(ends, min(limit_gb * GB, free), side="right"))
         if self.num_cached == 0:
-            raise InputError(
+            raise NothingFitsError(
                 f"not one image fits into the pixel cache: {limit_gb:g} GB allowed, {free / GB:.3g} GB free "
                 f"in {folder}. {_advice(place, float(ends[-1]))}"
             )

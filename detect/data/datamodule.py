@@ -14,7 +14,7 @@ from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 
 from detect.allocator import keep_freed_memory
-from detect.data.cache import GB, CachePlace, PixelCache
+from detect.data.cache import GB, CachePlace, NothingFitsError, PixelCache
 from detect.data.conventions import BoxConvention
 from detect.data.cores import available_cores
 from detect.data.dataset import DetectionDataset, collate, padded_box_count
@@ -133,7 +133,7 @@ class DetectionData(LightningDataModule):
         self.resize_rule = resize_rule
         self.findings: dict[str, list[Finding]] = {}
         self._opened: dict[str, OpenedSplit] = {}
-        self._caches: list[PixelCache] = []
+        self._caches: dict[Role, PixelCache | None] = {}
 
     def open(self, roles: Sequence[Role] = ("train", "val")) -> None:
         """Read the splits of `roles`, once; `train`, `val`, `classes` and `findings` are there afterwards.
@@ -207,7 +207,7 @@ class DetectionData(LightningDataModule):
                 f"{sampler.dropped_per_epoch} images of each epoch, others each time, fill no batch"
             )
         dataset = self.train_dataset()
-        dataset.cache = self._open_cache(dataset)
+        dataset.cache = self._open_cache(dataset, "train")
         self._require_shared_memory(plan.batch_size)
         return TrainLoader(dataset, batch_sampler=sampler, **self._loader_options())
 
@@ -222,7 +222,7 @@ class DetectionData(LightningDataModule):
         batch_size = self._val_batch_size(world_size)
         sampler = ValSampler(np.diff(self.val.offsets), batch_size, rank=rank, world_size=world_size)
         dataset = DetectionDataset(self.val, self.image_size, resize_rule=self.resize_rule)
-        dataset.cache = self._open_cache(dataset)
+        dataset.cache = self._open_cache(dataset, "val")
         return DetectionLoader(dataset, batch_sampler=sampler, **self._loader_options())
 
     def _open(self, role: Role) -> OpenedSplit:
@@ -248,19 +248,25 @@ class DetectionData(LightningDataModule):
             rank_zero_info(summarise(self.findings[role]))
         return opened
 
-    def _open_cache(self, dataset: DetectionDataset) -> PixelCache | None:
-        if self.cache is None:
-            return None
-        used_gb = sum(cache.size_bytes for cache in self._caches) / GB
-        if used_gb >= self.cache_gb:
-            return None
-        cache = PixelCache(
-            dataset.annotations, dataset.draft_scales, place=self.cache, limit_gb=self.cache_gb - used_gb
-        )
-        self._caches.append(cache)
+    def _open_cache(self, dataset: DetectionDataset, role: Role) -> PixelCache | None:
+        """The cache of a split, opened once; None where none is wanted or the other split left no room."""
+        if self.cache is None or role in self._caches:
+            return self._caches.get(role)
+        others = [cache.size_bytes for cache in self._caches.values() if cache is not None]
+        limit_gb = self.cache_gb - sum(others) / GB
+        cache = None
+        try:
+            cache = PixelCache(dataset.annotations, dataset.draft_scales, place=self.cache, limit_gb=limit_gb)
+        except NothingFitsError:
+            if not others:
+                raise
+        self._caches[role] = cache
+        cached, size_gb = (0, 0.0) if cache is None else (cache.num_cached, cache.size_bytes / GB)
         rank_zero_info(
-            f"cache in {self.cache}: {cache.num_cached} of {len(dataset)} images, "
-            f"{cache.size_bytes / GB:.2f} GB"
+            f"cache of {role} in {self.cache}: {cached} of {len(dataset)} images, {size_gb:.3g} GB; "
+            "the others are decoded every time"
+            if cached < len(dataset)
+            else f"cache of {role} in {self.cache}: all {cached} images, {size_gb:.3g} GB"
         )
         return cache
 
