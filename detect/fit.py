@@ -22,6 +22,7 @@ from detect.anchor_layout import AnchorLayout
 from detect.backbones.pretrained import transfer_table
 from detect.checkpoint import build_from_checkpoint, read_checkpoint
 from detect.data.cores import available_cores
+from detect.data.findings import summarise
 from detect.errors import DISK_IS_FULL, EXIT_STOPPED, InputError, RunStopped
 from detect.finite_guard import NonFiniteError
 from detect.fit_cli import FitCLI
@@ -127,7 +128,10 @@ def write_descriptions(cli: FitCLI, args: list[str]) -> None:
         device=cli.trainer.strategy.root_device.type,
         processes=cli.trainer.world_size,
     )
-    write_atomically(path, append_manifest(path, manifest))
+    findings = {
+        role: summarise(found, examples=1).splitlines() for role, found in cli.data.findings.items() if found
+    }
+    write_atomically(path, append_manifest(path, manifest | {"findings": findings}))
 
 
 def log_settings(cli: FitCLI) -> None:

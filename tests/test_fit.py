@@ -56,6 +56,8 @@ def test_a_run_leaves_its_folder(straight: Path) -> None:
     manifest = json.loads((straight / "manifest.json").read_text())
     assert manifest["seed"] == 0
     assert manifest["data"]["train"]["images"] == 16
+    assert set(manifest["findings"]) <= {"train", "val", "both"}
+    assert any(line.startswith("note: class-rare x 1: kept") for line in manifest["findings"]["train"])
 
 
 def test_last_is_at_the_end_and_holds_averaged_and_raw_weights(straight: Path) -> None:
