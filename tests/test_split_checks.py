@@ -86,7 +86,7 @@ def test_repeated_boxes__crowds__not_compared(tmp_path: Path) -> None:
 def test_balance__counts_what_is_rare_and_empty(tmp_path: Path) -> None:
     found = balance(coco_split(tmp_path, "train", {1: "a", 2: "b", 3: "c"}, 25, 2, 0))
     assert {f.code: f.detail for f in found} == {
-        "class-rare": "1 classes have fewer than 20 boxes: b 2",
+        "class-rare": "1 of 3 classes have fewer than 20 boxes: b 2",
         "classes-unbalanced": "25 boxes of a, 2 of b: 12 to 1",
     }
     make_coco_split(tmp_path, coco_file([("a.jpg", 64, 48), ("b.jpg", 64, 48)], [], {3: "cat"}), "val")

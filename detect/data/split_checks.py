@@ -185,7 +185,7 @@ def balance(annotations: Annotations) -> list[Finding]:
     rare = [i for i in np.argsort(counts, kind="stable").tolist() if 0 < counts[i] < FEW_BOXES]
     if rare:
         named = ", ".join(f"{classes.names[i]} {counts[i]}" for i in rare[:8]) + ", ..." * (len(rare) > 8)
-        detail = f"{len(rare)} classes have fewer than {FEW_BOXES} boxes: {named}"
+        detail = f"{len(rare)} of {len(counts)} classes have fewer than {FEW_BOXES} boxes: {named}"
         findings.append(Finding("class-rare", "note", source, None, detail, "kept; expect noisy AP"))
     present = counts[counts > 0]
     if len(present) > 1 and present.max() >= UNBALANCED * present.min():
