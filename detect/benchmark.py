@@ -50,7 +50,7 @@ from detect.runtimes.base import Runtime, RuntimeName, RuntimeOptions
 MEMORY_RUNS = 3
 """After which a process has had its largest memory."""
 GENERATED_PICTURES = 4
-TABLE_WIDTH = 140
+TABLE_WIDTH = 150
 """Characters; a narrower terminal or a file gets long lines rather than broken words."""
 
 

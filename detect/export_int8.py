@@ -98,7 +98,7 @@ def quantise(
 
         quantize_openvino(fp32_onnx, path, images, description=description, keep_fp32=keep_fp32)
     else:
-        from detect.runtimes.onnxruntime import quantize_onnx
+        from detect.runtimes.onnx_int8 import quantize_onnx
 
         quantize_onnx(fp32_onnx, path, images, description=description, keep_fp32=keep_fp32)
 

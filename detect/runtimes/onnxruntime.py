@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,12 +14,9 @@ from detect.exported_file import METADATA_KEY, check_graph, read_description
 from detect.graphs import DetectorGraph, onnx_translations
 from detect.model_spec import OUTPUTS, Form, ModelSpec
 from detect.runtimes.base import Runtime, RuntimeName, RuntimeOptions, refuse_precision, require
-from detect.runtimes.onnx_layers import nodes_left_in_fp32
-from detect.runtimes.torch_export import quiet_logging, torch_export_errors
+from detect.runtimes.torch_export import torch_export_errors
 
 OPSET = 20
-QUANTISED_OPS = ("Conv", "Add", "Relu", "Clip")
-"""What runs in 8 bits. On x86 that wants uint8 activations: int8 ones run 2.4 times slower than fp32."""
 EXAMPLE_BATCH = 2
 """The batch that a graph is traced with; 1 would be taken for a constant."""
 
@@ -59,67 +55,6 @@ def write_onnx(
     model = program.model_proto
     onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(description)})
     onnx.save(model, path)
-
-
-def quantize_onnx(
-    fp32_file: Path,
-    path: Path,
-    images: Tensor,
-    *,
-    description: dict[str, Any],
-    keep_fp32: Sequence[str] = (),
-) -> None:
-    """Write a graph with the network in 8 bits: uint8 activations, int8 weights with a scale a channel.
-
-    Decoding and NMS stay in float32, hard-sigmoids and the gates that they feed too.
-
-    Args:
-        fp32_file: from `write_onnx`.
-        path: where to.
-        images: (N, 3, H, W) to take the ranges of activations from.
-        description: of the new file.
-        keep_fp32: paths of layers below the network that stay in float32.
-
-    Raises:
-        InputError: a package is missing.
-    """
-    onnx = require("onnx", extra="export")
-    quantization = require("onnxruntime.quantization", extra="export")
-    model = onnx.load(fp32_file)
-    left = nodes_left_in_fp32(model, keep_fp32)
-    taken = [
-        node.name for node in model.graph.node if node.op_type in QUANTISED_OPS and node.name not in left
-    ]
-    with quiet_logging("root"):  # it advises a step that torch's exporter has done
-        quantization.quantize_static(
-            model,
-            path,
-            _calibration_reader(quantization, images),
-            quant_format=quantization.QuantFormat.QDQ,
-            op_types_to_quantize=list(QUANTISED_OPS),
-            nodes_to_quantize=taken,
-            per_channel=True,
-            activation_type=quantization.QuantType.QUInt8,
-            weight_type=quantization.QuantType.QInt8,
-        )
-    quantised = onnx.load(path)
-    del quantised.metadata_props[:]
-    onnx.helper.set_model_props(quantised, {METADATA_KEY: json.dumps(description)})
-    onnx.save(quantised, path)
-
-
-def _calibration_reader(quantization: Any, images: Tensor) -> Any:
-    """The images one by one, as ONNX Runtime's calibration asks for them."""
-
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.rest = iter(images.split(1))
-
-        def get_next(self) -> dict[str, Any] | None:
-            image = next(self.rest, None)
-            return None if image is None else {"images": image.contiguous().numpy()}
-
-    return Reader()
 
 
 class OnnxRuntime(Runtime):
