@@ -28,10 +28,15 @@ def save_picture(path: Path, size: tuple[int, int] = (64, 48), *, seed: int = 0,
 def claim_size(path: Path, width: int, height: int) -> Path:
     """Let a JPEG say that it has other sides than it has."""
     data = bytearray(path.read_bytes())
-    frame = data.index(b"\xff\xc0")  # start of frame (ITU-T T.81, B.2.2): length, precision, height, width
-    data[frame + 5 : frame + 9] = height.to_bytes(2, "big") + width.to_bytes(2, "big")
+    write_size(data, width, height)
     path.write_bytes(data)
     return path
+
+
+def write_size(jpeg: bytearray, width: int, height: int) -> None:
+    """Change what the header of a JPEG says."""
+    frame = jpeg.index(b"\xff\xc0")  # start of frame (ITU-T T.81, B.2.2): length, precision, height, width
+    jpeg[frame + 5 : frame + 9] = height.to_bytes(2, "big") + width.to_bytes(2, "big")
 
 
 def save_turned(path: Path, size: tuple[int, int], orientation: int) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import struct
@@ -12,6 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
+
+from tests.data_sets import write_size
 
 
 class Target(NamedTuple):
@@ -335,9 +338,18 @@ def png_of(
     return b"\x89PNG\r\n\x1a\n" + body
 
 
+def jpeg_that_claims(side: int) -> bytes:
+    """A small JPEG whose header says that it is `side` px wide and high."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 48), (90, 120, 30)).save(buffer, "JPEG")
+    data = bytearray(buffer.getvalue())
+    write_size(data, side, side)
+    return bytes(data)
+
+
 def bomb(target: Target) -> None:
     """A small file that claims or holds a great deal of pixels or text."""
-    side = int(target.rng.choice([9000, 20_000, 60_000, 2**31 - 1]))
+    side = int(target.rng.choice([9000, 9460, 13_377, 13_378, 20_000, 60_000, 2**31 - 1]))
     real = int(target.rng.choice([2000, 2000, 2000, 9000]))
     text = png_chunk(b"zTXt", b"k\0\0" + zlib.compress(b"\0" * 5_000_000, 1))
     content = target.pick(
@@ -347,6 +359,7 @@ def bomb(target: Target) -> None:
             png_of(64, 48, depth=8, colour=2, extra=text, data=b"\0" * (193 * 48)),
             png_of(real, real, depth=1, colour=0, data=b"\0" * ((real // 8 + 1) * real)),
             png_of(0, 48, depth=8, colour=2),
+            jpeg_that_claims(min(side, 65_535)),
             png_of(64, 48, depth=8, colour=3),
             b"GIF89a"
             + struct.pack("<HH", 65535, 65535)
