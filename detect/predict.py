@@ -10,7 +10,7 @@ import contextlib
 import difflib
 import glob
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -215,6 +215,8 @@ class ResultWriter:
         self.draw = options.draw
         self.pool = ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1))
         self._root = common_folder(list(names))
+        times = Counter(file.name for file in names)
+        self._repeated_names = {name for name, count in times.items() if count > 1}
         self._format = options.format
         self._stack = contextlib.ExitStack()
         self._drawing: deque[tuple[int, Future[None]]] = deque()
@@ -243,9 +245,10 @@ class ResultWriter:
 
     def write(self, file: Path, pixels: NDArray[np.uint8], prediction: Prediction) -> None:
         """Add one picture; drawing goes on behind, within `BUDGET_BYTES`."""
-        self._rows.write(result_rows(prediction, file, self.classes))
+        name = file.resolve().relative_to(self._root).as_posix()
+        image_id = name if file.name in self._repeated_names else file.name
+        self._rows.write(result_rows(prediction, file, self.classes, image_id=image_id))
         if self._labels is not None:
-            name = file.resolve().relative_to(self._root).as_posix()
             height, width = pixels.shape[:2]
             stem = Path(self.names[file]).stem
             self._labels.write(LabelledPicture(name, stem, (height, width), prediction))
@@ -340,11 +343,20 @@ def refuse_overwriting(output: Path, names: dict[Path, str], format: LabelFormat
             raise InputError(f"--output {output}: {name} exists there; choose an empty folder")
 
 
-def result_rows(prediction: Prediction, file: Path, classes: ClassMap) -> list[dict[str, Any]]:
-    """COCO's results format, with the file name as image id and the names that make it readable."""
+def result_rows(
+    prediction: Prediction, file: Path, classes: ClassMap, *, image_id: str
+) -> list[dict[str, Any]]:
+    """COCO's results format, with the names that make it readable.
+
+    Args:
+        prediction: of one picture.
+        file: the picture.
+        classes: of the detector.
+        image_id: the file's name, or the path below the folder of all pictures where two have one name.
+    """
     return [
         {
-            "image_id": file.name,
+            "image_id": image_id,
             "category_id": classes.category_id(int(label)),
             "bbox": xywh(box),
             "score": round(float(score), 5),

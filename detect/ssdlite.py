@@ -54,18 +54,7 @@ class SSDLite(nn.Module):
         init: Init = "normal",
     ) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise InputError(f"num_classes is {num_classes}; a detector needs at least one class")
-        if min(image_size) < MIN_IMAGE_SIDE_PX:
-            raise InputError(
-                f"image_size is {list(image_size)}; C5 has a cell for every {MIN_IMAGE_SIDE_PX} px, so each "
-                f"side is at least {MIN_IMAGE_SIDE_PX}"
-            )
-        for name, values, low in (("mean", mean, 0.0), ("std", std, MIN_STD)):
-            if values is not None and not all(low <= value <= 1 for value in values):
-                raise InputError(
-                    f"{name} is {list(values)}; give fractions of white, 0..1: 0.485 and not 123.7"
-                )
+        _refuse_wrong_numbers(num_classes, image_size, mean=mean, std=std)
         self.num_classes = num_classes
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.backbone = backbone
@@ -136,3 +125,18 @@ class SSDLite(nn.Module):
                 predictor = cast(PredictionHead, head).predictor
                 assert predictor.bias is not None
                 predictor.bias.copy_(bias.repeat(predictor.out_channels // bias.numel()))
+
+
+def _refuse_wrong_numbers(
+    num_classes: int, image_size: tuple[int, int], *, mean: Rgb | None, std: Rgb | None
+) -> None:
+    if num_classes < 1:
+        raise InputError(f"num_classes is {num_classes}; a detector needs at least one class")
+    if min(image_size) < MIN_IMAGE_SIDE_PX:
+        raise InputError(
+            f"image_size is {list(image_size)}; C5 has a cell for every {MIN_IMAGE_SIDE_PX} px, so each "
+            f"side is at least {MIN_IMAGE_SIDE_PX}"
+        )
+    for name, values, low in (("mean", mean, 0.0), ("std", std, MIN_STD)):
+        if values is not None and not all(low <= value <= 1 for value in values):
+            raise InputError(f"{name} is {list(values)}; give fractions of white, 0..1: 0.485 and not 123.7")

@@ -302,3 +302,14 @@ def test_decode__a_jpeg_that_claims_more_than_memory_holds__never_reaches_a_deco
     decoded = decode(photos / "a.jpg")
     assert decoded.pixels is None
     assert "3600000000 pixels" in str(decoded.error)
+
+
+def test_predict__two_pictures_of_one_name_have_ids_of_their_own(tmp_path):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        photo(seed=1).save(tmp_path / folder / "a.jpg")
+    photo(seed=2).save(tmp_path / "two" / "b.jpg")
+    predict(
+        checkpoint(), [str(tmp_path / "one"), str(tmp_path / "two")], output=tmp_path / "out", options=LOW
+    )
+    assert {row["image_id"] for row in rows_of(tmp_path / "out")} == {"one/a.jpg", "two/a.jpg", "b.jpg"}
