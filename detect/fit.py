@@ -114,8 +114,6 @@ def fit(args: list[str], *, before_training: Callable[[Path], None] | None = Non
 
 def write_descriptions(cli: FitCLI, args: list[str]) -> None:
     """Write config.yaml and manifest.json."""
-    text = cli.parser.dump(cli.config, skip_unset=False, skip_validation=True)
-    write_atomically(cli.run_folder / "config.yaml", text)
     path = cli.run_folder / MANIFEST_FILE
     splits = {"train": cli.data.train, "val": cli.data.val}
     manifest = make_manifest(
@@ -131,7 +129,10 @@ def write_descriptions(cli: FitCLI, args: list[str]) -> None:
     findings = {
         role: summarise(found, examples=1).splitlines() for role, found in cli.data.findings.items() if found
     }
+    # First, for it tells that the folder is a run's.
     write_atomically(path, append_manifest(path, manifest | {"findings": findings}))
+    text = cli.parser.dump(cli.config, skip_unset=False, skip_validation=True)
+    write_atomically(cli.run_folder / "config.yaml", text)
 
 
 def log_settings(cli: FitCLI) -> None:

@@ -28,7 +28,8 @@ def choose_run_folder(out: Path | None, *, name: str, resume: bool) -> Path:
         resume: the run continues an old one, so its folder may exist.
 
     Raises:
-        InputError: the folder holds a run and this one is new, or the ranks cannot agree on a number.
+        InputError: the folder holds a run and this one is new, it holds a file of the user's that a run would
+            replace, or the ranks cannot agree on a number.
     """
     if rank_by_environment():
         return _chosen_by_rank_0(out)
@@ -42,6 +43,10 @@ def choose_run_folder(out: Path | None, *, name: str, resume: bool) -> Path:
     elif not resume and out.exists() and any(out.iterdir()):
         raise InputError(
             f"{out} exists and is not empty: continue it with --ckpt_path last, or choose another --out"
+        )
+    elif (out / "config.yaml").exists() and not (out / "manifest.json").exists():
+        raise InputError(
+            f"{out / 'config.yaml'} is not a run's, and a run would replace it: choose another --out"
         )
     out.mkdir(parents=True, exist_ok=True)
     os.environ[RUN_VARIABLE] = str(out)

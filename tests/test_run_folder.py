@@ -26,7 +26,15 @@ def test_an_existing_run_needs_a_resume() -> None:
     (run / "config.yaml").touch()
     with pytest.raises(InputError, match="run exists and is not empty: continue it with --ckpt_path last"):
         choose_run_folder(run, name="a", resume=False)
+    (run / "manifest.json").touch()
     assert choose_run_folder(run, name="a", resume=True) == run
+
+
+def test_a_configuration_that_no_run_wrote_is_not_replaced() -> None:
+    Path("mine").mkdir()
+    Path("mine/config.yaml").touch()
+    with pytest.raises(InputError, match=r"mine/config\.yaml is not a run's"):
+        choose_run_folder(Path("mine"), name="a", resume=True)
 
 
 def test_other_ranks_take_what_rank_0_chose(monkeypatch: pytest.MonkeyPatch) -> None:
