@@ -204,6 +204,19 @@ class ExtraLevel(nn.Sequential):
         )
         self.out_channels = out_channels
 
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) map to (B, out_channels, h / 2, w / 2), rounded up."""
+        if x.shape[-1] == 1 and x.dtype == torch.bfloat16 and x.device.type == "cpu":
+            # Of a depthwise convolution that strides over one column, oneDNN (torch 2.14) does not write the
+            # gradient of the weights: it holds what lay in memory. Inputs up to 256 px have such maps.
+            with torch.autocast("cpu", enabled=False):
+                return self._layers(x.float())
+        return self._layers(x)
+
+    def _layers(self, x: Tensor) -> Tensor:
+        y: Tensor = nn.Sequential.forward(self, x)  # type: ignore[no-untyped-call]
+        return y
+
 
 class PredictionHead(nn.Sequential):
     """SSDLite's predictor of one map: 3x3 depthwise with BatchNorm and ReLU6, then 1x1 with bias.
