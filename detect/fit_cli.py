@@ -45,6 +45,11 @@ TRAINER_DEFAULTS = {
 }
 
 REFUSED = {
+    "barebones": (
+        False,
+        "`trainer.logger false` and `trainer.enable_progress_bar false` leave out what costs time",
+    ),
+    "enable_checkpointing": (True, "its two checkpoints are what a run is for"),
     "max_time": (None, "stop the run with SIGTERM (`timeout -s TERM 8h detect fit ...`); it saves and ends"),
     "overfit_batches": (0.0, "give a data set of a few images"),
     "reload_dataloaders_every_n_epochs": (0, "the loader is the same in every epoch"),

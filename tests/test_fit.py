@@ -230,6 +230,7 @@ WRONG = [
     (["--trainer.max_steps", "0"], "trainer.max_steps is 0"),
     (["--model.parameters.freeze", "[stem]"], "freeze keeps stem as they are, and they are random"),
     (["--trainer.max_time", "00:01:00:00"], "trainer.max_time is .* SIGTERM"),
+    (["--trainer.enable_checkpointing", "false"], "trainer.enable_checkpointing is False"),
     (["--trainer.max_epochs", "0"], "trainer.max_epochs is 0"),
     (
         ["--model.num_classes", "5"],
