@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import os
 import pickle
-import re
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -24,21 +23,7 @@ from detect.data.labels import ClassMap
 from detect.errors import InputError
 from detect.module import DetectionModule
 from detect.run_folder import write_whole
-
-TRUSTED_MODULES = (
-    "detect.backbones",
-    "detect.data.transforms",
-    "detect.losses",
-    "detect.module",
-    "lightning.pytorch.callbacks",
-    "lightning.pytorch.loggers",
-    "torch.optim",
-)
-"""Whose classes a checkpoint may name; anything else is refused before it is imported."""
-TRUSTED_CLASS = re.compile(rf"({'|'.join(map(re.escape, TRUSTED_MODULES))})\.\w+")
-
-CLASS_KEYS = ("backbone", "loss", "optimizer")
-"""Keys of a `model:` section whose value may be a class path without a dictionary around it."""
+from detect.trusted_classes import refuse_foreign_classes
 
 
 def model_parser() -> ArgumentParser:
@@ -117,9 +102,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
         )
     raw = migrate(raw, path)
     description = raw["detect"]
-    for key in CLASS_KEYS:
-        if isinstance(description["model"].get(key), str):
-            refuse_foreign_classes({"class_path": description["model"][key]}, path)
     refuse_foreign_classes(description["model"], path)
     return Checkpoint(path, description, raw["state_dict"], raw)
 
@@ -141,25 +123,6 @@ def build_from_checkpoint(checkpoint: Checkpoint) -> DetectionModule:
             f"{checkpoint.path}: weights do not fit the settings in the file: {error}"
         ) from error
     return module.eval()
-
-
-def refuse_foreign_classes(value: Any, path: Path) -> None:
-    """Walk plain values that were read from `path`.
-
-    Raises:
-        InputError: a class path is not trusted.
-    """
-    if isinstance(value, dict):
-        class_path = value.get("class_path")
-        if class_path is not None and not TRUSTED_CLASS.fullmatch(str(class_path)):
-            raise InputError(
-                f"{path}: asks for the class {class_path!r}, which a checkpoint may not name; "
-                f"trusted are those of {', '.join(TRUSTED_MODULES)}"
-            )
-        value = list(value.values())
-    if isinstance(value, list):
-        for item in value:
-            refuse_foreign_classes(item, path)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import torch
 
-from detect.checkpoint import refuse_foreign_classes
 from detect.errors import InputError
 from detect.fit import fit
 from detect.manifest import MANIFEST_FILE, update_manifest
@@ -27,6 +26,7 @@ from detect.report.run_groups import flat_settings
 from detect.reproduction import Agreement, judge
 from detect.resume import difference_table, flat
 from detect.run_folder import write_atomically
+from detect.trusted_classes import refuse_foreign_classes
 
 COMPARED = (
     *("commit", "changes", "code", "versions", "machine", "runs_on", "seed"),

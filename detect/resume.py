@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from detect.checkpoint import Checkpoint, read_checkpoint, refuse_foreign_classes
+from detect.checkpoint import Checkpoint, read_checkpoint
 from detect.errors import InputError
 from detect.position import Position
 from detect.schedule import ScheduleConfig, warmup_cosine
+from detect.trusted_classes import refuse_foreign_classes
 
 MAY_CHANGE = (
     "checkpoint_minutes",

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from detect.anchor_fit import AnchorFit, fit_anchors
 from detect.anchor_layout import AnchorLayout
 from detect.api import Detector
-from detect.checkpoint import build_from_checkpoint, read_checkpoint, refuse_foreign_classes
+from detect.checkpoint import build_from_checkpoint, read_checkpoint
 from detect.coco_eval import Metrics
 from detect.data.datamodule import DetectionData
 from detect.data.labels import Annotations
@@ -25,6 +25,7 @@ from detect.report.judged import Judged, judge_scored
 from detect.report.run_files import RunFiles, read_run
 from detect.report.scored_files import write_scored
 from detect.run_folder import write_atomically
+from detect.trusted_classes import refuse_foreign_classes
 from detect.validate import run_detector
 
 REPORT_FILE = "report.html"
