@@ -211,7 +211,7 @@ def sweep_command(args: list[str]) -> int:
     parser = new_parser(
         "sweep",
         sweep_command,
-        "detect sweep configs/table6/*.yaml --data.root D --seeds 0 1 2 --out runs/table6",
+        "detect sweep configs/table6/*.yaml --data.root D --model.num_classes null --seeds 0 1 --out runs/t6",
     )
     parser.add_argument("configs", type=Path, nargs="+", help="configurations of detect fit")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])

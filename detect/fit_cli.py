@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import tempfile
 from copy import deepcopy
 from pathlib import Path
@@ -130,6 +131,7 @@ class FitCLI(LightningCLI):
         if self.config.ckpt_path is not None and self.resume is None and self.config.ckpt_path != "last":
             raise InputError("give --ckpt_path on the command line, not in a configuration file")
         self._refuse_trainer_settings()
+        refuse_loggers(self.config.trainer.get("logger"))
         self._refuse_frozen_noise()
         self._settle_precision()
         self.data = open_data(self.config.data)
@@ -153,9 +155,6 @@ class FitCLI(LightningCLI):
         self.run_folder = choose_run_folder(out, name=name, resume=self.config.ckpt_path is not None)
 
     def instantiate_classes(self) -> None:
-        missing = missing_logger_package(self.config.trainer.get("logger"))
-        if missing is not None:
-            raise InputError(f"trainer.logger needs {missing}: pip install 'detect[{missing}]'")
         super().instantiate_classes()
         self.datamodule = self.data  # the one that has read its annotations
         self.model.settings = self.run["config"]["model"]
@@ -276,14 +275,24 @@ def check_monitor(callback: Callback) -> None:
         raise InputError(f"{what} and the mode {mode!r}, for which worse is better: give mode {best}")
 
 
-def missing_logger_package(loggers: Any) -> str | None:
-    """The package that one of the `trainer.logger` settings needs and that is not installed."""
+def refuse_loggers(loggers: Any) -> None:
+    """Check the `trainer.logger` settings before any work.
+
+    Raises:
+        InputError: a package is not installed, or MLflow would refuse its store.
+    """
     for logger in loggers if isinstance(loggers, list) else [loggers]:
-        class_path = logger.get("class_path", "") if isinstance(logger, (dict, Namespace)) else ""
-        package = LOGGER_PACKAGES.get(class_path.rpartition(".")[2])
+        settings = logger if isinstance(logger, (dict, Namespace)) else {}
+        name = settings.get("class_path", "").rpartition(".")[2]
+        package = LOGGER_PACKAGES.get(name)
         if package is not None and importlib.util.find_spec(package) is None:
-            return package
-    return None
+            raise InputError(f"trainer.logger needs {package}: pip install 'detect[{package}]'")
+        addresses = (settings.get("init_args") or {}).get("tracking_uri"), os.getenv("MLFLOW_TRACKING_URI")
+        if name == "MLFlowLogger" and not any((*addresses, os.getenv("MLFLOW_ALLOW_FILE_STORE"))):
+            raise InputError(
+                "MLFlowLogger has no tracking_uri, and MLflow refuses the folder of files that it would "
+                "take then: give init_args.tracking_uri, such as sqlite:///mlflow.db"
+            )
 
 
 def open_data(config: Namespace) -> DetectionData:

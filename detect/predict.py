@@ -104,6 +104,8 @@ def predict(
                 writer.write(file, pixels, prediction if keep is None else select(prediction, keep))
         writer.finish()
     report(output, pictures=len(files) - len(skipped), found=writer.count, skipped=skipped)
+    if not writer.count:
+        print(f"nothing scores {options.score_threshold} or more; a lower --score_threshold shows more")
     return 1 if skipped else 0
 
 

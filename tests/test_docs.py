@@ -1,4 +1,4 @@
-"""What the documents tell a reader to type, the parsers take; the README's main flow is run."""
+"""What the documents tell a reader to type, the parsers take; `test_docs_run.py` runs it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import argparse
 import importlib.util
 import re
 import runpy
-import shlex
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from glob import glob
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jsonargparse
 import pytest
@@ -20,43 +18,14 @@ import pytest
 from detect.cli import COMMANDS, main
 from detect.data_commands import DATA_COMMANDS
 from detect.sweep import split_fit_flags
-from tests.conftest import make_coco
+from tests.documents import FENCED, FENCED_LINES, PAGES, ROOT, Line
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-FENCED = re.compile(r"^```(?:bash|sh|console)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`(detect [a-z][^`]* --[^`]*)`")
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
 
 
 class Parsed(Exception):
     """Raised in place of running a command whose words were taken."""
-
-
-class Line(NamedTuple):
-    """One command of a page."""
-
-    page: str
-    words: list[str]
-
-    def __str__(self) -> str:
-        return f"{self.page}: {' '.join(self.words)}"
-
-
-def commands_of(page: Path) -> Iterator[Line]:
-    """The commands of a page's fenced blocks; `&&`, `;` and `|` separate them, comments are left out."""
-    for block in FENCED.findall(page.read_text()):
-        for line in block.replace("\\\n", " ").splitlines():
-            lexer = shlex.shlex(line.removeprefix("$ "), posix=True, punctuation_chars=";&|<>")
-            lexer.whitespace_split = True
-            words: list[str] = []
-            for word in [*lexer, ";"]:
-                if set(word) <= set(";&|<>"):
-                    if words:
-                        yield Line(page.name, words)
-                    words = []
-                else:
-                    words.append(word)
 
 
 def inline_commands(page: Path) -> Iterator[Line]:
@@ -66,7 +35,6 @@ def inline_commands(page: Path) -> Iterator[Line]:
         yield Line(page.name, text.split("...")[0].split())
 
 
-FENCED_LINES = [line for page in PAGES for line in commands_of(page)]
 INLINE_LINES = [line for page in PAGES for line in inline_commands(page)]
 
 
@@ -177,28 +145,3 @@ def test_an_unknown_flag_is_found() -> None:
         check_detect(["data", "chek", "D"])
     assert {line.page for line in FENCED_LINES} >= {"README.md", "results.md", "docker.md"}
     assert DATA_COMMANDS
-
-
-@pytest.mark.slow
-def test_the_main_flow_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = make_coco(tmp_path / "path" / "to" / "folder", train=16, val=4)
-    shutil.copytree(data / "val", tmp_path / "new_photos")
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
-    monkeypatch.chdir(tmp_path)
-    readme = (ROOT / "README.md").read_text()
-    section = readme.split("## Your own pictures")[1].split("\n## ")[0]
-    short = ["--trainer.max_epochs", "1", "--data.workers", "0", "--trainer.accelerator", "cpu"]
-    ran = []
-    for block in FENCED.findall(section):
-        for text in block.splitlines():
-            words = shlex.split(text, comments=True)
-            if words and words[0] == "detect":
-                ran.append(words[1])
-                more = short if words[1] == "fit" else []
-                assert main([*words[1:], *more]) in (0, 1), text  # 1: a check has findings
-    assert {"fit", "predict"} <= set(ran)
-    assert (tmp_path / "runs/bccd-001/report.html").is_file()
-    assert (tmp_path / "found/detections.json").is_file()
-    shutil.copy(tmp_path / "new_photos/000.jpg", tmp_path / "photo.jpg")
-    for code in re.findall(r"```python\n(.*?)```", section, re.DOTALL):
-        exec(compile(code, "README.md", "exec"), {})

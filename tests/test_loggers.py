@@ -13,7 +13,7 @@ from jsonargparse import Namespace
 from detect import fit_cli
 from detect.errors import InputError
 from detect.fit import fit
-from detect.fit_cli import missing_logger_package
+from detect.fit_cli import refuse_loggers
 from tests.conftest import make_coco
 from tests.fit_cases import TINY, fit_args, write_config
 
@@ -76,11 +76,22 @@ def test_missing_logger_package__named_by_its_class(
     name: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    logger = Namespace(class_path=f"{LOGGERS}.{name}")
-    assert missing_logger_package(logger) == package
-    assert missing_logger_package([Namespace(class_path=f"{LOGGERS}.CSVLogger"), logger]) == package
-    for harmless in (None, True, Namespace(class_path=f"{LOGGERS}.CSVLogger")):
-        assert missing_logger_package(harmless) is None
+    harmless, logger = (Namespace(class_path=f"{LOGGERS}.{each}") for each in ("CSVLogger", name))
+    for given in (logger, [harmless, logger]):
+        with pytest.raises(InputError, match=rf"trainer\.logger needs {package}: pip install"):
+            refuse_loggers(given)
+    for given in (None, True, harmless):
+        refuse_loggers(given)
+
+
+def test_mlflow_without_a_store__error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    logger = Namespace(class_path=f"{LOGGERS}.MLFlowLogger", init_args=Namespace(tracking_uri=None))
+    with pytest.raises(InputError, match=r"no tracking_uri.*such as sqlite:///mlflow\.db"):
+        refuse_loggers(logger)
+    logger.init_args.tracking_uri = "sqlite:///mlflow.db"
+    refuse_loggers(logger)
 
 
 def test_fit__package_of_the_logger_is_missing__error(

@@ -54,6 +54,12 @@ def test_predict__a_folder_gives_drawings_and_a_list(photos, tmp_path, capsys):
     assert list(rows[0]) == ["image_id", "category_id", "bbox", "score", "file_name", "category_name"]
 
 
+def test_predict__nothing_found__says_how_to_see_more(photos, tmp_path, capsys):
+    options = PredictOptions(score_threshold=1.0)
+    assert predict(checkpoint(), [str(photos)], output=tmp_path / "out", options=options) == 0
+    assert "nothing scores 1.0 or more; a lower --score_threshold" in capsys.readouterr().out
+
+
 def test_predict__lists_what_the_detector_finds(photos, tmp_path):
     predict(checkpoint(), [str(photos / "b.png")], output=tmp_path / "out", options=LOW)
     found = Detector.load(checkpoint()).predict(photos / "b.png", score_threshold=0.05)

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -100,6 +103,23 @@ def test_reproduce__stopped__the_same_command_goes_on(
         with pytest.raises(Killed):
             reproduce(original, tmp_path / "again", ReproduceOptions())
     assert reproduce(original, tmp_path / "again", ReproduceOptions()) == 0
+
+
+@pytest.mark.slow
+def test_reproduce__a_run_of_two_ranks__bit_identical(original: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo"}
+
+    def detect(*words: str) -> str:
+        command = [sys.executable, "-m", "detect", *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    own = fit_args(original / "config.yaml", original.parent / "coco", tmp_path / "two")
+    detect("fit", *own, "--trainer.devices", "2", "--trainer.strategy", "ddp")
+    said = detect("reproduce", str(tmp_path / "two"), "--out", str(tmp_path / "again"))
+    assert "2 a device x 2 device(s)" in said
+    assert said.count("REPRODUCED: the weights of best.ckpt and last.ckpt are bit-identical") == 1
 
 
 def test_differences__each_part_is_compared(original: Path) -> None:

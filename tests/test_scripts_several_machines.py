@@ -46,10 +46,12 @@ def free_port() -> int:
 
 
 def start_node(address: str, port: int, run: Path, words: list[str]) -> subprocess.Popen[str]:
-    """One of two machines, in a process group of its own."""
+    """One of two machines, in a process group of its own; the run folder is given as people do, runs/NAME."""
+    run.parent.mkdir(exist_ok=True)
     with run.with_name(f"{run.name}-{address}.log").open("a") as log:
         return subprocess.Popen(
-            ["bash", str(SCRIPTS / "torchrun"), str(run), *words],
+            ["bash", str(SCRIPTS / "torchrun"), f"{run.parent.name}/{run.name}", *words],
+            cwd=run.parents[1],
             stdout=log,
             stderr=subprocess.STDOUT,
             text=True,
@@ -115,7 +117,7 @@ def straight(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture
 def nodes(words: list[str], tmp_path: Path) -> Iterator[Nodes]:
     """Two machines that have trained one epoch."""
-    started = Nodes(tmp_path / "run", free_port(), words)
+    started = Nodes(tmp_path / "runs" / "two", free_port(), words)
     try:
         for address in (HEAD, OTHER):
             started.start(address)
@@ -134,7 +136,7 @@ def test_a_process_killed_in_the_middle_costs_no_step(straight: Path, nodes: Nod
     assert nodes.ends() == [0, 0], log_of(nodes.run)
     said = log_of(nodes.run)
     assert "4 images a step = 2 a device x 2 device(s) x 1 forward pass(es)" in said
-    assert f"continuing {nodes.run / 'checkpoints' / 'last.ckpt'}" in said
+    assert "continuing runs/two/checkpoints/last.ckpt" in said
     assert run_differences(straight, nodes.run) == []
 
 
