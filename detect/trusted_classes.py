@@ -7,6 +7,7 @@ before it is parsed.
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,11 @@ CLASS_KEYS = (
     *("accelerator", "callbacks", "logger", "plugins", "profiler", "strategy"),
 )
 """Whose value may be a class without a dictionary around it; a name without dots is one of those known."""
+GROUP_KEYS = (
+    *("config", "model", "data", "trainer", "init_args", "dict_kwargs"),
+    *("anchors", "norm", "parameters", "postprocess", "schedule", "settings"),
+)
+"""Whose value is never text: the parser would take it for another file to read."""
 TEXT_KEYS = (
     *("root", "train_annotations", "train_images", "train_split"),
     *("val_annotations", "val_images", "val_split"),
@@ -68,11 +74,18 @@ def _walk(value: Any, path: Path, *, key: str) -> None:
 
 def _names_code(text: str, key: str) -> bool:
     """Whether a parser would import what `text` names, or might."""
-    if key == "class_path":
+    if key == "class_path" or key in GROUP_KEYS:
         return True
     if key in CLASS_KEYS:
         return "." in text
-    return key not in TEXT_KEYS and DOTTED.fullmatch(text) is not None and _is_module(text.partition(".")[0])
+    if key in TEXT_KEYS:
+        return False
+    return _is_file(text) or (DOTTED.fullmatch(text) is not None and _is_module(text.partition(".")[0]))
+
+
+def _is_file(text: str) -> bool:
+    """Whether a parser could read further settings from there."""
+    return ("." in text or "/" in text) and os.path.isfile(text)
 
 
 def _is_module(name: str) -> bool:

@@ -16,7 +16,9 @@ MINE = "module_of_a_stranger"
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A module that could be imported from here."""
     (tmp_path / f"{MINE}.py").write_text("raise SystemExit('imported')")
+    (tmp_path / "more").write_text("settings that nobody has looked at")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -39,6 +41,10 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                 ]
             }
         },
+        {"config": "more.yaml"},
+        {"trainer": "more"},
+        {"model": {"schedule": "more"}},
+        {"model": {"anything": "./more"}},
         {"model": {"anything": "os.abort"}},
         {"model": {"anything": "builtins.exit"}},
     ],
