@@ -71,6 +71,12 @@ def test_iou_crop__without_boxes_or_with_1_alone_does_nothing() -> None:
     assert RandomIoUCrop(min_ious=(1.0,))(view, boxes, np.random.default_rng(0)) == view
 
 
+def test_iou_crop__panorama_that_no_crop_fits__shown_whole() -> None:
+    crop, view = RandomIoUCrop(), View.whole((10, 200))  # 20 : 1; a crop is at least 6 : 1
+    for seed in range(20):
+        assert crop(view, np.array([[5.0, 2, 40, 8]]), np.random.default_rng(seed)) == view
+
+
 def test_iou_crop__refuses_a_search_without_end() -> None:
     with pytest.raises(InputError, match=r"min_ious \[0.5\] need one of at least 1"):
         RandomIoUCrop(min_ious=(0.5,))

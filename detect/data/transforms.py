@@ -66,10 +66,9 @@ class RandomIoUCrop:
             if min_iou >= 1:
                 break
             crops = self._draw(view, rng)
-            good = _best_iou_of_centred(crops, boxes) >= min_iou
-            first = int(good.argmax())
-            if good[first]:
-                x0, y0, x1, y1 = crops[:, first].tolist()
+            good = np.flatnonzero(_best_iou_of_centred(crops, boxes) >= min_iou)
+            if len(good):  # of a panorama no crop at all may have a fitting aspect ratio
+                x0, y0, x1, y1 = crops[:, good[0]].tolist()
                 return replace(view, x0=x0, y0=y0, x1=x1, y1=y1)
         return view
 
