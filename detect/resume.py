@@ -103,9 +103,21 @@ def read_resume(path: Path) -> Resume:
         raise InputError(
             f"{path} holds weights and no run to continue: start from it with --model.init_from {path}"
         )
-    config = checkpoint.raw["run"]["config"]
+    config = without_strategy(checkpoint.raw["run"]["config"])
     refuse_foreign_classes(config, path)
     return Resume(checkpoint, config, Position(**checkpoint.raw["position"]))
+
+
+def without_strategy(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings but for a strategy that is a class.
+
+    It belongs to the machines at hand, and its arguments can name any function: it is given anew, never taken
+    from a file.
+    """
+    trainer = config.get("trainer", {})
+    if not isinstance(trainer.get("strategy"), dict):
+        return config
+    return {**config, "trainer": {key: value for key, value in trainer.items() if key != "strategy"}}
 
 
 def refuse_changes(resume: Resume, config: dict[str, Any]) -> None:

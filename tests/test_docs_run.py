@@ -162,7 +162,8 @@ def seeded(run: Path, copy: Path, seed: int) -> None:
 
 
 def of_readme(here: Path, material: Material) -> None:
-    shutil.copytree(material.coco, here / "path" / "to" / "folder")
+    for part in ("Annotations", "JPEGImages"):
+        shutil.copytree(material.voc / part, here / "labelled" / part)
     shutil.copytree(material.coco / "val", here / "new_photos")
     make_checkout(here)
 

@@ -94,3 +94,15 @@ def test_a_class_of_a_run_that_is_not_trusted_is_refused(tmp_path: Path) -> None
     path = save(tmp_path / "run.ckpt", run={"config": config, "data": {}}, position=position)
     with pytest.raises(InputError, match=r"asks for the class 'subprocess.Popen'"):
         read_resume(path)
+
+
+def test_a_strategy_that_is_a_class_is_never_taken_from_a_checkpoint(tmp_path: Path) -> None:
+    trainer = {"max_epochs": 4, "strategy": {"class_path": "subprocess.Popen"}}
+    position = Position(0, 1, 2)._asdict()
+    run = {"config": {"trainer": trainer}, "data": {}}
+    assert read_resume(save(tmp_path / "a.ckpt", run=run, position=position)).config == {
+        "trainer": {"max_epochs": 4}
+    }
+    run = {"config": {"trainer": {**trainer, "strategy": "ddp"}}, "data": {}}
+    kept = read_resume(save(tmp_path / "b.ckpt", run=run, position=position))
+    assert kept.config["trainer"]["strategy"] == "ddp"
