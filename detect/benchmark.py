@@ -71,6 +71,17 @@ class BenchmarkOptions:
     memory: bool = True
     """Measure the peak memory of each row in a process of its own."""
 
+    def check(self) -> None:
+        """Stop at numbers that make no measurement.
+
+        Raises:
+            InputError: names the option.
+        """
+        self.protocol.check()
+        for name, values in (("threads", self.threads), ("batch", self.batches)):
+            if min(values) < 1:
+                raise InputError(f"--{name} is {min(values)}; give 1 or more")
+
 
 @dataclass(frozen=True)
 class Row:
@@ -103,7 +114,7 @@ def benchmark(models: list[Path], options: BenchmarkOptions, *, json_file: Path 
     Raises:
         InputError: no runtime fits a model, or is not installed.
     """
-    options.protocol.check()
+    options.check()
     pin(options.protocol.cores)
     console = Console(soft_wrap=True)
     with tempfile.TemporaryDirectory(prefix="detect-benchmark-") as folder:

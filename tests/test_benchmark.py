@@ -127,6 +127,10 @@ def test_latency_table__refuses_a_difference_that_the_spread_covers():
 def test_benchmark__refuses_too_few_rounds():
     with pytest.raises(InputError, match="--rounds is 1"):
         benchmark([exported()], BenchmarkOptions(protocol=Protocol(rounds=1)))
+    with pytest.raises(InputError, match="--threads is 0"):
+        benchmark([exported()], BenchmarkOptions(threads=(1, 0)))
+    with pytest.raises(InputError, match="--batch is 0"):
+        benchmark([exported()], BenchmarkOptions(batches=(0,)))
 
 
 @pytest.mark.slow

@@ -80,6 +80,11 @@ def test_compare__output_is_a_file__error(tmp_path: Path) -> None:
         compare([], tmp_path / "out")
 
 
+def test_compare__no_resamples__error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--resamples is 0; give 1 or more"):
+        compare([], tmp_path / "out", resamples=0)
+
+
 def test_compare__neither_run_nor_benchmark__error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot read .*absent as JSON"):
         compare([tmp_path / "absent"], tmp_path / "out")
