@@ -137,3 +137,24 @@ def test_photometric_distort__only_what_is_asked_for() -> None:
     distort = PhotometricDistort((2.0, 2.0), same, saturation=same, hue=(0.0, 0.0), probability=1.0)
     view = distort(View.whole((10, 10)), NO_BOXES, np.random.default_rng(0))
     np.testing.assert_allclose(view.colour, [2, 0, 0, 0, 0, 2, 0, 0, 0, 0, 2, 0], atol=1e-9)
+
+
+# Arguments
+
+
+@pytest.mark.parametrize(
+    "augmentation", [RandomHorizontalFlip, RandomVerticalFlip, RandomZoomOut, PhotometricDistort]
+)
+@pytest.mark.parametrize("probability", [-0.1, 50])
+def test_probability__no_share__refused(augmentation: type, probability: float) -> None:
+    with pytest.raises(InputError, match=f"probability of {augmentation.__name__} is {probability}"):
+        augmentation(probability=probability)
+
+
+def test_ranges__turned_around_or_empty__refused() -> None:
+    with pytest.raises(InputError, match="hue of a distortion is a range"):
+        PhotometricDistort(hue=(0.1, -0.1))
+    with pytest.raises(InputError, match="min_aspect_ratio <= max_aspect_ratio and 1 trial, got 3, 2"):
+        RandomIoUCrop(min_aspect_ratio=3, max_aspect_ratio=2)
+    with pytest.raises(InputError, match=r"and 1 trial, got 0\.5, 2\.0 and 0"):
+        RandomIoUCrop(trials=0)

@@ -24,6 +24,13 @@ class Augmentation(Protocol):
         """The changed view; `boxes` are (G, 4) xyxy px of the file, those that are not ignored."""
 
 
+def _require_share(augmentation: object, probability: float) -> None:
+    if not 0 <= probability <= 1:
+        raise InputError(
+            f"probability of {type(augmentation).__name__} is {probability}; give a share from 0 to 1"
+        )
+
+
 class RandomIoUCrop:
     """SSD's crop: a part of the view that shares at least a drawn IoU with one box.
 
@@ -51,6 +58,11 @@ class RandomIoUCrop:
     ) -> None:
         if not 0 < min_scale <= max_scale <= 1:
             raise InputError(f"need 0 < min_scale <= max_scale <= 1, got {min_scale} and {max_scale}")
+        if not 0 < min_aspect_ratio <= max_aspect_ratio or trials < 1:
+            raise InputError(
+                f"need 0 < min_aspect_ratio <= max_aspect_ratio and 1 trial, got {min_aspect_ratio}, "
+                f"{max_aspect_ratio} and {trials}"
+            )
         if not any(min_iou >= 1 for min_iou in min_ious):
             raise InputError(
                 f"min_ious {list(min_ious)} need one of at least 1 (no crop), or the search may not end"
@@ -101,6 +113,7 @@ class RandomZoomOut:
     ) -> None:
         if max_ratio < 1:
             raise InputError(f"max_ratio of a zoom-out is at least 1, got {max_ratio}")
+        _require_share(self, probability)
         self.max_ratio, self.probability, self.fill = max_ratio, probability, fill
 
     def __call__(self, view: View, boxes: NDArray[np.float64], rng: np.random.Generator) -> View:
@@ -136,6 +149,15 @@ class PhotometricDistort:
         hue: tuple[float, float] = (-0.05, 0.05),
         probability: float = 0.5,
     ) -> None:
+        for name, (low, high) in (
+            ("brightness", brightness),
+            ("contrast", contrast),
+            ("saturation", saturation),
+            ("hue", hue),
+        ):
+            if low > high:
+                raise InputError(f"{name} of a distortion is a range, the lower end first; got {low}, {high}")
+        _require_share(self, probability)
         self.brightness, self.contrast, self.saturation, self.hue = brightness, contrast, saturation, hue
         self.probability = probability
 
@@ -162,6 +184,7 @@ class RandomHorizontalFlip:
     """
 
     def __init__(self, probability: float = 0.5) -> None:
+        _require_share(self, probability)
         self.probability = probability
 
     def __call__(self, view: View, boxes: NDArray[np.float64], rng: np.random.Generator) -> View:
@@ -176,6 +199,7 @@ class RandomVerticalFlip:
     """
 
     def __init__(self, probability: float = 0.5) -> None:
+        _require_share(self, probability)
         self.probability = probability
 
     def __call__(self, view: View, boxes: NDArray[np.float64], rng: np.random.Generator) -> View:
