@@ -96,7 +96,7 @@ def _find_large(names: list[str], images: CheckedImages, findings: list[Finding]
     pixels = images.stored.astype(np.int64).prod(axis=1)
     for row in np.flatnonzero(images.kept & (pixels > LARGE_PIXELS)).tolist():
         height, width = images.stored[row]
-        detail = f"{width} x {height} px take {7e-9 * pixels[row]:.1f} GB in each process that decodes them"
+        detail = f"{width} x {height} px take {7e-9 * pixels[row]:.1f} GB and more to decode"
         findings.append(
             Finding(
                 "image-large", "warning", names[row], None, detail, "kept; a smaller copy trains the same"
