@@ -68,6 +68,14 @@ def test_line_chart__neighbours_differ_in_colour_and_dash() -> None:
     assert len({(style["color"], str(style["linestyle"])) for style in styles}) == 28
 
 
+def test_line_chart__whole_x__whole_ticks() -> None:
+    drawing = Figure()
+    x = np.arange(1.0, 4)
+    line_chart([Series("a", x, x)], x_label="epoch", y_label="")(drawing, PLACEHOLDERS)
+    ticks = drawing.axes[0].get_xticks()
+    assert {1.0, 2.0, 3.0} <= set(ticks) == set(np.round(ticks))
+
+
 def test_charts__nothing_or_one_point__drawn() -> None:
     empty = np.zeros(0)
     svg_of(figure("a", line_chart([Series("x", np.ones(1), np.ones(1))], x_label="", y_label="")))

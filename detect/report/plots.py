@@ -16,7 +16,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from detect.report.html import sentence, text
@@ -136,6 +136,8 @@ def line_chart(
             marker = "o" if np.isfinite(line.y).sum() == 1 else ""
             axes.plot(line.x, line.y, marker=marker, label=line.label, **colours.line(i))
         axes.set(xlabel=x_label, ylabel=y_label)
+        if all(np.array_equal(line.x, np.round(line.x)) for line in series):  # there is no epoch 1.5
+            axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         if x_range is not None:
             axes.set_xlim(x_range)
         if from_zero:
