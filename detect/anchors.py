@@ -36,6 +36,12 @@ class AnchorConfig:
     steps: list[float] | None = None
     """Input px between anchor centres, one a map. Null: input size over grid size."""
 
+    def __post_init__(self) -> None:
+        ratios = [ratio for level in self.aspect_ratios or [] for ratio in level]
+        for name, values in (("scales", self.scales), ("aspect_ratios", ratios), ("steps", self.steps)):
+            if values and min(values) <= 0:
+                raise InputError(f"anchors.{name} has {min(values)}; give numbers above 0")
+
 
 @dataclass(frozen=True)
 class AnchorShape:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from detect.errors import InputError
+
 Activation = Literal["relu", "relu6", "hard_swish", "none"]
 Init = Literal["normal", "kaiming"]
 """Normal with `INIT_STD`, or Kaiming's by fan-out (torchvision's classification networks)."""
@@ -37,12 +39,23 @@ class ConvSettings:
     squeeze_divisor: int = 8
     """Squeeze widths are multiples of this: of 8 in the papers; timm's MnasNet does not round (1)."""
 
+    def __post_init__(self) -> None:
+        if not self.bn_eps > 0 or not 0 < self.bn_momentum <= 1 or self.squeeze_divisor < 1:
+            raise InputError(
+                f"{self}: bn_eps is above 0, bn_momentum above 0 and at most 1, squeeze_divisor at least 1"
+            )
+
 
 def make_divisible(value: float, divisor: int = 8) -> int:
     """Round a channel count to a multiple of `divisor`, never below `divisor` or nine tenths of `value`.
 
+    Raises:
+        InputError: there would be no channels.
+
     Source: TensorFlow's slim `mobilenet/conv_blocks.py`.
     """
+    if value <= 0:
+        raise InputError(f"a layer of {value:g} channels: the width of a backbone is above 0")
     rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * value else rounded
 

@@ -58,6 +58,12 @@ def assign(anchors: Tensor, target: Target, iou_threshold: float) -> Assignment:
     return Assignment(foreground, ~foreground & (matched_idx != IGNORED), labels, boxes)
 
 
+def _require_not_negative(**settings: float) -> None:
+    for name, value in settings.items():
+        if value < 0:
+            raise InputError(f"loss.{name} is {value}; give 0 or more")
+
+
 class DetectionLoss(nn.Module, ABC):
     """Smooth L1 on the boxes of matched anchors, and a class loss that the subclass defines.
 
@@ -74,6 +80,7 @@ class DetectionLoss(nn.Module, ABC):
         super().__init__()
         if not 0 < iou_threshold <= 1:
             raise InputError(f"loss.iou_threshold is {iou_threshold}; give a number above 0, at most 1")
+        _require_not_negative(box_weight=box_weight, box_beta=box_beta)
         self.iou_threshold = iou_threshold
         self.box_weight = box_weight
         self.box_beta = box_beta
@@ -131,8 +138,7 @@ class MultiBoxLoss(DetectionLoss):
         box_beta: float = 1.0,
     ) -> None:
         super().__init__(iou_threshold=iou_threshold, box_weight=box_weight, box_beta=box_beta)
-        if min_negatives < 0:
-            raise InputError(f"loss.min_negatives is {min_negatives}; give 0 or more")
+        _require_not_negative(negative_ratio=negative_ratio, min_negatives=min_negatives)
         self.negative_ratio = negative_ratio
         self.min_negatives = min_negatives
 
@@ -183,6 +189,9 @@ class FocalLoss(DetectionLoss):
         super().__init__(iou_threshold=iou_threshold, box_weight=box_weight, box_beta=box_beta)
         if not 0 < prior < 1:
             raise InputError(f"loss.prior is {prior}; give a probability between 0 and 1")
+        if not 0 <= alpha <= 1:
+            raise InputError(f"loss.alpha is {alpha}; give a share from 0 to 1")
+        _require_not_negative(gamma=gamma)
         self.alpha = alpha
         self.gamma = gamma
         self.prior = prior

@@ -82,3 +82,11 @@ def test_config__scales_ratios_and_steps_by_hand():
 def test_config__lengths_are_checked(config, message):
     with pytest.raises(InputError, match=message):
         AnchorGenerator(config)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("scales", [0.1, 0.0]), ("aspect_ratios", [[2.0], [0.0]]), ("steps", [-16.0])]
+)
+def test_config__not_above_0__refused(name, value):
+    with pytest.raises(InputError, match=rf"anchors.{name} has -?\d+.0; give numbers above 0"):
+        AnchorConfig(**{name: value})

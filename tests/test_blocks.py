@@ -3,7 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from detect.backbones import MobileNetV3
 from detect.blocks import ConvSettings, ExtraLevel
+from detect.errors import InputError
 
 
 def gradient_of_depthwise(level: ExtraLevel, x: torch.Tensor) -> torch.Tensor:
@@ -25,3 +27,15 @@ def test_extra_level__bfloat16_over_one_column__gradient_is_that_of_float32(size
         with torch.autocast("cpu", dtype=torch.bfloat16):
             found = gradient_of_depthwise(level, x.bfloat16())
         assert (found - wanted).abs().max() < 0.1 * wanted.abs().max()
+
+
+@pytest.mark.parametrize("setting", [{"bn_eps": 0.0}, {"bn_momentum": 5.0}, {"squeeze_divisor": 0}])
+def test_conv_settings__out_of_range__refused(setting: dict[str, float]) -> None:
+    with pytest.raises(InputError, match=r"ConvSettings\(.*bn_eps is above 0"):
+        ConvSettings(**setting)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("width", [0.0, -1.0])
+def test_width__not_above_0__refused(width: float) -> None:
+    with pytest.raises(InputError, match="the width of a backbone is above 0"):
+        MobileNetV3("small", width=width)

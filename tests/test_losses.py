@@ -166,3 +166,18 @@ def test_errors__name_the_value():
         MultiBoxLoss(iou_threshold=0)
     with pytest.raises(InputError, match=r"loss.prior is 1.5"):
         FocalLoss(prior=1.5)
+
+
+@pytest.mark.parametrize(
+    ("loss", "name", "value"),
+    [
+        (MultiBoxLoss, "negative_ratio", -1.0),
+        (MultiBoxLoss, "box_weight", -2.0),
+        (FocalLoss, "box_beta", -1.0),
+        (FocalLoss, "gamma", -3.0),
+        (FocalLoss, "alpha", 2.0),
+    ],
+)
+def test_settings__out_of_range__refused(loss, name, value):
+    with pytest.raises(InputError, match=f"loss.{name} is {value}"):
+        loss(**{name: value})
