@@ -36,6 +36,8 @@ def test_wandb__offline__metrics_settings_and_pictures(
 ) -> None:
     wandb = pytest.importorskip("wandb", reason="pip install 'detect[loggers]'")
     monkeypatch.setenv("WANDB_SILENT", "true")
+    for patience in ("WANDB__SERVICE_WAIT", "WANDB_INIT_TIMEOUT"):
+        monkeypatch.setenv(patience, "300")  # seconds: its service starts slowly on a busy machine
     settings = {"project": "test", "offline": True, "save_dir": str(tmp_path)}
     rows = run_with({"class_path": f"{LOGGERS}.WandbLogger", "init_args": settings}, tmp_path)
     wandb.finish()
