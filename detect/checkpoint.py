@@ -24,6 +24,7 @@ from detect.errors import InputError
 from detect.module import DetectionModule
 from detect.run_folder import write_whole
 from detect.trusted_classes import refuse_foreign_classes
+from detect.unknown_keys import constructor_errors
 
 
 def model_parser() -> ArgumentParser:
@@ -47,7 +48,8 @@ def build_module(settings: dict[str, Any]) -> DetectionModule:
         config = parser.parse_object({"model": deepcopy(settings)})
     except ArgumentError as error:
         raise InputError(f"model settings: {error}") from error
-    module: DetectionModule = parser.instantiate(config).model
+    with constructor_errors():
+        module: DetectionModule = parser.instantiate(config).model
     module.settings = plain_settings(config.model)
     return module
 

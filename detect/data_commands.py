@@ -212,6 +212,7 @@ def profile_command(args: list[str]) -> int:
     from detect.data.datamodule import DetectionData
     from detect.data.profile import profile_dataset
     from detect.run_folder import write_atomically
+    from detect.unknown_keys import constructor_errors
 
     parser = new_parser("data profile", profile_command, "detect data profile data/bccd --data.workers 4")
     parser.add_argument("root", type=Path, help="folder of the data set; its training split is read")
@@ -222,7 +223,8 @@ def profile_command(args: list[str]) -> int:
     if config.images < 1:
         raise InputError(f"--images {config.images}: give 1 or more")
     require_writable(config.json, outside=config.root)
-    data = parser.instantiate(config).data
+    with constructor_errors():
+        data = parser.instantiate(config).data
     data.root = config.root
     data.open(("train",))
     dataset = data.train_dataloader().dataset

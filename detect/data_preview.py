@@ -22,6 +22,7 @@ from detect.data_check import read_layout
 from detect.errors import InputError
 from detect.matcher import match_anchors
 from detect.types import Target
+from detect.unknown_keys import constructor_errors
 
 DEFAULT_MATCH_IOU = 0.5
 """Of the losses."""
@@ -140,7 +141,8 @@ def _augmentations(config: Path | None, section: dict[str, Any]) -> Any:
         parsed = parser.parse_object({"data": wanted})
     except ArgumentError as error:
         raise InputError(f"{config}, data.augmentations: {error}") from error
-    return parser.instantiate(parsed).data.augmentations
+    with constructor_errors():
+        return parser.instantiate(parsed).data.augmentations
 
 
 def _match_iou(settings: dict[str, Any]) -> float:

@@ -32,7 +32,7 @@ from detect.run_checks import RunChecks
 from detect.run_folder import choose_run_folder
 from detect.saving import RunCheckpoints
 from detect.stop_signals import StopSignals
-from detect.unknown_keys import explain
+from detect.unknown_keys import constructor_errors, explain
 
 TRAINER_DEFAULTS = {
     # Half a validation set has no mAP; the self-test before step 0 checks the evaluator instead.
@@ -155,7 +155,8 @@ class FitCLI(LightningCLI):
         self.run_folder = choose_run_folder(out, name=name, resume=self.config.ckpt_path is not None)
 
     def instantiate_classes(self) -> None:
-        super().instantiate_classes()
+        with constructor_errors():
+            super().instantiate_classes()
         self.datamodule = self.data  # the one that has read its annotations
         self.model.settings = self.run["config"]["model"]
         if self.resume is not None:
@@ -300,6 +301,7 @@ def open_data(config: Namespace) -> DetectionData:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(DetectionData, "data")
     alone = Namespace(data=config)  # type: ignore[no-untyped-call]
-    data: DetectionData = parser.instantiate(alone).data
+    with constructor_errors():
+        data: DetectionData = parser.instantiate(alone).data
     data.open()
     return data

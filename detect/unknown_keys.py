@@ -6,10 +6,13 @@ import difflib
 import importlib
 import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from jsonargparse import ArgumentParser
+
+from detect.errors import InputError
 
 UNKNOWN_FLAG = re.compile(r"unrecognized arguments: --([\w.]+)")
 UNKNOWN_IN_GROUP = re.compile(r"Group '([\w.]+)' does not accept option '([\w.]+)'")
@@ -22,6 +25,8 @@ UNKNOWN_CLASS = re.compile(
     r'Parser key "([\w.]+)".*module \'([\w.]+)\' has no attribute \'(\w+)\'', re.DOTALL
 )
 LEAST_LIKENESS = 0.6
+REASON = re.compile(r"^ *- (?!Expected a )(.+)$", re.MULTILINE)
+"""What one of several possible types says of a value, where it is more than that it expected another."""
 
 
 def explain(message: str, parser: ArgumentParser) -> str:
@@ -47,6 +52,24 @@ def explain(message: str, parser: ArgumentParser) -> str:
     if match := UNKNOWN_AT_TOP.search(message):
         return _sentence("", match[1], keys, what="there is no setting")
     return message
+
+
+@contextmanager
+def constructor_errors() -> Iterator[None]:
+    """Give back what a constructor said, where jsonargparse has wrapped it because the value may be null too.
+
+    Raises:
+        InputError: the constructor refused its arguments.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except ValueError as error:
+        reasons = REASON.findall(str(error))
+        if "Union subtypes" not in str(error) or not reasons:
+            raise
+        raise InputError("; ".join(reasons)) from error
 
 
 def _sentence(prefix: str, name: str, known: Iterable[str], *, what: str) -> str:

@@ -244,6 +244,17 @@ WRONG = [
     (["--model.image_size", "[16, 64]"], r"image_size is \[16, 64\].* at least 32"),
     (["--model.schedule.warmup_steps", "-1"], "schedule.warmup_steps is -1"),
     (["--model.postprocess.nms_threshold", "0"], "postprocess.nms_threshold is 0"),
+    (
+        ["--model.loss", "FocalLoss", "--model.loss.init_args.gamma", "-1"],
+        r"^loss.gamma is -1.0; give 0 or more$",
+    ),
+    (
+        [
+            "--data.augmentations",
+            '[{"class_path": "detect.data.transforms.RandomZoomOut", "init_args": {"probability": 3}}]',
+        ],
+        r"^probability of RandomZoomOut is 3.0; give a share from 0 to 1$",
+    ),
     (["--trainer.devices", "some"], "trainer settings: .*devices"),
     (["--seed_everything", "-1"], "seed_everything is -1"),
     (
