@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, PngImagePlugin
 
-from detect.data.image import choose_draft_scales, load_image, load_pixels, read_size
+from detect.data import image as image_module
+from detect.data.image import choose_draft_scales, load_image, load_pixels, read_header, read_size
 from detect.errors import InputError
-from tests.data_sets import save_picture
+from tests.data_sets import claim_size, save_picture
+from tests.mutations import png_chunk
 
 
 def gradient(height: int = 40, width: int = 56) -> NDArray[np.uint8]:
@@ -210,3 +212,53 @@ def test_load_pixels__without_the_fast_decoder_gives_the_same(
     pixels = load_pixels(path)
     monkeypatch.setattr("detect.data.image.simplejpeg", None)
     np.testing.assert_array_equal(load_pixels(path), pixels)
+
+
+def turned_png(path: Path, *, place_before: bytes) -> Path:
+    """A PNG with a chunk that turns it by 90 degrees, before the first one of a kind."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    data = save_picture(path, (64, 48)).read_bytes()
+    place = data.index(place_before) - 4  # a chunk starts with its length
+    path.write_bytes(data[:place] + png_chunk(b"eXIf", exif.tobytes()[6:]) + data[place:])
+    return path
+
+
+@pytest.mark.parametrize("place_before", [b"IDAT", b"IEND"])
+def test_read_header__png_that_is_turned__wherever_it_says_so(tmp_path: Path, place_before: bytes) -> None:
+    path = turned_png(tmp_path / "a.png", place_before=place_before)
+    assert read_header(path).orientation == 6
+    assert read_size(path) == load_image(path).size[::-1] == (64, 48)
+
+
+def test_read_header__png__is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save_picture(tmp_path / "a.png", (64, 48))
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda image: pytest.fail("decoded"))
+    assert read_header(path) == (48, 64, 1)
+
+
+@pytest.mark.skipif(image_module.simplejpeg is None, reason="Pillow alone decodes, and looks at the header")
+def test_load_pixels__a_jpeg_that_claims_more_than_memory_holds__is_never_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = claim_size(save_picture(tmp_path / "a.jpg"), 13_378, 13_378)
+    monkeypatch.setattr(image_module.simplejpeg, "decode_jpeg", lambda data: pytest.fail("decoded"))
+    with pytest.raises(InputError, match=r"a\.jpg: .*178970884 pixels\) exceeds"):
+        load_pixels(path)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_load_image__transparent_and_more_than_a_strip__as_laid_on_white_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 256, (47, 30, 4), dtype=np.uint8), "RGBA")
+    options = {"transparency": 7} if mode == "P" else {}
+    if mode != "RGBA":
+        picture = picture.convert("RGB").convert("P") if mode == "P" else picture.convert(mode)
+    picture.save(tmp_path / "a.png", **options)
+    with Image.open(tmp_path / "a.png") as opened:
+        layer = opened.convert("RGBA")
+    expected = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    monkeypatch.setattr(image_module, "STRIP_PIXELS", 100)
+    np.testing.assert_array_equal(np.asarray(load_image(tmp_path / "a.png")), np.asarray(expected))

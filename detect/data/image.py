@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, TiffImagePlugin
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin, TiffImagePlugin
 
 from detect.errors import InputError
 
@@ -33,6 +34,9 @@ PLAIN_COLOUR_SPACES = ("YCbCr", "RGB")
 """Of JPEGs that every decoder turns into the same RGB; grey and CMYK are left to Pillow."""
 EXIF_MARK = b"Exif\0\0"
 """Starts the EXIF segment of a JPEG (EXIF 2.32, 4.7.2)."""
+PNG_MARK = b"\x89PNG\r\n\x1a\n"
+PNG_WORDS = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
+"""Chunks that can hold an orientation; Pillow reads it from text as well."""
 JPEG_MARKER = b"\xff"
 START_OF_SCAN = b"\xda"
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000")
@@ -91,10 +95,8 @@ def load_pixels(path: Path, *, draft_scale: int = 1) -> NDArray[np.uint8]:
 def _pixels_of(image: Image.Image) -> NDArray[np.uint8]:
     """(H, W, 3) of an RGB image, strip by strip: as a whole, Pillow hands it over in three copies."""
     pixels = np.empty((image.height, image.width, 3), dtype=np.uint8)
-    rows = max(1, STRIP_PIXELS // image.width)
-    for top in range(0, image.height, rows):
-        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
-        pixels[top : top + rows] = np.asarray(strip)
+    for top, bottom in _strips(image):
+        pixels[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)))
     return pixels
 
 
@@ -115,12 +117,28 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _from_deep(image)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, BACKGROUND), layer).convert("RGB")
+        return _on_background(image)
     if image.mode != "RGB":
         return image.convert("RGB")
     image.load()
     return image
+
+
+def _on_background(image: Image.Image) -> Image.Image:
+    """A picture with transparency as RGB, strip by strip: as a whole it takes five copies."""
+    flat = Image.new("RGB", image.size)
+    for top, bottom in _strips(image):
+        layer = image.crop((0, top, image.width, bottom)).convert("RGBA")
+        behind = Image.new("RGBA", layer.size, BACKGROUND)
+        flat.paste(Image.alpha_composite(behind, layer).convert("RGB"), (0, top))
+    return flat
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[int, int]]:
+    """Rows of an image, from and to, `STRIP_PIXELS` or a little fewer at a time."""
+    rows = max(1, STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        yield top, min(top + rows, image.height)
 
 
 def read_size(path: Path) -> tuple[int, int]:
@@ -144,11 +162,34 @@ def read_header(path: Path) -> ImageHeader:
     try:
         with Image.open(path, formats=FORMATS) as image:
             width, height = _stored_size(image)
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+            orientation = _header_exif(image, path).get(ExifTags.Base.Orientation, 1)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"cannot read image {path}: {error}") from error
     known = isinstance(orientation, int) and 1 <= orientation <= 8
     return ImageHeader(height, width, orientation if known else 1)
+
+
+def _header_exif(image: Image.Image, path: Path) -> Image.Exif:
+    """EXIF of an image that is not decoded; a PNG whose chunks say nothing behind the pixels stays so.
+
+    Pillow decodes a PNG to look behind its pixels, where few programs write anything.
+    """
+    if isinstance(image, PngImagePlugin.PngImageFile) and not _png_says_more(path):
+        return Image.Image.getexif(image)
+    return image.getexif()
+
+
+def _png_says_more(path: Path) -> bool:
+    """Whether a PNG has EXIF or text behind its first pixels; a chunk is length, kind, content and sum."""
+    with path.open("rb") as file:
+        file.seek(len(PNG_MARK))
+        pixels = False
+        while len(head := file.read(8)) == 8:
+            pixels |= head[4:] == b"IDAT"
+            if pixels and head[4:] in PNG_WORDS:
+                return True
+            file.seek(int.from_bytes(head[:4]) + 4, os.SEEK_CUR)
+    return False
 
 
 def _stored_size(image: Image.Image) -> tuple[int, int]:
@@ -185,7 +226,10 @@ def _decode_plain_jpeg(path: Path) -> NDArray[np.uint8] | None:
         return None
     try:
         encoded = path.read_bytes()
-        colour_space = simplejpeg.decode_jpeg_header(encoded)[2]
+        height, width, colour_space, _ = simplejpeg.decode_jpeg_header(encoded)
+        # It takes memory for all that a header claims; Pillow refuses twice its limit.
+        if height * width > 2 * (Image.MAX_IMAGE_PIXELS or math.inf):
+            return None
         if colour_space not in PLAIN_COLOUR_SPACES or _is_turned(encoded):
             return None
         return simplejpeg.decode_jpeg(encoded)
