@@ -68,11 +68,17 @@ SMALLER = {
     r"^detect export .*--int8": "--calibration_images 4 --max_drop 1",
     r"^bash scripts/quickstart": SMALL_RUN,
     r"benchmarks/allocator\.py": "--rounds 1 --steps 1",
+    r"benchmarks/postprocessing\.py": "--rounds 3",
     r"benchmarks/overfit\.py": "--images 4 --epochs 1",
     r"benchmarks/evaluation\.py": "--images 20 --detections 10 --classes 3",
     r"tests\.fuzz_data": "--count 3",
 }
-FINDINGS = {r"^detect data check": 1, r"benchmarks/evaluation\.py": 1, r"^detect compare": 1}
+FINDINGS = {
+    r"^detect data check": 1,
+    r"^detect compare": 1,
+    r"benchmarks/evaluation\.py": 1,
+    r"benchmarks/postprocessing\.py": 1,
+}
 CLASSES = {"square": "cat", "disc": "dog", "bar": "bird"}
 """Names of COCO for the classes of the generated pictures, and of the example in deployment.md."""
 T = TypeVar("T")
