@@ -17,10 +17,10 @@ from detect.generated import generated_pictures
 from detect.model_file import open_exported
 from detect.runtimes.onnx_int8 import (
     QUANTISED_OPS,
-    pool_by_name,
     quantize_onnx,
     slow_convolutions,
     write_hard_swish_in_8_bits,
+    write_means_as_pools,
 )
 from tests.detector_cases import lively_module, save_checkpoint
 
@@ -83,9 +83,9 @@ def fp32_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_pool_by_name__the_same_figures(fp32_file: Path) -> None:
+def test_write_means_as_pools__the_same_figures(fp32_file: Path) -> None:
     model = onnx.load(fp32_file)
-    pool_by_name(model)
+    write_means_as_pools(model)
     kinds = [node.op_type for node in model.graph.node]
     assert kinds.count("GlobalAveragePool") == 9  # squeezes of V3-Small
     assert "ReduceMean" not in kinds
@@ -118,6 +118,13 @@ def quantised(fp32_file: Path, path: Path, images: torch.Tensor) -> Path:
     description["export"] |= {"precision": "int8", "calibration": {"sha256": "of pictures"}}
     quantize_onnx(fp32_file, path, images, description=description)
     return path
+
+
+def test_slow_convolutions__one_dimensional_ones_are_none_of_them() -> None:
+    model = model_of(
+        [helper.make_node("Conv", ["x", "w"], ["y"], name="c")], {"w": np.ones((1, 1, 3), dtype=np.float32)}
+    )
+    assert slow_convolutions(model) == set()
 
 
 @pytest.mark.slow

@@ -53,7 +53,7 @@ def quantize_onnx(
     onnx = require("onnx", extra="export")
     quantization = require("onnxruntime.quantization", extra="export")
     model = onnx.load(fp32_file)
-    pool_by_name(model)
+    write_means_as_pools(model)
     left = nodes_left_in_fp32(model, keep_fp32) | slow_convolutions(model)
     taken = [
         node.name for node in model.graph.node if node.op_type in QUANTISED_OPS and node.name not in left
@@ -86,7 +86,9 @@ def slow_convolutions(model: Any) -> set[str]:
     weights = {tensor.name: tensor.dims for tensor in model.graph.initializer if len(tensor.dims) == 4}
     found = set()
     for node in model.graph.node:
-        if node.op_type == "Conv":
+        if (
+            node.op_type == "Conv" and node.input[1] in weights
+        ):  # not the 1-d ones of efficient channel attention
             channels, channels_a_group = weights[node.input[1]][:2]
             depthwise = channels_a_group == 1
             if channels < MIN_DEPTHWISE if depthwise else channels_a_group == RGB:
@@ -94,7 +96,7 @@ def slow_convolutions(model: Any) -> set[str]:
     return found
 
 
-def pool_by_name(model: Any) -> None:
+def write_means_as_pools(model: Any) -> None:
     """Means over height and width become GlobalAveragePool, of which ONNX Runtime has an 8-bit kernel."""
     from onnx import numpy_helper
 
