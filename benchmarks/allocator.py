@@ -19,14 +19,14 @@ from pathlib import Path
 
 import torch
 
-from detect.allocator import keep_freed_memory
-from detect.checkpoint import build_module
+from detect.model.checkpoint import build_module
+from detect.system.memory import keep_freed_memory
 from detect.types import Target
 
 BATCH, SIZE, BOXES = 8, 320, 16
 MODEL = {
     "backbone": {
-        "class_path": "detect.backbones.MobileNetV3",
+        "class_path": "detect.model.backbones.MobileNetV3",
         "init_args": {"size": "large", "reduced_tail": True},
     },
     "num_classes": 3,

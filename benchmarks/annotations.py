@@ -120,7 +120,7 @@ def open_annotations(root: Path) -> Any:
 
 
 def check_all(root: Path) -> Any:
-    from detect.data_check import check
+    from detect.inspection.data_check import check
 
     return lambda: f"{check(root).to_json()['codes']}"
 

@@ -35,9 +35,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from detect.coco_eval import CocoEvaluator
-from detect.data.labels import Annotations, ClassMap
-from detect.types import Detections
+from detect.data.annotations import Annotations
+from detect.evaluation.evaluator import CocoEvaluator
+from detect.types import ClassMap, Detections
 
 BATCH = 32
 TOLERANCE = 1e-6

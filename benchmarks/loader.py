@@ -31,12 +31,12 @@ from torchvision import tv_tensors
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.transforms import v2
 
+from detect.data.annotations import Annotations
+from detect.data.augment.transforms import RandomHorizontalFlip, RandomIoUCrop
 from detect.data.cache import PixelCache
 from detect.data.datamodule import start_worker
 from detect.data.dataset import DetectionDataset, SampleKey, collate
-from detect.data.labels import Annotations
 from detect.data.splits import open_split
-from detect.data.transforms import RandomHorizontalFlip, RandomIoUCrop
 
 IMAGE_SIZE = (320, 320)
 BATCH_SIZE = 32

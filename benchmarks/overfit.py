@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from detect.cli import main
+from detect.commands.main import main
 from detect.data.splits import open_split
 
 CONFIG = Path(__file__).parent / "overfit.yaml"

@@ -34,15 +34,15 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.transforms.v2.functional import convert_image_dtype
 
 from detect.api import Detector
-from detect.benchmark import PhotographToBoxes, describe_protocol, protocol_lines
-from detect.data.image import load_pixels
-from detect.export import ExportOptions, export
-from detect.generated import generated_pictures
-from detect.latency import Protocol, Stopwatch, interleave, load_average, paired_ratio, pin, summarise
-from detect.model_file import open_exported, random_detector
-from detect.models import read_model_section
-from detect.module import DetectionModule
-from detect.runtimes.base import RuntimeOptions, require
+from detect.data.images.decode import load_pixels
+from detect.data.synthetic.images import generated_pictures
+from detect.deploy.benchmark import PhotographToBoxes, describe_protocol, protocol_lines
+from detect.deploy.export import ExportOptions, export
+from detect.deploy.latency import Protocol, Stopwatch, interleave, load_average, paired_ratio, pin, summarise
+from detect.deploy.load import open_exported, random_detector
+from detect.deploy.runtimes.base import RuntimeOptions, require
+from detect.inspection.models import read_model_section
+from detect.training.module import DetectionModule
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "table6" / "v3_large_reduced.yaml"
 SCORE_THRESHOLD, NMS_THRESHOLD, MAX_DETECTIONS = 0.05, 0.55, 100
@@ -203,7 +203,7 @@ def build_ours() -> DetectionModule:
         "nms_threshold": NMS_THRESHOLD,
         "max_detections": MAX_DETECTIONS,
     }
-    loss = {"class_path": "detect.losses.MultiBoxLoss"}
+    loss = {"class_path": "detect.training.losses.MultiBoxLoss"}
     return random_detector({**settings, "loss": loss, "postprocess": thresholds})
 
 

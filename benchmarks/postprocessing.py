@@ -25,12 +25,12 @@ from rich.console import Console
 from rich.table import Table
 
 from detect.api import Detector
-from detect.benchmark import PhotographToBoxes, describe_protocol, protocol_lines, write_pictures
-from detect.export import ExportOptions, export
-from detect.latency import Protocol, interleave, load_average, paired_ratio, pin, summarise
-from detect.model_file import open_exported
-from detect.model_spec import Form
-from detect.runtimes.base import RuntimeName, RuntimeOptions
+from detect.deploy.benchmark import PhotographToBoxes, describe_protocol, protocol_lines, write_pictures
+from detect.deploy.export import ExportOptions, export
+from detect.deploy.latency import Protocol, interleave, load_average, paired_ratio, pin, summarise
+from detect.deploy.load import open_exported
+from detect.deploy.runtimes.base import RuntimeName, RuntimeOptions
+from detect.deploy.spec import Form
 
 FORMS: tuple[Form, ...] = get_args(Form)
 RUNTIMES: tuple[RuntimeName, ...] = ("onnxruntime", "openvino")

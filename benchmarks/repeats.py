@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from detect.data.labels import Annotations
+from detect.data.annotations import Annotations
 from detect.data.repeats import repeat_factors
 from detect.data.sampler import BatchPlan, TrainSampler
 from detect.data.splits import open_split

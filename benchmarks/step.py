@@ -30,12 +30,12 @@ import torchvision
 from torch import Tensor
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
-from detect.checkpoint import build_module
 from detect.data.datamodule import DetectionData
 from detect.data.dataset import padded_box_count
-from detect.data.shapes import make_shapes
-from detect.finite_guard import FiniteGuard
-from detect.module import LOSS_UNIT, DetectionModule
+from detect.data.synthetic.shapes import make_shapes
+from detect.model.checkpoint import build_module
+from detect.training.finite_guard import FiniteGuard
+from detect.training.module import LOSS_UNIT, DetectionModule
 from detect.types import Batch, HeadOutputs, Target
 
 IMAGE_SIZE = (320, 320)
@@ -57,7 +57,7 @@ def build_ours(num_classes: int) -> DetectionModule:
     """Torchvision's layers and anchors, so that the same network is compared."""
     settings = {
         "backbone": {
-            "class_path": "detect.backbones.MobileNetV3",
+            "class_path": "detect.model.backbones.MobileNetV3",
             "init_args": {"size": "large", "reduced_tail": True},
         },
         "num_classes": num_classes,

@@ -20,11 +20,18 @@ import matplotlib.pyplot as plt
 from rich.console import Console
 from rich.table import Table
 
-from detect.benchmark import BenchmarkOptions, Measured, measure, plan_rows, protocol_lines, write_pictures
-from detect.draw import PALETTE
+from detect.deploy.benchmark import (
+    BenchmarkOptions,
+    Measured,
+    measure,
+    plan_rows,
+    protocol_lines,
+    write_pictures,
+)
+from detect.deploy.latency import Protocol, Ratio, paired_ratio, pin
 from detect.errors import InputError
-from detect.latency import Protocol, Ratio, paired_ratio, pin
-from detect.models import TABLE_6
+from detect.evaluation.draw import PALETTE
+from detect.inspection.models import TABLE_6
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "table6"
 RUNTIMES = ("onnxruntime", "openvino", "litert")
@@ -83,7 +90,7 @@ def run(runtimes: list[str], protocol: Protocol, folder: Path, console: Console)
 
 def installed(runtimes: list[str], console: Console) -> list[str]:
     """Those that can export and run here; the others are named with the line that installs them."""
-    from detect.runtimes.base import require
+    from detect.deploy.runtimes.base import require
 
     packages = {"onnxruntime": "onnxruntime", "openvino": "openvino", "litert": "litert_torch"}
     found = []

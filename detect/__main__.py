@@ -2,7 +2,7 @@
 
 import sys
 
-from detect.cli import main
+from detect.commands.main import main
 
 
 def run() -> None:

@@ -12,13 +12,13 @@ from PIL import Image
 from torch import Tensor
 
 from detect.boxes import rescale_boxes
-from detect.data.image import load_pixels, upright_rgb
-from detect.data.render import resize_pixels
+from detect.data.augment.view import resize_pixels
+from detect.data.images.decode import load_pixels, upright_rgb
+from detect.deploy.load import open_model
+from detect.deploy.runtimes.base import Runtime, RuntimeOptions
+from detect.deploy.runtimes.eager import EagerRuntime
 from detect.errors import InputError
-from detect.model_file import open_model
-from detect.module import DetectionModule
-from detect.runtimes.base import Runtime, RuntimeOptions
-from detect.runtimes.eager import EagerRuntime
+from detect.training.module import DetectionModule
 from detect.types import Detections
 
 Picture = Image.Image | Path | str

@@ -3,13 +3,19 @@
 B images, G ground-truth boxes (padded), A anchors, D detections (padded), K object classes, H W pixels.
 Boxes are xyxy float32 pixels. Three frames exist: pixels of the file, pixels of the network input, and
 deltas relative to an anchor.
+
+A `label` is 1..K inside the project (0 is background); a `category_id` is whatever the data set says, with
+gaps. `ClassMap` is the only place where one becomes the other.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from torch import Tensor
+
+from detect.errors import InputError
 
 ScoreActivation = Literal["softmax", "sigmoid"]
 """Softmax over K + 1 columns, or a sigmoid for each of the K object columns."""
@@ -60,3 +66,53 @@ class Detections(NamedTuple):
     """(B, D) float32 in 0..1; 0 marks a padding row."""
     labels: Tensor
     """(B, D) int64, 1..K; 0 marks a padding row."""
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """The classes of a data set: `names[label - 1]` and `category_ids[label - 1]` belong to `label`."""
+
+    names: tuple[str, ...]
+    category_ids: tuple[int | str, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.names) != len(self.category_ids):
+            raise InputError(f"{len(self.names)} class names for {len(self.category_ids)} category ids")
+        for what, values in (("class name", self.names), ("category id", self.category_ids)):
+            seen: set[int | str] = set()
+            for value in values:
+                if value in seen:
+                    raise InputError(f"{what} {value!r} occurs twice; labels would be ambiguous")
+                seen.add(value)
+
+    @property
+    def num_classes(self) -> int:
+        """K, without background."""
+        return len(self.names)
+
+    def name(self, label: int) -> str:
+        """The name of `label` (1..K)."""
+        return self.names[label - 1]
+
+    def category_id(self, label: int) -> int | str:
+        """The data set's id of `label` (1..K)."""
+        return self.category_ids[label - 1]
+
+    def to_list(self) -> list[dict[str, int | str]]:
+        """One `{label, category_id, name}` a class: how checkpoints and exported files store the map."""
+        return [
+            {"label": label, "category_id": category_id, "name": name}
+            for label, (name, category_id) in enumerate(zip(self.names, self.category_ids, strict=True), 1)
+        ]
+
+    @classmethod
+    def from_list(cls, rows: list[dict[str, int | str]]) -> ClassMap:
+        """The inverse of `to_list`.
+
+        Raises:
+            InputError: labels are not 1..K in order.
+        """
+        for expected, row in enumerate(rows, 1):
+            if row["label"] != expected:
+                raise InputError(f"class map: expected label {expected}, found {row['label']!r}")
+        return cls(tuple(str(r["name"]) for r in rows), tuple(r["category_id"] for r in rows))

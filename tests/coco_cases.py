@@ -13,8 +13,8 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from detect.data.labels import Annotations, ClassMap
-from detect.types import Detections
+from detect.data.annotations import Annotations
+from detect.types import ClassMap, Detections
 
 NUMBERS = ("mAP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 

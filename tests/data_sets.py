@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from detect.data.labels import Annotations
+from detect.data.annotations import Annotations
 from detect.data.splits import open_split
 
 Objects = Sequence[tuple[str, Sequence[float]]]

@@ -12,19 +12,19 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from detect.blocks import PredictionHead
-from detect.checkpoint import build_module
-from detect.data.labels import ClassMap
-from detect.export import ExportOptions, export
-from detect.exported_file import SUFFIXES, Format
-from detect.model_file import set_statistics
-from detect.model_spec import Form
-from detect.module import DetectionModule
+from detect.deploy.export import ExportOptions, export
+from detect.deploy.exported_file import SUFFIXES, Format
+from detect.deploy.load import set_statistics
+from detect.deploy.spec import Form
+from detect.model.blocks import PredictionHead
+from detect.model.checkpoint import build_module
+from detect.training.module import DetectionModule
+from detect.types import ClassMap
 
 IMAGE_SIZE = (96, 128)  # not square, so that a swap of height and width shows
 CLASSES = ClassMap(("square", "disc", "bar"), (3, 7, 11))  # those of the generated COCO folder
 SETTINGS = {
-    "backbone": {"class_path": "detect.backbones.MobileNetV1", "init_args": {"width": 0.25}},
+    "backbone": {"class_path": "detect.model.backbones.MobileNetV1", "init_args": {"width": 0.25}},
     "num_classes": CLASSES.num_classes,
     "image_size": list(IMAGE_SIZE),
 }

@@ -14,8 +14,8 @@ import pytest
 import torch
 import yaml
 
-from detect.fit import fit
-from detect.fit_cli import FitCLI
+from detect.commands.fit import fit
+from detect.commands.fit_cli import FitCLI
 
 STEPS_PER_EPOCH = 4
 EPOCHS = 2
@@ -23,7 +23,7 @@ TINY: dict[str, Any] = {
     "seed_everything": 0,
     "model": {
         "backbone": {
-            "class_path": "detect.backbones.MobileNetV3",
+            "class_path": "detect.model.backbones.MobileNetV3",
             "init_args": {"size": "small", "width": 0.35, "reduced_tail": True},
         },
         "image_size": [64, 64],

@@ -10,8 +10,8 @@ import sys
 import torch
 from torch import nn
 
-from detect.cli import main
-from detect.module import DetectionModule
+from detect.commands.main import main
+from detect.training.module import DetectionModule
 
 
 def hold_averages(module: DetectionModule) -> None:

@@ -31,13 +31,13 @@ from typing import NamedTuple
 import numpy as np
 from rich.console import Console
 
+from detect.data.augment.transforms import default_augmentations
+from detect.data.checks.splits import paths_of
 from detect.data.convert import WRITERS, convert
 from detect.data.dataset import DetectionDataset, SampleKey
-from detect.data.split_checks import paths_of
-from detect.data.transforms import default_augmentations
-from detect.data_check import DataReport, check
-from detect.data_check_text import print_report
 from detect.errors import InputError
+from detect.inspection.data_check import DataReport, check
+from detect.inspection.data_check_text import print_report
 from tests.data_sets import coco_file, make_coco_split, make_voc, make_yolo, save_picture
 from tests.mutations import MUTATIONS, Target
 

@@ -12,21 +12,21 @@ from typing import Any
 
 import torch
 
-from detect.checkpoint import AtomicCheckpointIO, build_module
-from detect.checkpoint_format import FORMAT_VERSION
-from detect.data.labels import ClassMap
-from detect.module import DetectionModule
+from detect.model.checkpoint import AtomicCheckpointIO, build_module
+from detect.model.checkpoint_format import FORMAT_VERSION
+from detect.training.module import DetectionModule
+from detect.types import ClassMap
 
 FOLDER = Path(__file__).parent / "checkpoints"
 SETTINGS = {
     "backbone": {
-        "class_path": "detect.backbones.MobileNetV3",
+        "class_path": "detect.model.backbones.MobileNetV3",
         "init_args": {"size": "small", "reduced_tail": True, "width": 0.1},
     },
     "num_classes": 3,
     "image_size": [64, 96],
     "init": "kaiming",
-    "loss": {"class_path": "detect.losses.FocalLoss"},
+    "loss": {"class_path": "detect.training.losses.FocalLoss"},
     "postprocess": {"score_threshold": 0.02, "max_detections": 7},
 }
 CLASSES = ClassMap(("cat", "dog", "hen"), (3, 7, "h"))

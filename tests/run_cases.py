@@ -10,16 +10,16 @@ import torch
 import yaml
 
 from detect.boxes import xywh_to_xyxy
-from detect.coco_backends import ground_truth_rows
-from detect.coco_eval import CocoEvaluator, Metrics
+from detect.data.annotations import Annotations
 from detect.data.datamodule import DetectionData
-from detect.data.labels import Annotations
+from detect.evaluation.backends import ground_truth_rows
+from detect.evaluation.evaluator import CocoEvaluator, Metrics
 from detect.report.scored_files import write_scored
 from detect.types import Detections
 
 MODEL = {
     "backbone": {
-        "class_path": "detect.backbones.MobileNetV3",
+        "class_path": "detect.model.backbones.MobileNetV3",
         "init_args": {"size": "small", "reduced_tail": True, "weights": None},
     },
     "num_classes": 3,

@@ -12,14 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
-from detect.cli import main
+from detect.commands.main import main
+from detect.deploy.export import verification_images
+from detect.deploy.exported_file import json_path, read_json, write_json
+from detect.deploy.graphs import build_graph
+from detect.deploy.load import open_exported
+from detect.deploy.runtimes.base import RuntimeName, RuntimeOptions
+from detect.deploy.spec import Form, ModelSpec
 from detect.errors import InputError
-from detect.export import verification_images
-from detect.exported_file import json_path, read_json, write_json
-from detect.graphs import build_graph
-from detect.model_file import open_exported
-from detect.model_spec import Form, ModelSpec
-from detect.runtimes.base import RuntimeName, RuntimeOptions
 from tests.detector_cases import checkpoint, lively_module, photo
 
 METRICS = ("mAP", "AP50", "AR100")

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from detect.checkpoint import build_module
+from detect.model.checkpoint import build_module
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 TABLE6 = sorted((CONFIGS / "table6").glob("*.yaml"))

@@ -1,73 +1,94 @@
+"""The law of imports, held by every file: packages in one order, no cycle, deploy and training apart."""
+
 import ast
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "detect"
 
-ALLOWED = {
-    "types": set(),
-    "boxes": set(),
-    "schedule": set(),
-    "blocks": set(),
-    "anchors": {"boxes", "types"},
-    "box_coder": {"boxes", "types"},
-    "matcher": {"boxes", "types"},
-    "losses": {"anchors", "box_coder", "boxes", "matcher", "types"},
-    "postprocess": {"anchors", "box_coder", "boxes", "matcher", "types"},
-    "backbones": {"backbones", "blocks"},
-    "ssdlite": {"anchors", "backbones", "blocks", "types"},
-    "data": {"boxes", "data", "types"},
-    "coco_eval": {"boxes", "coco_backends", "data.labels", "types"},
-    "coco_backends": {"boxes", "data.labels", "types"},
-}
-"""What a file or folder may import of the project, besides `LEAVES`, which import nothing."""
-LEAVES = {"allocator", "errors", "garbage"}
+ROOT = "root"
+ORDER = (
+    *(ROOT, "system", "config", "data", "model", "evaluation", "training"),
+    *("deploy", "inspection", "report", "search", "commands"),
+)
+"""A package imports those before it; the modules of `detect/` itself come first."""
+APART = {"training", "deploy"}
+"""Neither imports the other."""
+ENTRY_POINTS = {"detect.__main__", "detect.api"}
+"""Doors into the house: they import anything, and nothing imports them."""
+MOST_AT_ROOT = 6
 
 
-def name_of(path: Path) -> str:
-    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports_of(path: Path) -> Iterator[str]:
-    """Modules of the project that a file imports anywhere, by their name below `detect`."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+FILES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def package_of(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and (PACKAGE / parts[1]).is_dir() else ROOT
+
+
+def imports_of(module: str) -> Iterator[str]:
+    """Modules of the project that a file imports, in functions as well."""
+    for node in ast.walk(ast.parse(FILES[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: imports are written in full"
-            if node.module == "detect":
-                yield from (alias.name for alias in node.names)
-            elif node.module is not None and node.module.startswith("detect."):
-                yield node.module.removeprefix("detect.")
+            assert node.level == 0, f"{module}: imports are written in full"
+            if node.module is not None and node.module.split(".")[0] == "detect":
+                for alias in node.names:
+                    name = f"{node.module}.{alias.name}"
+                    yield name if name in FILES else node.module
         elif isinstance(node, ast.Import):
-            yield from (a.name.removeprefix("detect.") for a in node.names if a.name.startswith("detect."))
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "detect")
 
 
-def is_in(module: str, names: set[str]) -> bool:
-    return any(module == name or module.startswith(f"{name}.") for name in names)
+def fault(module: str, imported: str) -> str | None:
+    """What is wrong with an import, or None."""
+    if imported in ENTRY_POINTS:
+        return "is an entry point"
+    if module in ENTRY_POINTS:
+        return None
+    importer, target = package_of(module), package_of(imported)
+    if ORDER.index(target) > ORDER.index(importer):
+        return f"points up from {importer} to {target}"
+    return "joins training and deploy" if {importer, target} == APART else None
 
 
-FILES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
-RULED = [name for name in FILES if is_in(name, set(ALLOWED))]
+@pytest.mark.parametrize("module", FILES)
+def test_imports_follow_the_law(module: str) -> None:
+    assert package_of(module) in ORDER, f"{module} stands in a package that no rule knows"
+    faults = {imported: why for imported in imports_of(module) if (why := fault(module, imported))}
+    assert not faults
 
 
-def test_every_rule_is_about_a_file_that_is_there() -> None:
-    for name in set(ALLOWED) | LEAVES:
-        assert any(is_in(module, {name}) for module in FILES), name
+def test_no_cycle() -> None:
+    graph = {module: set(imports_of(module)) - {module} for module in FILES}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"a cycle of imports: {' -> '.join(error.args[1])}")
 
 
-@pytest.mark.parametrize("name", RULED)
-def test_arrows_point_down(name: str) -> None:
-    rule = next(rule for rule in ALLOWED if is_in(name, {rule}))
-    wrong = [module for module in imports_of(FILES[name]) if not is_in(module, ALLOWED[rule] | LEAVES)]
-    assert not wrong, f"{name} imports {', '.join(wrong)}"
+def test_the_root_stays_small() -> None:
+    assert len(list(PACKAGE.glob("*.py"))) <= MOST_AT_ROOT
 
 
-def test_leaves_import_nothing_of_the_project() -> None:
-    for name in LEAVES:
-        assert not list(imports_of(FILES[name]))
-
-
-def test_nothing_imports_the_command_line() -> None:
-    importers = {name for name, path in FILES.items() if "cli" in imports_of(path)}
-    assert importers == {"__main__"}
+@pytest.mark.parametrize(
+    ("module", "imported", "why"),
+    [
+        ("detect.data.dataset", "detect.model.ssdlite", "points up from data to model"),
+        ("detect.deploy.export", "detect.training.module", "joins training and deploy"),
+        ("detect.types", "detect.system.files", "points up from root to system"),
+        ("detect.report.html", "detect.api", "is an entry point"),
+        ("detect.api", "detect.deploy.load", None),
+        ("detect.report.html", "detect.system.files", None),
+    ],
+)
+def test_the_law_itself(module: str, imported: str, why: str | None) -> None:
+    assert fault(module, imported) == why

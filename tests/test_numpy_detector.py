@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from detect.api import Detector
-from detect.data.render import resize_pixels
-from detect.exported_file import json_path
+from detect.data.augment.view import resize_pixels
+from detect.deploy.exported_file import json_path
 from tests.detector_cases import IMAGE_SIZE, exported, lively_module, photo
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "numpy_detector.py"

@@ -8,9 +8,9 @@ import pytest
 import torch
 import yaml
 
-from detect.checkpoint import build_module
-from detect.cli import main
-from detect.optim import parameter_groups, parts_of
+from detect.commands.main import main
+from detect.model.checkpoint import build_module
+from detect.training.parameters import parameter_groups, parts_of
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 RECIPES = ("torchvision", "paper", "paddle")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from detect.position import Position
+from detect.training.run_state import Position
 from tests.conftest import make_coco
 from tests.fit_cases import TINY, fit_args, read_raw, run_differences, write_config
 

@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from detect.data.findings import Finding
-from detect.data.labels import Annotations, ClassMap
+from detect.data.annotations import Annotations
+from detect.data.checks.findings import Finding
+from detect.types import ClassMap
 
 VERSION = 4
 """Raised whenever the readers or the check come to another result for the same files."""

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detect.data.annotation_cache import cache_folder
-from detect.data.labels import Annotations
+from detect.data.annotations import Annotations
 from detect.errors import InputError
 
 CachePlace = Literal["ram", "disk"]

@@ -16,16 +16,17 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from detect.data.check import assemble, boxes_in_pixels, readable_boxes, refuse_other_convention
-from detect.data.conventions import BoxConvention
-from detect.data.findings import Finding
-from detect.data.image_check import check_images
-from detect.data.labels import Annotations, ClassMap
-from detect.data.output_folder import ImagePlacement, new_folder, place_image
+from detect.data.annotations import Annotations
+from detect.data.checks.boxes import assemble, boxes_in_pixels, readable_boxes, refuse_other_convention
+from detect.data.checks.conventions import BoxConvention
+from detect.data.checks.findings import Finding
+from detect.data.checks.headers import check_images
 from detect.data.readers import RawAnnotations, Reader
 from detect.data.splits import recognise
 from detect.data.writers import Writer, coco, voc, yolo
 from detect.errors import InputError
+from detect.system.output_folder import ImagePlacement, new_folder, place_image
+from detect.types import ClassMap
 
 Format = Literal["coco", "voc", "yolo"]
 WRITERS: dict[Format, Writer] = {

@@ -13,27 +13,28 @@ import numpy as np
 from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 
-from detect.allocator import keep_freed_memory
+from detect.data.annotations import Annotations
+from detect.data.augment.transforms import Augmentation, default_augmentations
+from detect.data.augment.view import ResizeRule
 from detect.data.cache import GB, CachePlace, NothingFitsError, PixelCache
-from detect.data.conventions import BoxConvention
-from detect.data.cores import available_cores
-from detect.data.dataset import DetectionDataset, collate, padded_box_count
-from detect.data.findings import Finding, summarise
-from detect.data.labels import Annotations, ClassMap
-from detect.data.render import ResizeRule
-from detect.data.repeats import describe_repeats, repeat_factors
-from detect.data.sampler import BatchPlan, DetectionLoader, TrainLoader, TrainSampler, ValSampler
-from detect.data.shared_memory import batch_bytes, bytes_in_flight, require_shared_memory
-from detect.data.split_checks import (
+from detect.data.checks.conventions import BoxConvention
+from detect.data.checks.findings import Finding, summarise
+from detect.data.checks.splits import (
     balance,
     compare_classes,
     repeated_findings,
     require_trainable,
     without_undecodable,
 )
+from detect.data.dataset import DetectionDataset, collate, padded_box_count
+from detect.data.repeats import describe_repeats, repeat_factors
+from detect.data.sampler import BatchPlan, DetectionLoader, TrainLoader, TrainSampler, ValSampler
 from detect.data.splits import OpenedSplit, Role, open_split
-from detect.data.transforms import Augmentation, default_augmentations
 from detect.errors import InputError
+from detect.system.cores import available_cores
+from detect.system.memory import keep_freed_memory
+from detect.system.shared_memory import batch_bytes, bytes_in_flight, require_shared_memory
+from detect.types import ClassMap
 
 MAX_WORKERS = 8
 """More workers than this wait for each other's memory rather than for the trainer."""
@@ -68,7 +69,7 @@ class DetectionData(LightningDataModule):
             where memory runs out: gradients of several passes are then added up to the same step.
         workers: loading processes per device; null chooses by the cores, 0 loads in the training process.
         prefetch: batches that each worker prepares ahead; more smooths slow disks and takes memory.
-        augmentations: classes of detect.data.transforms, in order; null takes SSD's.
+        augmentations: classes of detect.data.augment, in order; null takes SSD's.
         repeat_threshold: show training images of classes that fewer than this share of the images hold more
             often, by LVIS's rule; null shows each once an epoch.
         cache: keep decoded images in ram (/dev/shm) or on disk ($DETECT_CACHE); null decodes every time.

@@ -14,10 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, default_collate
 
-from detect.data.cache import PixelCache
-from detect.data.image import JPEG_SUFFIXES, choose_draft_scales, load_pixels
-from detect.data.labels import Annotations
-from detect.data.render import (
+from detect.data.annotations import Annotations
+from detect.data.augment.transforms import Augmentation
+from detect.data.augment.view import (
     MappedBoxes,
     ResizeRule,
     View,
@@ -26,8 +25,9 @@ from detect.data.render import (
     resize_pixels,
     snap_view,
 )
+from detect.data.cache import PixelCache
+from detect.data.images.decode import JPEG_SUFFIXES, choose_draft_scales, load_pixels
 from detect.data.stall import InHand
-from detect.data.transforms import Augmentation
 from detect.errors import InputError
 from detect.types import Batch, Target
 

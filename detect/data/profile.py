@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detect.data.cores import available_cores
 from detect.data.datamodule import DetectionData
 from detect.data.dataset import DetectionDataset, SampleKey, collate, padded_box_count
+from detect.system.cores import available_cores
 
 MS = 1e3
 

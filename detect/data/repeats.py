@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from detect.data.labels import Annotations
+from detect.data.annotations import Annotations
 from detect.errors import InputError
 
 REPEAT_STREAM = 0x4EBEA7

@@ -9,9 +9,10 @@ import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
-from detect.data.output_folder import ImagePlacement, new_folder, place_image, write_whole
 from detect.data.readers import IMAGE_SUFFIXES
 from detect.errors import InputError
+from detect.system.files import write_atomically
+from detect.system.output_folder import ImagePlacement, new_folder, place_image
 
 XML_FOLDERS = ("", "Annotations", "annotations", "xml")
 PICTURE_FOLDERS = ("", "JPEGImages", "images", "Images")
@@ -93,7 +94,7 @@ def divide(
             place_image(pair.picture, folder / "JPEGImages" / pair.picture.name, images)
         (folder / "ImageSets" / "Main").mkdir(parents=True)
         for name, stems in splits.items():
-            write_whole(folder / "ImageSets" / "Main" / f"{name}.txt", "\n".join(stems) + "\n")
+            write_atomically(folder / "ImageSets" / "Main" / f"{name}.txt", "\n".join(stems) + "\n")
     return Divided(
         **splits,
         without_xml=[path for stem, path in sorted(pictures.items()) if stem not in files],

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Literal, NamedTuple, cast
 
 from detect.data import annotation_cache
-from detect.data.check import clean
-from detect.data.conventions import BoxConvention
-from detect.data.findings import Finding
-from detect.data.labels import Annotations
+from detect.data.annotations import Annotations
+from detect.data.checks.boxes import clean
+from detect.data.checks.conventions import BoxConvention
+from detect.data.checks.findings import Finding
 from detect.data.readers import Reader, SplitSource, coco, voc, yolo
 from detect.data.split_folder import XML_FOLDERS
 from detect.errors import InputError

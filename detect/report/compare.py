@@ -6,13 +6,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from detect.bootstrap import RESAMPLES
 from detect.errors import InputError
+from detect.evaluation.bootstrap import RESAMPLES
 from detect.report.comparison import gather, to_json
 from detect.report.comparison_page import markdown, pair_table, write_comparison
 from detect.report.pareto import PANEL_INCHES, draw_panels, panels
 from detect.report.plots import save_png
-from detect.run_folder import write_atomically
+from detect.system.files import write_atomically
 
 
 def compare(

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from detect.bootstrap import RESAMPLES
-from detect.models import TABLE_6, PaperRow
+from detect.evaluation.bootstrap import RESAMPLES
+from detect.inspection.models import TABLE_6, PaperRow
 from detect.report.latency_files import LatencyRow, assign, read_benchmark
 from detect.report.run_files import read_run
 from detect.report.run_groups import Pair, RunGroup, compare_pairs, group_runs
-from detect.report.write import read_model
+from detect.report.run_page import read_model
 
 METRICS = ("mAP", "AP50", "APs", "APm", "APl")
 BENCHMARK_FILE = "benchmark.json"

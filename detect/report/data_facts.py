@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jsonargparse import ArgumentError, ArgumentParser
 
-from detect.anchor_fit import MEDIUM_AREA, SMALL_AREA
+from detect.data.annotations import Annotations
 from detect.data.datamodule import DetectionData
-from detect.data.labels import Annotations
 from detect.errors import InputError
+from detect.inspection.anchor_fit import MEDIUM_AREA, SMALL_AREA
 
 OF_MODEL = ("image_size", "resize_rule", "seed", "augmentations")
 """Keys of a `data:` section that do not say where the data is."""

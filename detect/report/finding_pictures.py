@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from detect.data.findings import Finding
-from detect.data.image import load_image
-from detect.draw import draw_detections
+from detect.data.checks.findings import Finding
+from detect.data.images.decode import load_image
 from detect.errors import InputError
+from detect.evaluation.draw import draw_detections
 from detect.report.html import text
 from detect.report.pictures import WRONG, picture_tag
 

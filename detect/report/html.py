@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from detect.run_folder import write_atomically
+from detect.system.files import write_atomically
 
 DASH = "-"
 UNFOLDED_ROWS = 20

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from detect.coco_backends import PrecisionRecall, image_ranks, precision_recall, select
-from detect.coco_eval import Metrics, compute_metrics
-from detect.report.confusion import ScoreCurve, score_curve
-from detect.report.error_types import ErrorCosts, Outcomes, error_costs, judge
+from detect.evaluation.backends import PrecisionRecall, image_ranks, precision_recall, select
+from detect.evaluation.confusion import ScoreCurve, score_curve
+from detect.evaluation.error_types import ErrorCosts, Outcomes, error_costs, judge
+from detect.evaluation.evaluator import Metrics, compute_metrics
 from detect.report.scored_files import Scored
 
 

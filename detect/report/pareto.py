@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from detect.models import TABLE_6, PaperRow
+from detect.inspection.models import TABLE_6, PaperRow
 from detect.report.latency_files import LatencyRow
 from detect.report.plots import Colours, Draw
 from detect.report.run_groups import RunGroup

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from detect.coco_backends import GroundTruthRows
-from detect.coco_matching import UNMATCHED
-from detect.data.image import load_image
-from detect.data.labels import Annotations
-from detect.draw import draw_detections
+from detect.data.annotations import Annotations
+from detect.data.images.decode import load_image
 from detect.errors import InputError
-from detect.report.error_types import Kind, Outcomes
+from detect.evaluation.backends import GroundTruthRows, corners
+from detect.evaluation.draw import draw_detections
+from detect.evaluation.error_types import Kind, Outcomes
+from detect.evaluation.matching import UNMATCHED
 from detect.report.html import text
 
 WORST, SPREAD = 12, 4
@@ -245,8 +245,3 @@ def picture_tag(picture: Image.Image, description: str) -> str:
         f'<img loading="lazy" width="{picture.width}" height="{picture.height}" '
         f'alt="{text(description)}" src="data:image/jpeg;base64,{data}">'
     )
-
-
-def corners(boxes_xywh: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(N, 4) xywh to xyxy."""
-    return np.concatenate([boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]], axis=1)

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from detect.anchor_layout import MATCH_IOU
-from detect.augmentation_audit import QUANTILES, AugmentationAudit, BoxFate
 from detect.data.dataset import Sample, SampleKey
-from detect.data_preview import Preview, matched_anchors
-from detect.draw import PALETTE, draw_detections, draw_outlines
+from detect.evaluation.draw import PALETTE, draw_detections, draw_outlines
+from detect.inspection.anchor_layout import MATCH_IOU
+from detect.inspection.augmentation_audit import QUANTILES, AugmentationAudit, BoxFate
+from detect.inspection.preview import Preview, matched_anchors
 from detect.report.html import (
     DASH,
     cards,

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from detect.bootstrap import RESAMPLES, Difference, compare_groups, draw_weights, resampled_map
-from detect.coco_matching import WeightedAp, match_detections
-from detect.models import Model
+from detect.evaluation.bootstrap import RESAMPLES, Difference, compare_groups, draw_weights, resampled_map
+from detect.evaluation.matching import WeightedAp, match_detections
+from detect.inspection.models import Model
 from detect.report.run_files import RunFiles
 from detect.report.scored_files import Scored
 

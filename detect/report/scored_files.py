@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from detect.coco_backends import DetectionRows, GroundTruthRows, ground_truth_rows
-from detect.coco_eval import CocoEvaluator
-from detect.data.labels import Annotations
-from detect.evaluate import read_detections, read_ground_truth
-from detect.run_folder import write_atomically
+from detect.data.annotations import Annotations
+from detect.evaluation.backends import DetectionRows, GroundTruthRows, ground_truth_rows
+from detect.evaluation.evaluator import CocoEvaluator
+from detect.evaluation.results_file import read_detections, read_ground_truth
+from detect.system.files import write_atomically
 
 GROUND_TRUTH_FILE = "ground_truth.json"
 DETECTIONS_FILE = "detections.json"

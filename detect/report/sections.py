@@ -9,12 +9,12 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from detect.anchor_fit import AnchorFit
-from detect.anchor_layout import MATCH_IOU
-from detect.counts import Counts
-from detect.report.confusion import confusion_matrix
+from detect.evaluation.confusion import confusion_matrix
+from detect.evaluation.error_types import EXPLAINED, POSITIVE_IOU
+from detect.inspection.anchor_fit import AnchorFit
+from detect.inspection.anchor_layout import MATCH_IOU
+from detect.model.counts import Counts
 from detect.report.data_facts import SplitFacts
-from detect.report.error_types import EXPLAINED, POSITIVE_IOU
 from detect.report.html import DASH, cards, figures, folded, paragraph, percent, table, text
 from detect.report.judged import Judged
 from detect.report.pictures import Album, choose_images, rank_images

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from detect.data.conventions import BoxConvention
-from detect.data.labels import ClassMap
+from detect.data.checks.conventions import BoxConvention
 from detect.errors import InputError
+from detect.types import ClassMap
 
 MAX_TEXT_BYTES = 512
 """Of a file name or an id. Arrays of bytes are as wide as their longest entry: one hostile name must not

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detect.data.conventions import to_corners
-from detect.data.labels import ClassMap
+from detect.data.checks.conventions import to_corners
 from detect.data.readers import (
     MB,
     RawAnnotations,
@@ -26,7 +25,8 @@ from detect.data.readers import (
     read_bytes_of_file,
 )
 from detect.errors import InputError
-from detect.garbage import collection_paused
+from detect.system.garbage import collection_paused
+from detect.types import ClassMap
 
 NAME = "coco"
 LAYOUT = "annotations/instances_SPLIT.json with SPLIT/, or SPLIT/_annotations.coco.json"

@@ -13,8 +13,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from detect.data.conventions import to_corners
-from detect.data.labels import ClassMap
+from detect.data.checks.conventions import to_corners
 from detect.data.readers import (
     IMAGE_SUFFIXES,
     RawAnnotations,
@@ -26,6 +25,7 @@ from detect.data.readers import (
     read_text_file,
 )
 from detect.errors import InputError
+from detect.types import ClassMap
 
 NAME = "voc"
 LAYOUT = "Annotations/, JPEGImages/, ImageSets/Main/SPLIT.txt"

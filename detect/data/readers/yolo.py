@@ -13,8 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from detect.data.conventions import to_corners
-from detect.data.labels import ClassMap
+from detect.data.checks.conventions import to_corners
 from detect.data.readers import (
     IMAGE_SUFFIXES,
     RawAnnotations,
@@ -26,6 +25,7 @@ from detect.data.readers import (
 )
 from detect.data.readers.data_yaml import read_data_yaml
 from detect.errors import InputError
+from detect.types import ClassMap
 
 NAME = "yolo"
 LAYOUT = "data.yaml; images/SPLIT/ and labels/SPLIT/, or SPLIT/images/ and SPLIT/labels/"

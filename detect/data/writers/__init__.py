@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Protocol
 
-from detect.data.labels import Annotations
+from detect.data.annotations import Annotations
 from detect.data.readers import IMAGE_SUFFIXES
 from detect.errors import InputError
 

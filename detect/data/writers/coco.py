@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detect.data.labels import Annotations, ClassMap
+from detect.data.annotations import Annotations
 from detect.data.writers import FileNames, short
+from detect.types import ClassMap
 
 
 def split_names(splits: list[str]) -> dict[str, str]:

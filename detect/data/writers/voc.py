@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from detect.data.labels import Annotations
+from detect.data.annotations import Annotations
 from detect.data.readers.voc import LABELS_FILE
 from detect.data.writers import FileNames, require_plain_names, short
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from detect.data.conventions import from_corners
-from detect.data.labels import Annotations
+from detect.data.annotations import Annotations
+from detect.data.checks.conventions import from_corners
 from detect.data.readers.yolo import CROWDS, IMAGES, LABELS
 from detect.data.writers import FileNames, require_plain_names
 

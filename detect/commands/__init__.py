@@ -1,0 +1,1 @@
+"""The command line: a function a command. Nothing imports from here but `detect.__main__`."""

@@ -1,0 +1,60 @@
+"""What the commands share in reading their arguments."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from detect.errors import InputError
+
+Command = Callable[[list[str]], int]
+
+
+def new_parser(name: str, command: Command, example: str) -> ArgumentParser:
+    """A parser whose help shows what the command does and an example."""
+    return ArgumentParser(
+        prog=f"detect {name}",
+        description=f"{command.__doc__} Example: {example}",
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+
+
+def add_model_arguments(parser: ArgumentParser) -> None:
+    """Where a model comes from; `model_argument` reads it."""
+    parser.add_argument("--ckpt_path", type=Path | None, default=None, help="checkpoint of detect")
+    parser.add_argument("--model", type=Path | None, default=None, help="checkpoint, exported file or config")
+
+
+def model_argument(config: Namespace) -> Path:
+    """The file that `--ckpt_path` or `--model` names; says so where its weights are random."""
+    from detect.deploy.load import CONFIG_SUFFIXES
+
+    path = one_of(ckpt_path=config.ckpt_path, model=config.model)
+    if path.suffix in CONFIG_SUFFIXES:
+        print(f"{path} is a configuration: the weights are random, and so is what they find", file=sys.stderr)
+    return path
+
+
+def one_of(**options: Path | None) -> Path:
+    """The only option that is given.
+
+    Raises:
+        InputError: none or several are.
+    """
+    given = [path for path in options.values() if path is not None]
+    if len(given) != 1:
+        names = " or ".join(f"--{name}" for name in options)
+        raise InputError(f"give {names}, one of them; {len(given)} were given")
+    return given[0]
+
+
+def parse(parser: ArgumentParser, args: list[str]):  # type: ignore[no-untyped-def]
+    """Parse or raise InputError with one clear message."""
+    try:
+        return parser.parse_args(args)
+    except ArgumentError as error:
+        raise InputError(f"{parser.prog}: {error}") from error

@@ -1,0 +1,232 @@
+"""`detect fit`: train, validate, keep the best and the last checkpoint, and say where everything is."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import lightning as L
+import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+from rich.console import Console
+
+from detect.commands.fit_cli import FitCLI
+from detect.data.checks.findings import summarise
+from detect.errors import DISK_IS_FULL, EXIT_STOPPED, InputError, RunStopped
+from detect.evaluation.metrics_table import metrics_table
+from detect.inspection.anchor_fit import first_look
+from detect.inspection.anchor_layout import AnchorLayout
+from detect.model.backbones.pretrained import transfer_table
+from detect.model.checkpoint import build_from_checkpoint, read_checkpoint
+from detect.model.weights import init_from, match_table
+from detect.report.run_page import score_run, write_report
+from detect.system.cores import available_cores
+from detect.system.files import write_atomically
+from detect.system.ranks import rank_by_environment
+from detect.training.callbacks.checkpoints import disk_is_full
+from detect.training.finite_guard import NonFiniteError
+from detect.training.manifest import (
+    MANIFEST_FILE,
+    append_manifest,
+    describe_result,
+    hash_files,
+    hash_weights,
+    make_manifest,
+    update_manifest,
+)
+from detect.training.nan_report import write_nan_report
+from detect.training.resume import describe_resume, flat
+
+NOISE = (
+    "💡",
+    "-----",  # a frame around the number of processes, which the sentence about the batch says too
+    "GPU available",
+    "HPU available",
+    "Initializing distributed",
+    "Loading `train_dataloader`",
+    "TPU available",
+    "`Trainer.fit` stopped: `max_epochs",
+)
+"""Lines of Lightning's log that tell a user nothing."""
+QUIETED = (
+    "lightning.pytorch.utilities.rank_zero",
+    "lightning.fabric.utilities.rank_zero",
+    "lightning.fabric.utilities.distributed",
+)
+"""Loggers that write them."""
+
+MUTED: dict[str, type[Warning]] = {
+    r".*isinstance\(treespec, LeafSpec\)": FutureWarning,
+    # What is logged was summed over all ranks before.
+    r".*recommended to use `self\.log\(.*sync_dist=True": UserWarning,
+    # A run of few steps logs at the end of each epoch all the same.
+    r".*is smaller than the logging interval": UserWarning,
+}
+"""Warnings of Lightning's that do not hold here."""
+
+RESULTS = (
+    *("checkpoints/best.ckpt", "checkpoints/last.ckpt", "metrics.json", "metrics.csv", "config.yaml"),
+    "report.html",
+)
+
+
+def fit(args: list[str], *, before_training: Callable[[Path], None] | None = None) -> int:
+    """Run `detect fit ARGS`; returns the exit code.
+
+    Args:
+        args: of the command line.
+        before_training: called with the run folder on rank 0, once its manifest is complete.
+
+    Raises:
+        InputError: something that the user gave is wrong.
+        RunStopped: the run ended before its last epoch, on a signal, a NaN or a full disk.
+    """
+    quiet_lightning()
+    try:
+        cli = FitCLI(args)
+    except MisconfigurationException as error:  # Lightning's word for trainer settings that do not fit
+        raise InputError(f"detect fit: {error}") from error
+    settle_threads(cli.trainer)
+    console = Console(soft_wrap=True, quiet=not cli.trainer.is_global_zero)
+    if cli.trainer.is_global_zero:
+        write_descriptions(cli, args)
+    console.print(f"run folder: {cli.run_folder}", highlight=False, markup=False)
+    if cli.resume is None:
+        start_from_weights(cli, console)
+        look_at_anchors(cli, console)
+    else:
+        for line in describe_resume(cli.resume, cli.run["config"]["trainer"], cli.model.schedule):
+            console.print(line, highlight=False, markup=False)
+    log_settings(cli)
+    if before_training is not None and cli.trainer.is_global_zero:
+        before_training(cli.run_folder)
+    train(cli)
+    finish(cli, console)
+    return 0
+
+
+def write_descriptions(cli: FitCLI, args: list[str]) -> None:
+    """Write config.yaml and manifest.json."""
+    path = cli.run_folder / MANIFEST_FILE
+    splits = {"train": cli.data.train, "val": cli.data.val}
+    manifest = make_manifest(
+        args=args,
+        config=cli.run["config"],
+        data={
+            name: description | {"files_sha256": hash_files(splits[name])}
+            for name, description in cli.described_data.items()
+        },
+        device=cli.trainer.strategy.root_device.type,
+        processes=cli.trainer.world_size,
+    )
+    findings = {
+        role: summarise(found, examples=1).splitlines() for role, found in cli.data.findings.items() if found
+    }
+    # First, for it tells that the folder is a run's.
+    write_atomically(path, append_manifest(path, manifest | {"findings": findings}))
+    text = cli.parser.dump(cli.config, skip_unset=False, skip_validation=True)
+    write_atomically(cli.run_folder / "config.yaml", text)
+
+
+def log_settings(cli: FitCLI) -> None:
+    """Hand every setting to the loggers that show runs beside each other by their settings."""
+    for logger in cli.trainer.loggers:
+        if not isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(flat(cli.run["config"]))
+
+
+def start_from_weights(cli: FitCLI, console: Console) -> None:
+    """Say what pretrained weights filled, and copy what `model.init_from` has."""
+    if cli.model.net.backbone.transfer_report:
+        console.print(transfer_table(cli.model.net.backbone))
+    if cli.model.init_from is not None:
+        match = init_from(cli.model.net, cli.data.classes, Path(cli.model.init_from))
+        console.print(match_table(match, source=cli.model.init_from))
+    if cli.trainer.is_global_zero:
+        update_manifest(cli.run_folder, initial_weights=hash_weights(cli.model.state_dict()))
+
+
+def look_at_anchors(cli: FitCLI, console: Console) -> None:
+    """Say how many of the training boxes some anchor meets, and what would meet more where they are few."""
+    if not cli.trainer.is_global_zero:
+        return
+    trained_before = cli.model.init_from is not None
+    for line in first_look(cli.data.train, AnchorLayout.of(cli.model.net), keep_anchors=trained_before):
+        console.print(line, highlight=False, markup=False)
+
+
+def train(cli: FitCLI) -> None:
+    """Run the trainer, and turn what can stop it into a message and an exit code.
+
+    Raises:
+        RunStopped: see `fit`.
+    """
+    ckpt_path = cli.resume.path if cli.resume else None
+    try:
+        try:
+            cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=ckpt_path, weights_only=True)
+        except NonFiniteError as error:
+            message = write_nan_report(cli.trainer, cli.model, cli.run_folder / "nan", step=error.step)
+            raise RunStopped(message, exit_code=EXIT_STOPPED) from error
+        except OSError as error:
+            if error.errno not in DISK_IS_FULL:
+                raise
+            message = disk_is_full(error, cli.checkpoints.last)
+            raise RunStopped(message, exit_code=EXIT_STOPPED) from error
+    except RunStopped:
+        end_processes_of_lightning(cli.trainer)
+        raise
+
+
+def end_processes_of_lightning(trainer: L.Trainer) -> None:
+    """End the ranks that Lightning started; rank 0, which started them, speaks and sets the exit code.
+
+    Lightning kills rank 0 when another ends with an error, which could come before rank 0 has written.
+    """
+    launcher = trainer.strategy.launcher
+    if not isinstance(launcher, _SubprocessScriptLauncher):
+        return
+    if not isinstance(launcher.cluster_environment, LightningEnvironment):
+        return  # torchrun and SLURM started them, and want to know
+    if rank_by_environment():
+        os._exit(0)
+    launcher.kill(signal.SIGKILL)
+
+
+def finish(cli: FitCLI, console: Console) -> None:
+    """Score the best checkpoint as it lies on the disk, on all ranks together."""
+    if not cli.checkpoints.best.exists():
+        console.print("no validation ran, so there is no best checkpoint")
+        return
+    module = build_from_checkpoint(read_checkpoint(cli.checkpoints.best))
+    console.print(metrics_table(score_run(cli.run_folder, module, cli.datamodule)))
+    if cli.trainer.is_global_zero:
+        update_manifest(cli.run_folder, result=describe_result(cli.run_folder))
+        write_report(cli.run_folder)
+    for name in RESULTS:
+        console.print(f"  {cli.run_folder / name}", highlight=False, markup=False)
+
+
+def quiet_lightning() -> None:
+    """Keep Lightning's advertisements, hardware lists and wrong warnings out of the log."""
+    for name in QUIETED:
+        logging.getLogger(name).addFilter(_tells_something)
+    for message, category in MUTED.items():
+        warnings.filterwarnings("ignore", message=message, category=category)
+
+
+def _tells_something(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(NOISE)
+
+
+def settle_threads(trainer: L.Trainer) -> None:
+    """Share the cores between the ranks of this machine: more threads than cores make all of them wait."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, available_cores() // max(1, trainer.num_devices)))

@@ -1,0 +1,307 @@
+"""From the words of `detect fit` to data, module and trainer."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import tempfile
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from jsonargparse import ArgumentError, ArgumentParser, Namespace, get_loader
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from detect.config.unknown_keys import constructor_errors, explain
+from detect.data.datamodule import DetectionData
+from detect.data.sampler import require_full_batch
+from detect.errors import InputError
+from detect.model.checkpoint import AtomicCheckpointIO, model_parser
+from detect.training.callbacks.checkpoints import RunCheckpoints
+from detect.training.callbacks.loader_advice import LoaderAdvice
+from detect.training.callbacks.metrics_file import MetricsFile, SpeedFile
+from detect.training.callbacks.progress import TrainingProgress
+from detect.training.callbacks.run_checks import RunChecks
+from detect.training.callbacks.validation_images import ValidationPictures
+from detect.training.manifest import describe_split
+from detect.training.module import LOGGED_LOSSES, LOGGED_METRICS, DetectionModule, check_class_count
+from detect.training.resume import Resume, find_resume, refuse_changes, refuse_other_data
+from detect.training.run_folder import choose_run_folder
+from detect.training.stop_signals import StopSignals
+
+TRAINER_DEFAULTS = {
+    # Half a validation set has no mAP; the self-test before step 0 checks the evaluator instead.
+    "num_sanity_val_steps": 0,
+    # Our samplers split the data themselves: every image once, no padding.
+    "use_distributed_sampler": False,
+    "max_epochs": 30,
+    "log_every_n_steps": 10,
+    # Counts and shapes are what `detect models` is for.
+    "enable_model_summary": False,
+}
+
+REFUSED = {
+    "barebones": (
+        False,
+        "`trainer.logger false` and `trainer.enable_progress_bar false` leave out what costs time",
+    ),
+    "enable_checkpointing": (True, "its two checkpoints are what a run is for"),
+    "max_time": (None, "stop the run with SIGTERM (`timeout -s TERM 8h detect fit ...`); it saves and ends"),
+    "overfit_batches": (0.0, "give a data set of a few images"),
+    "reload_dataloaders_every_n_epochs": (0, "the loader is the same in every epoch"),
+    "use_distributed_sampler": (False, "the samplers of detect split the data themselves"),
+    "val_check_interval": (None, "validation ends an epoch; trainer.check_val_every_n_epoch may skip some"),
+}
+"""Trainer settings that would break what a checkpoint promises: the harmless value, what to do instead."""
+
+LOGGER_PACKAGES = {"MLFlowLogger": "mlflow", "WandbLogger": "wandb"}
+"""What a logger of Lightning imports; the extra of pyproject.toml has the same name."""
+
+LARGEST_SEED = 2**32 - 1
+"""That numpy takes."""
+
+NOT_SETTINGS = ("config", "out", "ckpt_path")
+"""Keys that name files of one call, not what is trained."""
+
+
+class FitCLI(LightningCLI):
+    """Parse YAML files and flags, choose the run folder, build data, model and trainer; starts nothing."""
+
+    def __init__(self, args: list[str]) -> None:
+        self.resume: Resume | None = find_resume(args)
+        super().__init__(
+            DetectionModule,
+            DetectionData,
+            run=False,
+            args=args,
+            save_config_callback=None,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            seed_everything_default=0,
+            trainer_defaults=TRAINER_DEFAULTS,
+            parser_kwargs={
+                "exit_on_error": False,
+                "allow_abbrev": False,
+                "prog": "detect fit",
+                "description": "Train a detector. Example: "
+                "detect fit --config configs/bccd.yaml --data.root path/to/bccd",
+            },
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--out", type=str | None, default=None, help="run folder; null: runs/NAME-NNN")
+        parser.add_argument(
+            "--ckpt_path", type=str | None, default=None, help="continue from a checkpoint: 'last' or a file"
+        )
+        parser.add_argument(
+            "--checkpoint_minutes", type=float, default=10.0, help="between two checkpoints within an epoch"
+        )
+        # Derived values have one home: the model says what it takes, the data follows.
+        parser.link_arguments("model.image_size", "data.image_size")
+        parser.link_arguments("model.resize_rule", "data.resize_rule")
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse `args`, on top of the checkpoint's settings where a run goes on.
+
+        Raises:
+            InputError: a key or a value that is not valid.
+        """
+        try:
+            if self.resume is None:
+                self.config = parser.parse_args(args)
+            else:
+                with tempfile.TemporaryDirectory() as folder:
+                    saved = Path(folder) / "saved.json"  # JSON is YAML too
+                    saved.write_text(json.dumps(self.resume.config), encoding="utf-8")
+                    self.config = parser.parse_args(["--config", str(saved), *args])
+                self.config.config = self.config.config[1:]
+        except ArgumentError as error:
+            raise InputError(f"detect fit: {explain(str(error), parser)}") from error
+        seed = self.config.seed_everything
+        if not 0 <= int(seed) <= LARGEST_SEED:
+            raise InputError(f"seed_everything is {seed}; give a number from 0 to {LARGEST_SEED}")
+
+    def before_instantiate_classes(self) -> None:
+        if self.config.ckpt_path is not None and self.resume is None and self.config.ckpt_path != "last":
+            raise InputError("give --ckpt_path on the command line, not in a configuration file")
+        self._refuse_trainer_settings()
+        refuse_loggers(self.config.trainer.get("logger"))
+        self._refuse_frozen_noise()
+        self._settle_precision()
+        self.data = open_data(self.config.data)
+        require_full_batch(len(self.data.train), self.config.data.total_batch_size)
+        self.described_data = {
+            "train": describe_split(self.data.train),
+            "val": describe_split(self.data.val),
+        }
+        if self.config.model.num_classes is None:
+            self.config.model.num_classes = self.data.classes.num_classes
+        check_class_count(self.config.model.num_classes, self.data.classes)
+        settings = self.plain_config()
+        if self.resume is not None:
+            refuse_changes(self.resume, settings)
+            refuse_other_data(self.resume, self.described_data)
+            self._build_without_other_weights(self.resume)
+        self.run = {"config": settings, "data": self.described_data}
+        configs = self.config.get("config") or []
+        name = Path(str(configs[0])).stem if configs else "run"
+        out = None if self.config.out is None else Path(self.config.out)
+        self.run_folder = choose_run_folder(out, name=name, resume=self.config.ckpt_path is not None)
+
+    def instantiate_classes(self) -> None:
+        with constructor_errors():
+            super().instantiate_classes()
+        self.datamodule = self.data  # the one that has read its annotations
+        self.model.settings = self.run["config"]["model"]
+        if self.resume is not None:
+            description = self.resume.checkpoint.description
+            self.model.settings = description["model"]
+            self.model.net.backbone.weights_origin = description.get("weights_origin")
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        config = self.config_init.trainer.as_dict()
+        if config.get("logger") in (None, True):
+            # What a killed run logged behind its last checkpoint is logged again.
+            done = self.resume.position.global_step if self.resume else None
+            kwargs["logger"] = TensorBoardLogger(
+                self.run_folder, name="tensorboard", version="", purge_step=done
+            )
+        for callback in config.get("callbacks") or []:
+            check_monitor(callback)
+        kwargs["plugins"] = [*(config.get("plugins") or []), AtomicCheckpointIO()]
+        kwargs["callbacks"] = [*(config.get("callbacks") or []), *self._callbacks()]
+        kwargs["default_root_dir"] = str(self.run_folder)
+        # See `position.shorten_last_epoch`.
+        self.model.max_steps, kwargs["max_steps"] = self._max_steps(), -1
+        try:
+            return L.Trainer(**{**config, **kwargs})
+        except (TypeError, ValueError) as error:  # what Lightning says of devices and accelerators
+            raise InputError(f"trainer settings: {error}") from error
+
+    def plain_config(self) -> dict[str, Any]:
+        """Every resolved value as YAML would hold it."""
+        config = self.config.clone()
+        for key in NOT_SETTINGS:
+            config.pop(key, None)
+        text = self.parser.dump(config, skip_unset=False, skip_validation=True)
+        settings: dict[str, Any] = get_loader("yaml")(text)
+        return settings
+
+    def _callbacks(self) -> list[Callback]:
+        self.checkpoints = RunCheckpoints(
+            self.run_folder / "checkpoints",
+            self.run,
+            every_minutes=self.config.checkpoint_minutes,
+            signals=StopSignals(),
+        )
+        progress = [TrainingProgress()] if self.config.trainer.enable_progress_bar is not False else []
+        return [
+            *progress,
+            RunChecks(self.run_folder),
+            MetricsFile(self.run_folder / "metrics.csv"),
+            SpeedFile(self.run_folder / "speed.csv"),
+            LoaderAdvice(),
+            ValidationPictures(),
+            self.checkpoints,
+        ]
+
+    def _refuse_trainer_settings(self) -> None:
+        for key, (harmless, instead) in REFUSED.items():
+            if (value := self.config.trainer.get(key)) not in (harmless, None):
+                raise InputError(f"trainer.{key} is {value}, which detect fit does not take: {instead}")
+        if (epochs := self.config.trainer.max_epochs) is None or epochs < 1:
+            raise InputError(f"trainer.max_epochs is {epochs}: the cosine needs an end, give 1 or more")
+        if (steps := self.config.trainer.max_steps) < 1 and steps != -1:
+            raise InputError(f"trainer.max_steps is {steps}: give 1 or more, or leave it out")
+
+    def _refuse_frozen_noise(self) -> None:
+        """Parts that keep their weights must have got some: random ones would stay random."""
+        model = self.config.model
+        arguments = model.backbone.get("init_args") or {}
+        if (
+            self.resume is None
+            and model.parameters.freeze
+            and not (model.init_from or arguments.get("weights"))
+        ):
+            kept = ", ".join(model.parameters.freeze)
+            raise InputError(
+                f"model.parameters.freeze keeps {kept} as they are, and they are "
+                "random: give a detector to start from (--model.init_from detector.ckpt) or a classifier's "
+                "weights (--model.backbone.weights imagenet), or train every part: "
+                "--model.parameters.freeze '[]'"
+            )
+
+    def _max_steps(self) -> int | None:
+        max_steps: int = self.config.trainer.max_steps
+        return None if max_steps == -1 else max_steps
+
+    def _settle_precision(self) -> None:
+        """A GPU without bfloat16 computes it in software: take float16 there, and say so."""
+        precision = self.config.trainer.precision
+        if precision == "bf16-mixed" and torch.cuda.is_available():
+            if not torch.cuda.is_bf16_supported(including_emulation=False):
+                print("this GPU has no bfloat16: trainer.precision is 16-mixed instead of bf16-mixed")
+                self.config.trainer.precision = "16-mixed"
+
+    def _build_without_other_weights(self, resume: Resume) -> None:
+        """Build the network from what the checkpoint says; its weights are the only ones that are read."""
+        settings = deepcopy(resume.checkpoint.description["model"])
+        settings["backbone"].get("init_args", {}).pop("weights", None)
+        settings["compile"] = self.config.model.compile
+        self.config.model = model_parser().parse_object({"model": settings}).model
+
+
+def check_monitor(callback: Callback) -> None:
+    """Look, before any work, at what a callback such as EarlyStopping waits for.
+
+    Raises:
+        InputError: it is never logged, or the callback takes it for better where it is worse.
+    """
+    monitor, mode = getattr(callback, "monitor", None), getattr(callback, "mode", None)
+    if monitor is None:
+        return
+    losses = [f"{stage}/{name}" for stage in ("val", "train", "train_step") for name in LOGGED_LOSSES]
+    metrics = [f"val/{name}" for name in LOGGED_METRICS]
+    what = f"trainer.callbacks: {type(callback).__name__} has the monitor {monitor!r}"
+    if monitor not in [*metrics, *losses]:
+        raise InputError(f"{what}, which is not logged; there are {', '.join([*metrics, *losses])}")
+    best = "max" if monitor in metrics else "min"
+    if mode not in (None, best):
+        raise InputError(f"{what} and the mode {mode!r}, for which worse is better: give mode {best}")
+
+
+def refuse_loggers(loggers: Any) -> None:
+    """Check the `trainer.logger` settings before any work.
+
+    Raises:
+        InputError: a package is not installed, or MLflow would refuse its store.
+    """
+    for logger in loggers if isinstance(loggers, list) else [loggers]:
+        settings = logger if isinstance(logger, (dict, Namespace)) else {}
+        name = settings.get("class_path", "").rpartition(".")[2]
+        package = LOGGER_PACKAGES.get(name)
+        if package is not None and importlib.util.find_spec(package) is None:
+            raise InputError(f"trainer.logger needs {package}: pip install 'detect[{package}]'")
+        addresses = (settings.get("init_args") or {}).get("tracking_uri"), os.getenv("MLFLOW_TRACKING_URI")
+        if name == "MLFlowLogger" and not any((*addresses, os.getenv("MLFLOW_ALLOW_FILE_STORE"))):
+            raise InputError(
+                "MLFlowLogger has no tracking_uri, and MLflow refuses the folder of files that it would "
+                "take then: give init_args.tracking_uri, such as sqlite:///mlflow.db"
+            )
+
+
+def open_data(config: Namespace) -> DetectionData:
+    """Build the data of a `data:` section alone and read its annotations."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(DetectionData, "data")
+    alone = Namespace(data=config)  # type: ignore[no-untyped-call]
+    with constructor_errors():
+        data: DetectionData = parser.instantiate(alone).data
+    data.open()
+    return data

@@ -1,0 +1,371 @@
+"""`detect sweep`: several configurations under several seeds, one job per free device, then a comparison.
+
+Every job is `detect fit` and `detect export` in processes of their own: what one does wrong stops no other.
+What was finished is kept in OUT/sweep.json, so that the same command goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from detect.errors import InputError, RunStopped
+from detect.report.compare import compare
+from detect.system.devices import Slot
+from detect.system.files import write_atomically
+from detect.training.run_folder import RUN_VARIABLE
+
+STATE_FILE = "sweep.json"
+FIT_PREFIXES = ("--model.", "--data.", "--trainer.")
+"""Flags that are handed to every `detect fit`."""
+POLL_SECONDS = 0.2
+EXPORT_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+EXIT_FINDINGS = 1
+DETECT = (sys.executable, "-m", "detect")
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """Where jobs run, and what is measured after them."""
+
+    slots: Sequence[Slot]
+    runtimes: Sequence[str] = ("onnxruntime",)
+    rounds: int = 50
+    """Of the benchmark."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One configuration under one seed."""
+
+    name: str
+    config: Path
+    seed: int
+    folder: Path
+    fit_flags: tuple[str, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """What the job trains: the content of its configuration, its seed and the flags."""
+        digest = hashlib.sha256(self.config.read_bytes())
+        digest.update(json.dumps([self.seed, *self.fit_flags]).encode())
+        return digest.hexdigest()
+
+    @property
+    def best(self) -> Path:
+        """Its best checkpoint."""
+        return self.folder / "checkpoints" / "best.ckpt"
+
+    @property
+    def exported(self) -> Path:
+        """The file that is benchmarked."""
+        return self.folder / "model.onnx"
+
+    def fit_command(self, slot: Slot) -> list[str]:
+        """Train from where it stopped, or from the start; torchrun where the slot has several GPUs."""
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        launcher += ["--nproc_per_node", str(len(slot)), "-m", "detect"]
+        command = launcher if len(slot) > 1 else [*DETECT]
+        command += ["fit", "--config", str(self.config), "--seed_everything", str(self.seed)]
+        command += ["--out", str(self.folder), "--ckpt_path", "last", *self.fit_flags]
+        return command + (["--trainer.devices", str(len(slot))] if slot else [])
+
+    def export_command(self) -> list[str]:
+        """Write and verify the ONNX file."""
+        files = ["--ckpt_path", str(self.best), "--output", str(self.exported)]
+        return [*DETECT, "export", *files, "--format", "onnx", "--form", "raw"]
+
+
+class SweepState:
+    """OUT/sweep.json: what each job trains, and how its steps ended."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.jobs: dict[str, dict[str, Any]] = {}
+        if path.is_file():
+            try:
+                self.jobs = json.loads(path.read_text(encoding="utf-8"))["jobs"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(f"{path} is broken ({error}); remove it to run every job again") from error
+
+    def begin(self, jobs: Sequence[Job]) -> None:
+        """Note what `jobs` train.
+
+        Raises:
+            InputError: one was begun with another configuration or other flags.
+        """
+        for job in jobs:
+            known = self.jobs.setdefault(job.name, {"fingerprint": job.fingerprint, "steps": {}})
+            if known["fingerprint"] != job.fingerprint:
+                raise InputError(
+                    f"{self.path.parent} has {job.name} begun with another configuration or other flags; "
+                    "give the same ones to go on, or another --out"
+                )
+        self.write()
+
+    def done(self, job: Job, step: str) -> bool:
+        """Whether a step ended well; training also needs its metrics to be there still."""
+        ended_well = self.jobs[job.name]["steps"].get(step) == 0
+        return ended_well and (step != "fit" or (job.folder / "metrics.json").is_file())
+
+    def end(self, job: Job, step: str, exit_code: int) -> None:
+        """Note how a step ended."""
+        self.jobs[job.name]["steps"][step] = exit_code
+        self.write()
+
+    def write(self) -> None:
+        """Write the file."""
+        write_atomically(self.path, json.dumps({"jobs": self.jobs}, indent=1))
+
+
+@dataclass
+class Running:
+    """A job on a slot, at one of its steps."""
+
+    job: Job
+    step: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    started: float = field(default_factory=time.monotonic)
+
+
+def split_fit_flags(args: list[str]) -> tuple[list[str], list[str]]:
+    """The sweep's own words, and the flags of `detect fit` among them with their values."""
+    own, flags = [], []
+    words = iter(args)
+    for word in words:
+        if word.startswith(FIT_PREFIXES):
+            flags.append(word)
+            if "=" not in word:
+                flags += [value] if (value := next(words, None)) is not None else []
+        else:
+            own.append(word)
+    return own, flags
+
+
+def plan_jobs(
+    configs: Sequence[Path], seeds: Sequence[int], out: Path, fit_flags: Sequence[str]
+) -> list[Job]:
+    """A job for each configuration and seed; all configurations under the first seed come first.
+
+    Raises:
+        InputError: a configuration is missing, two have one name, or a seed is given twice.
+    """
+    for config in configs:
+        if not config.is_file():
+            raise InputError(f"{config}: no such configuration")
+    stems = [config.stem for config in configs]
+    for stem in stems:
+        if stems.count(stem) > 1:
+            raise InputError(f"two configurations are named {stem}: their runs would have one folder")
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise InputError(f"--seeds {' '.join(map(str, seeds))}: give one or more, each once")
+    return [
+        Job(name, config, seed, out / name, tuple(fit_flags))
+        for seed in seeds
+        for config in configs
+        for name in [f"{config.stem}-seed{seed}"]
+    ]
+
+
+def sweep(jobs: Sequence[Job], out: Path, options: SweepOptions) -> int:
+    """Train, export, benchmark and compare; returns 1 where anything failed.
+
+    Raises:
+        InputError: `out` holds other jobs of the same names.
+        RunStopped: on SIGINT or SIGTERM, after every job has saved.
+    """
+    (out / "logs").mkdir(parents=True, exist_ok=True)
+    state = SweepState(out / STATE_FILE)
+    state.begin(jobs)
+    missing = [package for package in EXPORT_PACKAGES if importlib.util.find_spec(package) is None]
+    if missing:
+        print(
+            f"export and benchmark are left out: {', '.join(missing)} not installed; "
+            "pip install 'detect[export]'"
+        )
+    steps = ("fit",) if missing else ("fit", "export")
+    failures = run_jobs(jobs, steps, options.slots, state=state, out=out)
+    trained = [job for job in jobs if state.done(job, "fit")]
+    benchmark_file = out / "benchmark.json"
+    if not missing and not benchmark(trained, benchmark_file, options, state=state):
+        failures.append(f"benchmark: see {out / 'logs' / 'benchmark.log'}")
+    print(f"{len(trained)} of {len(jobs)} jobs are trained")
+    for failure in failures:
+        print(f"FAILED {failure}")
+    if trained:
+        measured = [benchmark_file] if benchmark_file.is_file() else []
+        compare([*(job.folder for job in trained), *measured], out / "comparison")
+    return EXIT_FINDINGS if failures else 0
+
+
+def run_jobs(
+    jobs: Sequence[Job], steps: Sequence[str], slots: Sequence[Slot], *, state: SweepState, out: Path
+) -> list[str]:
+    """Run what is not done, one job a slot; returns what failed, in words.
+
+    Raises:
+        RunStopped: see `sweep`.
+    """
+    waiting = [job for job in jobs if not all(state.done(job, step) for step in steps)]
+    free, running, failures = list(slots), dict[Slot, Running](), list[str]()
+    print(f"{len(jobs) - len(waiting)} of {len(jobs)} jobs are done already", flush=True)
+    with noted_signals() as signals:
+        while waiting or running:
+            while waiting and free:
+                slot, job = free.pop(0), waiting.pop(0)
+                running[slot] = start(job, next_step(job, steps, state), slot, out)
+            time.sleep(POLL_SECONDS)
+            if signals:
+                stop([run.process for run in running.values()], signals[0])
+            for slot, run in list(running.items()):
+                exit_code = run.process.poll()
+                if exit_code is None:
+                    continue
+                state.end(run.job, run.step, exit_code)
+                failure = report_end(run, exit_code)
+                step = next_step(run.job, steps, state) if failure is None else ""
+                if failure is not None:
+                    failures.append(failure)
+                if step:
+                    running[slot] = start(run.job, step, slot, out)
+                else:
+                    del running[slot]
+                    free.append(slot)
+    return failures
+
+
+def next_step(job: Job, steps: Sequence[str], state: SweepState) -> str:
+    """The first step that is not done; empty where all are."""
+    return next((step for step in steps if not state.done(job, step)), "")
+
+
+def start(job: Job, step: str, slot: Slot, out: Path) -> Running:
+    """Begin a step on a slot, its output in OUT/logs."""
+    log = out / "logs" / f"{job.name}.{step}.log"
+    command = job.fit_command(slot) if step == "fit" else job.export_command()
+    place = f"GPU {', '.join(slot)}" if slot else "the CPU"
+    print(f"{job.name}: {step} on {place}", flush=True)
+    return Running(job, step, launch(command, log, slot), log)
+
+
+def launch(command: list[str], log: Path, slot: Slot) -> subprocess.Popen[bytes]:
+    """Start a process in a session of its own: an interrupt reaches it once, from `stop`."""
+    environment = {key: value for key, value in os.environ.items() if key != RUN_VARIABLE}
+    if slot:
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(slot)
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+        )
+
+
+def report_end(run: Running, exit_code: int) -> str | None:
+    """Say how a step ended; what failed in words, None where all is well."""
+    seconds = time.monotonic() - run.started
+    took = f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02d}:{int(seconds) % 60:02d}"
+    if exit_code == 0:
+        print(f"{run.job.name}: {run.step} done in {took}", flush=True)
+        return None
+    how = how_it_ended(exit_code)
+    failure = f"{run.job.name}: {run.step} {how}: {last_line(run.log)} (log: {run.log})"
+    print(f"FAILED {failure}", flush=True)
+    return failure
+
+
+def how_it_ended(exit_code: int) -> str:
+    """An exit code in words; Popen gives signals as negative numbers."""
+    if exit_code == -signal.SIGKILL:
+        return "was killed from outside, as the system does when memory runs out"
+    if exit_code < 0:
+        return f"was ended by {signal.Signals(-exit_code).name}"
+    return f"ended with {exit_code}"
+
+
+def last_line(log: Path) -> str:
+    """What a job said last."""
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+
+
+@contextmanager
+def noted_signals() -> Iterator[list[int]]:
+    """SIGINT and SIGTERM go into a list, so that none comes between a process and the note of it."""
+    signals: list[int] = []
+
+    def note(signum: int, frame: FrameType | None) -> None:
+        signals.append(signum)
+
+    before = {signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield signals
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def stop(processes: Sequence[subprocess.Popen[bytes]], signum: int) -> NoReturn:
+    """Hand a signal on, once, and wait until every process has saved.
+
+    Raises:
+        RunStopped: after that, with 130 or 143.
+    """
+    print(f"stopping {len(processes)} jobs; they save first", flush=True)
+    for process in processes:
+        process.send_signal(signum)
+    for process in processes:
+        process.wait()
+    message = "the sweep was stopped; the same command goes on where it was"
+    raise RunStopped(message, exit_code=128 + signum)
+
+
+def benchmark(trained: Sequence[Job], path: Path, options: SweepOptions, *, state: SweepState) -> bool:
+    """Measure one exported file a configuration, interleaved; whether all is well. Nothing new: nothing done.
+
+    Seeds do not change the time that a network takes: the first one that was exported stands for all.
+    """
+    models: dict[Path, Path] = {}
+    for job in trained:
+        if state.done(job, "export") and job.exported.is_file():
+            models.setdefault(job.config, job.exported)
+    if not models or measured_already(path, list(models.values())):
+        return True
+    command = [*DETECT, "benchmark", "--model", *map(str, models.values())]
+    command += ["--runtime", *options.runtimes, "--rounds", str(options.rounds), "--json", str(path)]
+    print(f"benchmark of {len(models)} files", flush=True)
+    with noted_signals() as signals:
+        process = launch(command, path.parent / "logs" / "benchmark.log", ())
+        while process.poll() is None:
+            time.sleep(POLL_SECONDS)
+            if signals:
+                stop([process], signals[0])
+    return process.returncode == 0
+
+
+def measured_already(path: Path, models: Sequence[Path]) -> bool:
+    """Whether a benchmark has every one of these files as it is now."""
+    if not path.is_file():
+        return False
+    try:
+        measured = {row["model"] for row in json.loads(path.read_text(encoding="utf-8"))["rows"]}
+    except (ValueError, KeyError, TypeError):
+        return False
+    newest = max(model.stat().st_mtime for model in models)
+    return measured >= {str(model) for model in models} and path.stat().st_mtime >= newest

@@ -1,0 +1,1 @@
+"""From words to values: unknown keys, trusted classes, sections of a configuration."""

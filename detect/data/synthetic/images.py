@@ -1,0 +1,16 @@
+"""Pictures for trials where no photograph is at hand: those of the built-in data set."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detect.data.synthetic.shapes import paint_scene
+
+LONGER_SIDE_PX = 640
+
+
+def generated_pictures(count: int) -> list[NDArray[np.uint8]]:
+    """(h, w, 3) RGB pictures, the same ones each time."""
+    scenes = (paint_scene(np.random.default_rng([6, i]), LONGER_SIDE_PX) for i in range(count))
+    return [np.array(scene.picture) for scene in scenes]

@@ -1,0 +1,1 @@
+"""One file, any runtime: export, verification, prediction, validation, latency. Knows no training."""

@@ -1,0 +1,368 @@
+"""`detect benchmark`: models by runtimes by threads by batch sizes, from a photograph's file to its boxes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import resource
+import sys
+import tempfile
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from detect.api import Detector
+from detect.data.images.decode import load_pixels
+from detect.data.synthetic.images import generated_pictures
+from detect.deploy.export import ExportOptions, export
+from detect.deploy.exported_file import SUFFIXES, Format, Precision
+from detect.deploy.latency import (
+    STAGES,
+    Protocol,
+    Ratio,
+    Stopwatch,
+    describe_machine,
+    interleave,
+    load_average,
+    paired_ratio,
+    pin,
+    summarise,
+)
+from detect.deploy.latency_plot import plot_latency
+from detect.deploy.load import CONFIG_SUFFIXES, READERS, exported_format, load_module, open_exported
+from detect.deploy.runtimes.base import Runtime, RuntimeName, RuntimeOptions
+from detect.deploy.spec import Form
+from detect.errors import InputError
+from detect.system.files import write_atomically
+
+MEMORY_RUNS = 3
+"""After which a process has had its largest memory."""
+GENERATED_PICTURES = 4
+TABLE_WIDTH = 150
+"""Characters; a narrower terminal or a file gets long lines rather than broken words."""
+
+
+@dataclass(frozen=True)
+class BenchmarkOptions:
+    """What is compared, and how."""
+
+    runtimes: Sequence[RuntimeName] = ("onnxruntime",)
+    threads: Sequence[int] = (1,)
+    batches: Sequence[int] = (1,)
+    protocol: Protocol = field(default_factory=Protocol)
+    form: Form = "raw"
+    """Of files that are written for the occasion, from a checkpoint or a config."""
+    precision: Precision | None = None
+    """bf16 for OpenVINO; null: as the file is."""
+    pictures: list[Path] | None = None
+    """Null: generated ones."""
+    memory: bool = True
+    """Measure the peak memory of each row in a process of its own."""
+
+    def check(self) -> None:
+        """Stop at numbers that make no measurement.
+
+        Raises:
+            InputError: names the option.
+        """
+        self.protocol.check()
+        for name, values in (("threads", self.threads), ("batch", self.batches)):
+            if min(values) < 1:
+                raise InputError(f"--{name} is {min(values)}; give 1 or more")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table before it is measured."""
+
+    model: Path
+    """As the user gave it."""
+    file: Path
+    """What is loaded: the same, or what was exported from it."""
+    runtime: RuntimeName
+    options: RuntimeOptions
+    batch: int
+
+    @property
+    def title(self) -> str:
+        """Model and runtime in a few words."""
+        threads = f", {self.options.threads} threads" if self.options.threads != 1 else ""
+        batch = f", batch {self.batch}" if self.batch != 1 else ""
+        return f"{self.model.name}, {self.runtime}{threads}{batch}"
+
+
+def benchmark(models: list[Path], options: BenchmarkOptions, *, json_file: Path | None = None) -> int:
+    """Measure, print a table, and write JSON and a plot beside it.
+
+    Args:
+        models: checkpoints, exported files or configs.
+        options: runtimes, threads, batches and the protocol.
+        json_file: where to; the plot gets the same name with .png.
+
+    Raises:
+        InputError: no runtime fits a model, or is not installed.
+    """
+    options.check()
+    pin(options.protocol.cores)
+    console = Console(soft_wrap=True)
+    with tempfile.TemporaryDirectory(prefix="detect-benchmark-") as folder:
+        rows = plan_rows(models, options, Path(folder), console)
+        pictures = options.pictures or write_pictures(Path(folder))
+        result = measure(rows, pictures, options).to_json()
+    Console(width=max(console.width, TABLE_WIDTH)).print(latency_table(result))
+    for line in protocol_lines(result["protocol"]):
+        console.print(line, highlight=False, markup=False)
+    if json_file is not None:
+        write_atomically(json_file, json.dumps(result, indent=1) + "\n")
+        plot = json_file.with_suffix(".png")
+        plot_latency(result, plot)
+        console.print(f"written: {json_file}, {plot}", highlight=False, markup=False)
+    return 0
+
+
+def plan_rows(models: list[Path], options: BenchmarkOptions, folder: Path, console: Console) -> list[Row]:
+    """Every pair of model and runtime that fits, in the order given, with every number of threads and batch.
+
+    Raises:
+        InputError: a model fits none of the runtimes.
+    """
+    rows = []
+    for model in models:
+        if model.suffix in CONFIG_SUFFIXES:
+            console.print(
+                f"{model}: a config, so its weights are random; times are those of its shape",
+                highlight=False,
+                markup=False,
+            )
+        able = [runtime for runtime in options.runtimes if fits(model, runtime)]
+        for runtime in options.runtimes:
+            if runtime not in able:
+                console.print(
+                    f"left out: {model} in {runtime}, which does not read it", highlight=False, markup=False
+                )
+        if not able:
+            raise InputError(f"{model}: none of {', '.join(options.runtimes)} runs it")
+        for runtime in able:
+            file = prepare(model, runtime, options.form, folder)
+            rows += [
+                Row(model, file, runtime, RuntimeOptions(threads, options.precision, batch), batch)
+                for threads in options.threads
+                for batch in options.batches
+            ]
+    return rows
+
+
+def fits(model: Path, runtime: RuntimeName) -> bool:
+    """Whether a runtime can run a model, after an export where it is a checkpoint or a config."""
+    format = exported_format(model)
+    return format is None or format in READERS[runtime]
+
+
+def prepare(model: Path, runtime: RuntimeName, form: Form, folder: Path) -> Path:
+    """The file to load: the model's own, or one that is exported from it into `folder` for the runtime."""
+    if exported_format(model) is not None or not READERS[runtime]:
+        return model
+    format: Format = READERS[runtime][0] if runtime != "openvino" else "onnx"
+    key = zlib.crc32(str(model.resolve()).encode())  # two models may have one name
+    file = folder / f"{model.stem}-{key:08x}{SUFFIXES[format]}"
+    if not file.exists():
+        export(model, file, ExportOptions(format=format, form=form))
+    return file
+
+
+def open_row(row: Row) -> Runtime:
+    """The runtime of a row, loaded."""
+    if READERS[row.runtime]:
+        return open_exported(row.file, row.runtime, options=row.options)
+    from detect.deploy.runtimes.eager import CompiledRuntime, EagerRuntime
+
+    module = load_module(row.file).module
+    if row.runtime == "compiled":
+        return CompiledRuntime(module, row.options)
+    return EagerRuntime(module, row.options, device="cpu")
+
+
+def write_pictures(folder: Path) -> list[Path]:
+    """Generated pictures as JPEG files of a camera's quality."""
+    paths = [folder / f"{i}.jpg" for i in range(GENERATED_PICTURES)]
+    for path, pixels in zip(paths, generated_pictures(GENERATED_PICTURES), strict=True):
+        Image.fromarray(pixels).save(path, quality=90)
+    return paths
+
+
+class PhotographToBoxes:
+    """One run of a row: read and resize files, run the network, decode and suppress.
+
+    Args:
+        detector: the network of the row.
+        files: pictures; a batch takes the next ones, round and round.
+        batch: how many.
+        protocol: for its clock.
+    """
+
+    def __init__(self, detector: Detector, files: list[Path], batch: int, protocol: Protocol) -> None:
+        self.detector, self.files, self.batch, self.clock = detector, files, batch, protocol.clock
+        self._next = 0
+
+    def __call__(self) -> dict[str, float]:
+        places = range(self._next, self._next + self.batch)
+        files = [self.files[place % len(self.files)] for place in places]
+        self._next += self.batch
+        watch = Stopwatch(self.clock)
+        inputs = self.detector.prepare([load_pixels(file) for file in files])
+        images = inputs.images.contiguous()
+        watch.stop("pre")
+        outputs = self.detector.runtime.run(images)
+        watch.stop("network")
+        self.detector.finish(outputs, inputs.orig_size)
+        watch.stop("post")
+        return watch.seconds
+
+
+class Measured(NamedTuple):
+    """What was taken of all rows together."""
+
+    rows: list[dict[str, Any]]
+    """Of the JSON."""
+    samples_ms: list[dict[str, NDArray[np.float64]]]
+    """(rounds,) of each row and stage, and of "total"; the same place is the same round."""
+    protocol: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The benchmark JSON."""
+        return {"protocol": self.protocol, "rows": self.rows}
+
+
+def measure(rows: list[Row], pictures: list[Path], options: BenchmarkOptions) -> Measured:
+    """Load every row, run them interleaved, and describe what was taken."""
+    protocol = options.protocol
+    memory = [peak_memory_mb(row, pictures) if options.memory else None for row in rows]
+    torch.set_num_threads(1)  # preprocessing and postprocessing are the same for every row
+    before = load_average()
+    with contextlib.ExitStack() as stack:
+        runtimes = [stack.enter_context(open_row(row)) for row in rows]
+        subjects = [
+            PhotographToBoxes(Detector(runtime), pictures, row.batch, protocol)
+            for runtime, row in zip(runtimes, rows, strict=True)
+        ]
+        taken = interleave(subjects, protocol)
+        described = [
+            describe_row(row, runtime, ms, taken[0]) | {"peak_rss_mb": peak}
+            for row, runtime, ms, peak in zip(rows, runtimes, taken, memory, strict=True)
+        ]
+    return Measured(described, taken, describe_protocol(protocol, pictures, before))
+
+
+def describe_protocol(protocol: Protocol, pictures: list[Path], before: list[float] | None) -> dict[str, Any]:
+    """The protocol block, once everything was measured.
+
+    Args:
+        protocol: rounds and clock.
+        pictures: what was run on.
+        before: load average before the first run.
+    """
+    return describe_machine() | {
+        "rounds": protocol.rounds,
+        "warmup": protocol.warmup,
+        "clock": protocol.clock,
+        "order": "interleaved, turned each round",
+        "stages": "pre: JPEG file to network input; post: network output to boxes in px of the file",
+        "pictures": picture_sizes(pictures),
+        "load_average_before": before,
+        "load_average_after": load_average(),
+    }
+
+
+def describe_row(
+    row: Row, runtime: Runtime, ms: dict[str, NDArray[np.float64]], first_ms: dict[str, NDArray[np.float64]]
+) -> dict[str, Any]:
+    """One row of the JSON; ratios are of the total, to the first row in the same rounds."""
+    ratio = paired_ratio(ms["total"], first_ms["total"])
+    return {
+        "model": str(row.model),
+        "runtime": runtime.name,
+        "version": runtime.version,
+        "precision": runtime.precision,
+        "form": runtime.spec.form,
+        "threads": row.options.threads,
+        "batch": row.batch,
+        **{f"{stage}_ms": summarise(ms[stage]) for stage in (*STAGES, "total")},
+        "ratio_to_first": round(ratio.median, 4),
+        "ratio_spread": [round(ratio.low, 4), round(ratio.high, 4)],
+        "differs_from_first": ratio.is_real,
+    }
+
+
+def peak_memory_mb(row: Row, pictures: list[Path]) -> float:
+    """The most that a fresh process holds while it loads and runs a row; includes Python and torch."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as process:
+        return process.submit(_load_and_run, row, pictures).result()
+
+
+def _load_and_run(row: Row, pictures: list[Path]) -> float:
+    torch.set_num_threads(1)
+    with open_row(row) as runtime:
+        run = PhotographToBoxes(Detector(runtime), pictures, row.batch, Protocol())
+        for _ in range(MEMORY_RUNS):
+            run()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)  # bytes there, kB elsewhere
+
+
+def picture_sizes(pictures: list[Path]) -> list[str]:
+    """Height x width of each picture."""
+    return ["x".join(map(str, load_pixels(path).shape[:2])) for path in pictures]
+
+
+def latency_table(result: dict[str, Any]) -> Table:
+    """The rows for people: medians of each stage, the tail of the total, the ratio with its spread."""
+    protocol, rows = result["protocol"], result["rows"]
+    table = Table(title=f"ms a batch, {protocol['clock']} time, median of {protocol['rounds']} rounds")
+    table.add_column("model", overflow="fold", min_width=12)
+    table.add_column("runtime", overflow="fold", min_width=11)
+    for name in ("precision", "threads", "batch"):
+        table.add_column(name)
+    for name in ("pre", "network", "post", "total", "mean", "p95", "p99", "peak MB"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("total to first row", min_width=19)
+    for row in rows:
+        peak = row["peak_rss_mb"]
+        table.add_row(
+            Text(Path(row["model"]).name),
+            row["runtime"],
+            row["precision"],
+            str(row["threads"]),
+            str(row["batch"]),
+            *(f"{row[f'{stage}_ms']['p50']:.2f}" for stage in (*STAGES, "total")),
+            *(f"{row['total_ms'][figure]:.2f}" for figure in ("mean", "p95", "p99")),
+            "-" if peak is None else f"{peak:.0f}",
+            "1" if row is rows[0] else str(Ratio(row["ratio_to_first"], *row["ratio_spread"])),
+        )
+    return table
+
+
+def protocol_lines(protocol: dict[str, Any]) -> Iterator[str]:
+    """The protocol block for people."""
+    yield (
+        f"{protocol['cpu']}, {protocol['cores']} cores, held to {protocol['pinned_to']}, governor "
+        f"{protocol['governor'] or 'unknown'}; {protocol['system']}, Python {protocol['python']}"
+    )
+    yield ", ".join(f"{package} {version}" for package, version in protocol["versions"].items())
+    yield (
+        f"{protocol['rounds']} rounds after {protocol['warmup']} to warm up, interleaved; pictures "
+        f"{', '.join(protocol['pictures'])}; load average {protocol['load_average_before']} before, "
+        f"{protocol['load_average_after']} after"
+    )

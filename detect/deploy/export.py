@@ -1,0 +1,252 @@
+"""`detect export`: write a detector for a runtime, then run the file and hold it against torch."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from torch import Tensor
+
+from detect.data.augment.view import resize_pixels
+from detect.data.images.decode import load_pixels
+from detect.data.synthetic.images import generated_pictures
+from detect.deploy.exported_file import (
+    SUFFIXES,
+    Format,
+    describe_export,
+    json_path,
+    parts,
+    sum_bytes,
+    write_json,
+)
+from detect.deploy.graphs import DetectorGraph, build_graph
+from detect.deploy.int8 import Gate, Int8Options, calibrate, gate, quantise, refuse
+from detect.deploy.load import ModuleFile, load_module, open_exported
+from detect.deploy.model_card import card_path, write_card
+from detect.deploy.spec import Form, ModelSpec
+from detect.deploy.verify import BATCHES, Verification, verify
+from detect.errors import InputError
+from detect.training.module import DetectionModule
+
+FORMS: dict[Format, tuple[Form, ...]] = {
+    "onnx": ("nms", "decoded", "raw"),
+    "openvino": ("nms", "decoded", "raw"),
+    "litert": ("decoded", "raw"),
+    "executorch": ("decoded", "raw"),
+}
+"""What each format can hold, its default first: LiteRT and ExecuTorch have no NMS."""
+FAULTS_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What is written, and what it is verified on."""
+
+    format: Format = "onnx"
+    form: Form | None = None
+    """Null: the format's default."""
+    score_threshold: float | None = None
+    """Instead of the model's own; a graph with NMS has it built in."""
+    pictures: list[Path] | None = None
+    """At least as many as the largest batch of `verify`; null: generated ones."""
+    int8: Int8Options | None = None
+    """Null: float32."""
+
+
+def export(source: Path, output: Path, options: ExportOptions = ExportOptions()) -> int:
+    """Write and verify a file; prints what was written and returns the exit code.
+
+    Args:
+        source: a checkpoint, or a config (random weights).
+        output: the file; FILE.json and FILE.md, its model card, come beside it. Nothing is left of a file
+            that fails its verification.
+        options: format, form, thresholds, int8.
+
+    Raises:
+        InputError: the format cannot hold the form, the file's name does not fit, a package is missing, the
+            file that was written differs from torch, or its mAP in int8 falls too far.
+    """
+    form = choose_form(options)
+    if options.int8 is not None and options.format == "litert":
+        raise InputError("--int8: LiteRT would run it slower than fp32 (h-swish stays outside XNNPACK)")
+    if output.suffix != SUFFIXES[options.format]:
+        raise InputError(f"--output {output}: a file of {options.format} ends in {SUFFIXES[options.format]}")
+    model = load_module(source)
+    if options.score_threshold is not None:
+        set_score_threshold(model.module, options.score_threshold)
+    console = Console(soft_wrap=True)
+    weights = "" if model.checkpoint is not None else ", random weights"
+    console.print(
+        f"exporting {source} to {options.format}, form {form}{weights}", highlight=False, markup=False
+    )
+    with staged(output) as staging:
+        verification = write_verified(model, staging, form=form, options=options)
+        console.print(summary(verification), highlight=False, markup=False)
+        if options.int8 is not None:
+            found = write_int8(model, staging, form=form, options=options)
+            console.print(str(found), highlight=False)
+        content = json.loads(json_path(staging).read_text(encoding="utf-8"))
+        write_card(staging, model.module, content, checkpoint=model.checkpoint)
+    console.print(
+        f"{output} ({sum_bytes(output) / 1e6:.1f} MB), {json_path(output)}, {card_path(output)}",
+        highlight=False,
+        markup=False,
+    )
+    return 0
+
+
+def choose_form(options: ExportOptions) -> Form:
+    """The form to write.
+
+    Raises:
+        InputError: the format cannot hold it.
+    """
+    able = FORMS[options.format]
+    if options.form is not None and options.form not in able:
+        raise InputError(
+            f"--form {options.form}: {options.format} holds {' or '.join(able)}; what is left is done outside"
+        )
+    return options.form or able[0]
+
+
+def set_score_threshold(module: DetectionModule, score_threshold: float) -> None:
+    """Change the threshold of a loaded detector.
+
+    Raises:
+        InputError: it is no score.
+    """
+    if not 0 <= score_threshold < 1:
+        raise InputError(f"--score_threshold is {score_threshold}; give a value from 0 to below 1")
+    module.postprocess.config = replace(module.postprocess.config, score_threshold=score_threshold)
+
+
+@contextlib.contextmanager
+def staged(output: Path) -> Iterator[Path]:
+    """A place to write `output` to; what is there moves into place at the end, and nothing on an error."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
+        staging = Path(folder) / output.name
+        yield staging
+        for part in [*parts(staging), json_path(staging), card_path(staging)]:
+            os.replace(part, output.parent / part.name)
+
+
+def write_verified(model: ModuleFile, path: Path, *, form: Form, options: ExportOptions) -> Verification:
+    """Write a file and FILE.json, and run it against torch.
+
+    Raises:
+        InputError: see `export`.
+    """
+    module = model.module
+    description = describe_export(
+        module, form=form, format=options.format, precision="fp32", checkpoint=model.checkpoint
+    )
+    images = verification_images(ModelSpec.of_module(module), options.pictures)
+    write_graph(build_graph(module, form), images, path, form=form, description=description)
+    write_json(path, description, None)  # some formats have no other place for it
+    with open_exported(path) as runtime:
+        verification = verify(runtime, module, images)
+    if verification.faults:
+        shown = "\n".join(f"  {fault}" for fault in verification.faults[:FAULTS_SHOWN])
+        more = len(verification.faults) - FAULTS_SHOWN
+        raise InputError(
+            f"the file written for {options.format} differs from torch and was removed:\n{shown}"
+            + (f"\n  and {more} more" if more > 0 else "")
+        )
+    write_json(path, description, verification.to_json())
+    return verification
+
+
+def write_graph(
+    graph: DetectorGraph, images: Tensor, path: Path, *, form: Form, description: dict[str, Any]
+) -> None:
+    """Write a graph in the format that `description` names.
+
+    Raises:
+        InputError: a package is missing, or the graph cannot be exported.
+    """
+    format: Format = description["export"]["format"]
+    if format == "litert":
+        from detect.deploy.runtimes.litert import write_litert
+
+        write_litert(graph, images, path)
+    elif format == "executorch":
+        from detect.deploy.runtimes.executorch import write_executorch
+
+        write_executorch(graph, images, path)
+    else:
+        from detect.deploy.runtimes.onnxruntime import write_onnx
+
+        write_onnx(graph, images, path.with_suffix(SUFFIXES["onnx"]), form=form, description=description)
+        if format == "openvino":
+            from detect.deploy.runtimes.openvino import write_openvino
+
+            write_openvino(path.with_suffix(SUFFIXES["onnx"]), path, description=description)
+
+
+def write_int8(model: ModuleFile, path: Path, *, form: Form, options: ExportOptions) -> Gate:
+    """Replace a verified float32 file by one in 8 bits, if its mAP holds.
+
+    Raises:
+        InputError: see `export`.
+    """
+    assert options.int8 is not None
+    module = model.module
+    calibration = calibrate(module, options.int8)
+    description = describe_export(
+        module, form=form, format=options.format, precision="int8", checkpoint=model.checkpoint
+    )
+    description["export"]["calibration"] = calibration.description
+    int8_file = path.with_name("int8") / path.name
+    int8_file.parent.mkdir()
+    if options.format == "executorch":
+        from detect.deploy.runtimes.executorch import write_executorch
+
+        write_executorch(build_graph(module, form), calibration.images, int8_file, int8=True)
+    else:
+        onnx_file = path.with_suffix(SUFFIXES["onnx"])
+        keep_fp32 = options.int8.keep_fp32
+        quantise(onnx_file, int8_file, calibration, description=description, keep_fp32=keep_fp32)
+    write_json(int8_file, description, None)
+    found = gate(path, int8_file, options.int8)
+    if not found.passes:
+        raise refuse(found, module, calibration)
+    write_json(int8_file, description, found.to_json())
+    for part in [*parts(int8_file), json_path(int8_file)]:
+        os.replace(part, path.parent / part.name)
+    return found
+
+
+def verification_images(spec: ModelSpec, files: list[Path] | None) -> Tensor:
+    """(B, 3, H, W) images of the input's type, B the largest batch of `verify`.
+
+    Raises:
+        InputError: too few files, or one cannot be read.
+    """
+    count = max(BATCHES)
+    pictures: list[NDArray[np.uint8]]
+    if files is None:
+        pictures = generated_pictures(count)
+    elif len(files) < count:
+        raise InputError(f"--pictures: {len(files)} given, at least {count} are needed")
+    else:
+        pictures = [load_pixels(file) for file in files[:count]]
+    images = np.stack([resize_pixels(picture, spec.image_size, spec.resize_rule) for picture in pictures])
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+
+
+def summary(verification: Verification) -> str:
+    """One line that says what was compared."""
+    differences = [f"{name} differ by {value:.1g}" for name, value in verification.largest_difference.items()]
+    findings = ", ".join([*differences, f"{verification.detections} detections agree"])
+    return f"verified against torch at batch {' and '.join(map(str, verification.batches))}: {findings}"

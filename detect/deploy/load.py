@@ -1,0 +1,195 @@
+"""From a file to the model in it: a checkpoint, a config (random weights) or an exported file."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from detect.data.augment.view import resize_pixels
+from detect.data.synthetic.images import generated_pictures
+from detect.deploy.exported_file import SUFFIXES, Format
+from detect.deploy.runtimes.base import Runtime, RuntimeName, RuntimeOptions
+from detect.errors import InputError
+from detect.inspection.models import PAPER_CLASSES, read_model_section
+from detect.model.blocks import PredictionHead
+from detect.model.checkpoint import build_from_checkpoint, build_module, read_checkpoint
+from detect.model.ssdlite import SSDLite
+from detect.training.module import DetectionModule
+from detect.types import ClassMap
+
+CONFIG_SUFFIXES = (".yaml", ".yml")
+STATISTICS_PICTURES = 8
+"""Generated pictures that set the statistics of a random network; more move its activations by little."""
+LEAST_VARIANCE = 0.1
+"""Of a channel, as a share of its layer's mean. With 1 the activations would fade from layer to layer."""
+
+PREDICTOR_SCALE = 0.2
+"""Of the last convolutions of a random network. Its layers amplify the rounding of float32 a hundred times as
+much as trained ones do: logits of torch alone are off by 1e-4, as far as an exported file may be."""
+
+READERS: dict[RuntimeName, tuple[Format, ...]] = {
+    "onnxruntime": ("onnx",),
+    "openvino": ("openvino", "onnx"),
+    "litert": ("litert",),
+    "executorch": ("executorch",),
+    "eager": (),
+    "compiled": (),
+}
+"""What each runtime reads; the first that takes a format is its default. torch reads no exported file."""
+
+
+class ModuleFile(NamedTuple):
+    """A detector in torch, and the checkpoint that its weights came from."""
+
+    module: DetectionModule
+    checkpoint: Path | None
+    """None: random weights."""
+
+
+def exported_format(path: Path) -> Format | None:
+    """The format of an exported file by its name; None for a checkpoint or a config."""
+    return next((format for format, suffix in SUFFIXES.items() if path.suffix == suffix), None)
+
+
+def load_module(path: Path) -> ModuleFile:
+    """The detector of a checkpoint, or one with random weights from a config.
+
+    Raises:
+        InputError: an exported file, which torch cannot run; or see `read_checkpoint` and `build_module`.
+    """
+    if exported_format(path) is not None:
+        raise InputError(f"{path} is an exported file; this needs a checkpoint or a config")
+    if path.suffix in CONFIG_SUFFIXES:
+        return ModuleFile(random_module(path), None)
+    return ModuleFile(build_from_checkpoint(read_checkpoint(path)), path)
+
+
+def random_module(config: Path) -> DetectionModule:
+    """A detector of a config with random weights: right in its shapes and its speed, not in what it finds.
+
+    Weights of other files are not loaded. Where the config takes its classes from data, it gets as many as
+    COCO has category ids.
+
+    Raises:
+        InputError: no such file, no model in it, or a wrong setting.
+    """
+    if not config.is_file():
+        raise InputError(f"{config}: no such config")
+    settings = read_model_section(config)
+    if settings is None:
+        raise InputError(f"{config}: has no model.backbone; an overlay alone is no model")
+    return random_detector(settings)
+
+
+def random_detector(settings: dict[str, Any]) -> DetectionModule:
+    """As `random_module`, from the plain values of a `model:` section.
+
+    Raises:
+        InputError: a wrong setting.
+    """
+    settings = deepcopy(settings)
+    settings["backbone"].get("init_args", {}).pop("weights", None)
+    settings.pop("init_from", None)
+    num_classes = settings.get("num_classes") or PAPER_CLASSES
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = build_module({**settings, "num_classes": num_classes})
+        set_statistics(module.net)
+        with torch.no_grad():
+            for head in [*module.net.cls_heads, *module.net.box_heads]:
+                cast(PredictionHead, head).predictor.weight *= PREDICTOR_SCALE
+    labels = range(1, num_classes + 1)
+    module.classes = ClassMap(tuple(f"class {label}" for label in labels), tuple(labels))
+    return module.eval()
+
+
+@torch.no_grad()
+def set_statistics(net: SSDLite) -> None:
+    """Give BatchNorm the statistics of generated pictures: activations of random weights keep a usual size.
+
+    Without it they fade from layer to layer into denormal numbers, which make a processor many times slower.
+    """
+    pictures = generated_pictures(STATISTICS_PICTURES)
+    images = np.stack([resize_pixels(picture, net.image_size, "antialias") for picture in pictures])
+    norms = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = 1.0  # the statistics of one batch
+    net.train()
+    net(torch.from_numpy(images).permute(0, 3, 1, 2))
+    net.eval()
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        assert norm.running_var is not None
+        # On the last map, one cell wide, a channel may hardly vary: it would blow up whatever differs.
+        norm.running_var.clamp_(min=LEAST_VARIANCE * norm.running_var.mean())
+
+
+def default_runtime(format: Format) -> RuntimeName:
+    """The runtime of an exported format."""
+    return next(name for name, formats in READERS.items() if formats and formats[0] == format)
+
+
+def open_exported(
+    path: Path, runtime: RuntimeName | None = None, *, options: RuntimeOptions = RuntimeOptions()
+) -> Runtime:
+    """Load an exported file.
+
+    Args:
+        path: the file; its suffix names the format.
+        runtime: null: the format's own.
+        options: threads, precision and batch.
+
+    Raises:
+        InputError: no such file, a runtime that does not read it or is not installed, or see the runtime.
+    """
+    format = exported_format(path)
+    if format is None:
+        raise InputError(f"{path}: not an exported file; known are {', '.join(SUFFIXES.values())}")
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    runtime = runtime or default_runtime(format)
+    if format not in READERS[runtime]:
+        able = ", ".join(name for name, formats in READERS.items() if format in formats)
+        raise InputError(f"{path}: {runtime} does not read {format}; {able} does")
+    if runtime == "onnxruntime":
+        from detect.deploy.runtimes.onnxruntime import OnnxRuntime
+
+        return OnnxRuntime(path, options)
+    if runtime == "openvino":
+        from detect.deploy.runtimes.openvino import OpenVinoRuntime
+
+        return OpenVinoRuntime(path, options)
+    if runtime == "litert":
+        from detect.deploy.runtimes.litert import LiteRtRuntime
+
+        return LiteRtRuntime(path, options)
+    from detect.deploy.runtimes.executorch import ExecuTorchRuntime
+
+    return ExecuTorchRuntime(path, options)
+
+
+def open_model(
+    path: Path, *, options: RuntimeOptions = RuntimeOptions(), device: str | None = None
+) -> Runtime:
+    """Any file with a model: an exported one in its own runtime, a checkpoint or a config in torch.
+
+    Args:
+        path: the file.
+        options: threads, precision and batch.
+        device: for torch; null: a GPU where there is one.
+
+    Raises:
+        InputError: see `load_module` and `open_exported`.
+    """
+    if exported_format(path) is not None:
+        return open_exported(path, options=options)
+    from detect.deploy.runtimes.eager import EagerRuntime
+
+    return EagerRuntime(load_module(path).module, options, device=device)

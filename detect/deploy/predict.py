@@ -1,0 +1,388 @@
+"""`detect predict`: pictures in, drawn pictures and one detections.json out.
+
+Pictures are decoded ahead and drawn behind the network by threads, in the order of the files. What is held in
+memory is bounded in bytes, not in pictures.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import glob
+import os
+from collections import Counter, deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+
+from detect.api import Detector, Prediction
+from detect.data.images.decode import load_pixels, read_size
+from detect.deploy.label_files import (
+    WRITERS,
+    JsonRows,
+    LabelFormat,
+    LabelledPicture,
+    LabelWriter,
+    whole_file,
+    xywh,
+)
+from detect.errors import InputError
+from detect.evaluation.draw import draw_detections
+from detect.types import ClassMap
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
+MAX_THREADS = 4
+"""For decoding and drawing; the network has its own."""
+RUN_SIGNS = ("config.yaml", "manifest.json", "checkpoints")
+"""What a run folder has and a folder of predictions has not."""
+BUDGET_BYTES = 150_000_000
+"""Of decoded pictures in each of three places: ahead of the network, in its batch, behind it. A larger
+picture goes through alone. Drawing and encoding take as much again."""
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """What is kept and how it is written."""
+
+    score_threshold: float = 0.3
+    """Weaker detections are neither drawn nor listed."""
+    classes: list[str] | None = None
+    """Names to keep; null: all."""
+    format: LabelFormat | None = None
+    """Write annotations for a labelling tool as well."""
+    batch_size: int = 8
+    """Pictures a pass of the network."""
+    draw: bool = True
+
+
+class Decoded(NamedTuple):
+    """A picture, or why there is none."""
+
+    file: Path
+    pixels: NDArray[np.uint8] | None
+    """(h, w, 3) upright RGB."""
+    error: str | None
+
+
+def predict(
+    model: Path, sources: list[str], *, output: Path, options: PredictOptions = PredictOptions()
+) -> int:
+    """Draw and list the detections of every picture.
+
+    Args:
+        model: a checkpoint or an exported file.
+        sources: files, folders (searched to the bottom) and globs.
+        output: gets one drawn picture each under its own name, detections.json, and annotations where asked
+            for.
+        options: thresholds, classes, formats.
+
+    Returns:
+        0, or 1 where a picture could not be read; its name is printed.
+
+    Raises:
+        InputError: a wrong option, no picture, not a model, or an output that would replace something.
+    """
+    if not 0 <= options.score_threshold <= 1:
+        raise InputError(f"--score_threshold is {options.score_threshold}; give a value between 0 and 1")
+    if options.batch_size < 1:
+        raise InputError(f"--batch_size is {options.batch_size}; give at least 1")
+    files = find_images(sources)
+    names = output_names(files)
+    refuse_overwriting(output, names, options.format)
+    detector = Detector.load(model)
+    keep = labels_to_keep(options.classes, detector.classes)
+    output.mkdir(parents=True, exist_ok=True)
+    skipped: list[str] = []
+    with ResultWriter(output, names, detector.classes, options=options) as writer:
+        pictures = decode_ahead(with_progress(files), writer.pool)
+        for batch in batches(pictures, options.batch_size, skipped):
+            inputs = detector.prepare([pixels for _, pixels in batch])
+            predictions = detector.predictions(
+                detector.detect(*inputs), score_threshold=options.score_threshold
+            )
+            for (file, pixels), prediction in zip(batch, predictions, strict=True):
+                writer.write(file, pixels, prediction if keep is None else select(prediction, keep))
+        writer.finish()
+    report(output, pictures=len(files) - len(skipped), found=writer.count, skipped=skipped)
+    if not writer.count:
+        print(f"nothing scores {options.score_threshold} or more; a lower --score_threshold shows more")
+    return 1 if skipped else 0
+
+
+def labels_to_keep(names: list[str] | None, classes: ClassMap) -> NDArray[np.int64] | None:
+    """Labels of the classes to keep; None for all.
+
+    Raises:
+        InputError: a name that the detector does not know; with the nearest one.
+    """
+    if names is None:
+        return None
+    for name in names:
+        if name not in classes.names:
+            near = difflib.get_close_matches(name, classes.names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it knows {', '.join(classes.names)}"
+            raise InputError(f"--classes {name}: the detector knows no such class; {hint}")
+    return np.array([classes.names.index(name) + 1 for name in names], dtype=np.int64)
+
+
+def select(prediction: Prediction, labels: NDArray[np.int64]) -> Prediction:
+    """The detections of some labels."""
+    boxes, scores, found, names = prediction
+    rows = np.isin(found, labels)
+    return Prediction(
+        boxes[rows], scores[rows], found[rows], [name for name, row in zip(names, rows, strict=True) if row]
+    )
+
+
+def with_progress(files: list[Path]) -> Iterator[Path]:
+    """The files, counted on a terminal."""
+    console = Console()
+    yield from track(files, "predicting", console=console, transient=True, disable=not console.is_terminal)
+
+
+def decode_ahead(files: Iterator[Path], pool: ThreadPoolExecutor) -> Iterator[Decoded]:
+    """Decode pictures in threads, ahead of whoever takes them, in order and within `BUDGET_BYTES`."""
+    waiting: deque[tuple[int, Future[Decoded]]] = deque()
+    waiting_bytes = 0
+    for file in files:
+        size = decoded_bytes(file)
+        while waiting and waiting_bytes + size > BUDGET_BYTES:
+            taken, future = waiting.popleft()
+            waiting_bytes -= taken
+            yield future.result()
+        waiting.append((size, pool.submit(decode, file)))
+        waiting_bytes += size
+    while waiting:
+        yield waiting.popleft()[1].result()
+
+
+def decoded_bytes(file: Path) -> int:
+    """What a picture takes when decoded, by its header; 0 for one that cannot be read."""
+    try:
+        height, width = read_size(file)
+    except InputError:
+        return 0
+    return 3 * height * width
+
+
+def decode(file: Path) -> Decoded:
+    """A picture, or the reason why it cannot be read."""
+    try:
+        read_size(file)  # a decoder of JPEGs takes memory for all the pixels that a header claims
+        return Decoded(file, load_pixels(file), None)
+    except InputError as error:
+        return Decoded(file, None, str(error))
+
+
+def batches(
+    pictures: Iterator[Decoded], batch_size: int, skipped: list[str]
+) -> Iterator[list[tuple[Path, NDArray[np.uint8]]]]:
+    """Readable pictures in batches, smaller ones where the pictures are large.
+
+    Args:
+        pictures: decoded or not.
+        batch_size: the most in a batch.
+        skipped: gets the reason of each that could not be read.
+    """
+    batch: list[tuple[Path, NDArray[np.uint8]]] = []
+    batch_bytes = 0
+    for file, pixels, error in pictures:
+        if pixels is None:
+            assert error is not None
+            skipped.append(error)
+            continue
+        if batch and (len(batch) == batch_size or batch_bytes + pixels.nbytes > BUDGET_BYTES):
+            yield batch
+            batch, batch_bytes = [], 0
+        batch.append((file, pixels))
+        batch_bytes += pixels.nbytes
+    if batch:
+        yield batch
+
+
+class ResultWriter:
+    """Writes detections.json, drawn pictures and annotations as the predictions come, until `finish`.
+
+    Args:
+        output: the folder; it exists.
+        names: of the drawn picture of each file.
+        classes: of the detector.
+        options: whether to draw, and the format of annotations.
+    """
+
+    def __init__(
+        self, output: Path, names: dict[Path, str], classes: ClassMap, *, options: PredictOptions
+    ) -> None:
+        self.output, self.names, self.classes = output, names, classes
+        self.draw = options.draw
+        self.pool = ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1))
+        self._root = common_folder(list(names))
+        times = Counter(file.name for file in names)
+        self._repeated_names = {name for name, count in times.items() if count > 1}
+        self._format = options.format
+        self._stack = contextlib.ExitStack()
+        self._drawing: deque[tuple[int, Future[None]]] = deque()
+        self._drawing_bytes = 0
+
+    @property
+    def count(self) -> int:
+        """Detections written."""
+        return self._rows.count
+
+    def __enter__(self) -> ResultWriter:
+        self._rows = JsonRows(self._stack.enter_context(whole_file(self.output / "detections.json")))
+        self._labels: LabelWriter | None = None
+        if self._format is not None:
+            self._labels = self._stack.enter_context(WRITERS[self._format](self.output, self.classes))
+        self._stack.enter_context(self.pool)
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._stack.__exit__(*exception)
+
+    def finish(self) -> None:
+        """Wait for the drawings and close the list; without it no list appears."""
+        self._wait_until(0)
+        self._rows.end()
+
+    def write(self, file: Path, pixels: NDArray[np.uint8], prediction: Prediction) -> None:
+        """Add one picture; drawing goes on behind, within `BUDGET_BYTES`."""
+        name = file.resolve().relative_to(self._root).as_posix()
+        image_id = name if file.name in self._repeated_names else file.name
+        self._rows.write(result_rows(prediction, file, self.classes, image_id=image_id))
+        if self._labels is not None:
+            height, width = pixels.shape[:2]
+            stem = Path(self.names[file]).stem
+            self._labels.write(LabelledPicture(name, stem, (height, width), prediction))
+        if self.draw:
+            self._wait_until(max(0, BUDGET_BYTES - pixels.nbytes))
+            future = self.pool.submit(draw, pixels, prediction, self.output / self.names[file])
+            self._drawing.append((pixels.nbytes, future))
+            self._drawing_bytes += pixels.nbytes
+
+    def _wait_until(self, allowed_bytes: int) -> None:
+        """Wait for the oldest drawings until no more than this is being drawn."""
+        while self._drawing and self._drawing_bytes > allowed_bytes:
+            taken, future = self._drawing.popleft()
+            self._drawing_bytes -= taken
+            future.result()
+
+
+def draw(pixels: NDArray[np.uint8], prediction: Prediction, path: Path) -> None:
+    """Write a picture with its detections."""
+    drawn = draw_detections(
+        Image.fromarray(pixels),
+        prediction.boxes,
+        prediction.names,
+        prediction.scores,
+        labels=prediction.labels,
+    )
+    drawn.save(path, quality=92)
+
+
+def find_images(sources: list[str]) -> list[Path]:
+    """Files, folders and globs to a sorted list of picture files, each once.
+
+    Raises:
+        InputError: a source names nothing, or no picture is among them.
+    """
+    found: dict[Path, None] = {}
+    for source in sources:
+        path = Path(source)
+        if path.is_dir():
+            matches = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        elif path.is_file():
+            matches = [path]
+        else:
+            matches = sorted(p for p in map(Path, glob.glob(source, recursive=True)) if p.is_file())
+        if not matches:
+            raise InputError(
+                f"--source {source}: no picture there (looked for {', '.join(sorted(SUFFIXES))})"
+            )
+        found |= dict.fromkeys(matches)
+    return list(found)
+
+
+def common_folder(files: list[Path]) -> Path:
+    """The deepest folder that holds all files."""
+    return Path(os.path.commonpath([file.resolve().parent for file in files]))
+
+
+def output_names(files: list[Path]) -> dict[Path, str]:
+    """A name of its own for every drawn picture: the file's, numbered where two would collide."""
+    names: dict[Path, str] = {}
+    taken: set[str] = set()
+    for file in files:
+        suffix = ".png" if file.suffix.lower() == ".png" else ".jpg"
+        stem, number = file.stem, 2
+        while stem in taken:
+            stem, number = f"{file.stem}-{number}", number + 1
+        taken.add(stem)
+        names[file] = stem + suffix
+    return names
+
+
+def refuse_overwriting(output: Path, names: dict[Path, str], format: LabelFormat | None) -> None:
+    """Stop before anything would replace a source, or what no earlier prediction wrote.
+
+    Raises:
+        InputError: names the file.
+    """
+    sources = {file.resolve(): file for file in names}
+    for name in names.values():
+        if (source := sources.get((output / name).resolve())) is not None:
+            raise InputError(f"--output {output}: would overwrite the source {source}; choose another folder")
+    if any((output / name).exists() for name in RUN_SIGNS):
+        raise InputError(
+            f"--output {output} is a run, whose own detections.json would be replaced; choose another "
+            f"folder, such as {output / 'predictions'}"
+        )
+    if (output / "detections.json").exists():
+        return  # results of an earlier prediction, which this one replaces
+    labels = WRITERS[format].places if format is not None else ()
+    for name in (*names.values(), *labels):
+        if (output / name).exists():
+            raise InputError(f"--output {output}: {name} exists there; choose an empty folder")
+
+
+def result_rows(
+    prediction: Prediction, file: Path, classes: ClassMap, *, image_id: str
+) -> list[dict[str, Any]]:
+    """COCO's results format, with the names that make it readable.
+
+    Args:
+        prediction: of one picture.
+        file: the picture.
+        classes: of the detector.
+        image_id: the file's name, or the path below the folder of all pictures where two have one name.
+    """
+    return [
+        {
+            "image_id": image_id,
+            "category_id": classes.category_id(int(label)),
+            "bbox": xywh(box),
+            "score": round(float(score), 5),
+            "file_name": str(file),
+            "category_name": name,
+        }
+        for box, score, label, name in zip(*prediction, strict=True)
+    ]
+
+
+def report(output: Path, *, pictures: int, found: int, skipped: list[str]) -> None:
+    """Say what was found and what was skipped."""
+    console = Console(soft_wrap=True)
+    console.print(
+        f"{found} detections in {pictures} pictures, written to {output}", highlight=False, markup=False
+    )
+    console.print(f"list: {output / 'detections.json'}", highlight=False, markup=False)
+    for message in skipped:
+        console.print(f"skipped: {message}", highlight=False, markup=False)

@@ -1,0 +1,84 @@
+"""torch itself, eager or compiled: the reference that every other runtime is held against."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from detect.deploy.runtimes.base import Runtime, RuntimeName, RuntimeOptions, refuse_precision
+from detect.deploy.spec import ModelSpec
+from detect.training.module import DetectionModule
+from detect.types import HeadOutputs
+
+
+class EagerRuntime(Runtime):
+    """A detector run by torch, operator by operator; the outputs stay on its device.
+
+    Args:
+        module: the detector; put into evaluation mode.
+        options: threads count for the network alone.
+        device: null: a GPU where there is one.
+    """
+
+    name: ClassVar[RuntimeName] = "eager"
+
+    def __init__(
+        self,
+        module: DetectionModule,
+        options: RuntimeOptions = RuntimeOptions(),
+        *,
+        device: torch.device | str | None = None,
+    ) -> None:
+        refuse_precision(self.name, options.precision, "fp32")
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.module = module.eval().to(self.device)
+        self.spec = ModelSpec.of_module(self.module)
+        self.version = torch.__version__
+        self.precision = "fp32"
+        self.threads = options.threads
+        self._layout = torch.channels_last if module.channels_last else torch.contiguous_format
+
+    @torch.inference_mode()
+    def run_batch(self, images: Tensor) -> tuple[Tensor, ...]:
+        with _threads(self.threads):
+            return tuple(self.network(images.to(self.device).contiguous(memory_format=self._layout)))
+
+    def network(self, images: Tensor) -> HeadOutputs:
+        """(B, 3, H, W) images on the device to head outputs."""
+        head_outputs: HeadOutputs = self.module.net(images)
+        return head_outputs
+
+    def close(self) -> None:
+        del self.module
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """So many threads for the network alone: what comes before and after it is the same for every runtime."""
+    before = torch.get_num_threads()
+    if count is None or count == before:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class CompiledRuntime(EagerRuntime):
+    """As eager, through torch.compile; the first run of each batch size takes minutes."""
+
+    name: ClassVar[RuntimeName] = "compiled"
+
+    def __init__(self, module: DetectionModule, options: RuntimeOptions = RuntimeOptions()) -> None:
+        super().__init__(module, options, device="cpu")
+        self._compiled = torch.compile(module.net, fullgraph=True, dynamic=False)
+
+    def network(self, images: Tensor) -> HeadOutputs:
+        head_outputs: HeadOutputs = self._compiled(images)
+        return head_outputs

@@ -1,0 +1,86 @@
+"""LiteRT (TensorFlow Lite): converting a graph, and running the file. No NMS, no free batch."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from detect.deploy.exported_file import read_description
+from detect.deploy.graphs import DetectorGraph
+from detect.deploy.runtimes.base import Runtime, RuntimeName, RuntimeOptions, refuse_precision, require
+from detect.deploy.runtimes.torch_export import torch_export_errors
+from detect.deploy.spec import ModelSpec
+from detect.errors import InputError
+
+
+class ChannelsLastInput(nn.Module):
+    """A graph that takes (B, H, W, 3): the layout of cameras and of LiteRT's kernels."""
+
+    def __init__(self, graph: nn.Module) -> None:
+        super().__init__()
+        self.detector = graph  # torch.fx keeps the name `graph` for itself
+
+    def forward(self, images: Tensor) -> Any:
+        return self.detector(images.permute(0, 3, 1, 2))
+
+
+def write_litert(graph: DetectorGraph, example: Tensor, path: Path) -> None:
+    """Write a raw or decoded graph for a batch of 1; the input is (1, H, W, 3).
+
+    Args:
+        graph: from `graphs.build_graph`.
+        example: (B, 3, H, W) images of the input's type; only shape and type count.
+        path: where to.
+
+    Raises:
+        InputError: litert-torch is missing, or cannot convert the graph; with the line that says why.
+    """
+    litert_torch = require("litert_torch", extra="litert", path=path)
+    image = example[:1].permute(0, 2, 3, 1).contiguous()
+    with torch_export_errors("LiteRT"):
+        converted = litert_torch.convert(ChannelsLastInput(graph).eval(), (image,))
+        converted.export(str(path))
+
+
+class LiteRtRuntime(Runtime):
+    """A .tflite file in LiteRT on the CPU, through XNNPACK.
+
+    Raises:
+        InputError: ai-edge-litert is missing, the file cannot be read, or has no FILE.json beside it.
+    """
+
+    name: ClassVar[RuntimeName] = "litert"
+
+    def __init__(self, path: Path, options: RuntimeOptions = RuntimeOptions()) -> None:
+        interpreter = require("ai_edge_litert.interpreter", extra="litert", path=path)
+        description = read_description(path, None)  # the format has no place for it
+        try:
+            self._interpreter = interpreter.Interpreter(model_path=str(path), num_threads=options.threads)
+            self._interpreter.allocate_tensors()
+        except (RuntimeError, ValueError) as error:
+            raise InputError(f"{path}: LiteRT cannot load it: {str(error).splitlines()[0]}") from error
+        refuse_precision(self.name, options.precision, description["export"]["precision"])
+        self.spec = ModelSpec.from_description(description)
+        self.version = version("ai-edge-litert")
+        self.precision = description["export"]["precision"]
+        self.threads = options.threads
+        self.fixed_batch = 1
+        (entry,) = self._interpreter.get_input_details()
+        self._input = entry["index"]
+        # The converter numbers outputs in the order that the graph gave them.
+        details = sorted(self._interpreter.get_output_details(), key=lambda detail: str(detail["name"]))
+        self._outputs = [detail["index"] for detail in details]
+
+    def run_batch(self, images: Tensor) -> tuple[Tensor, ...]:
+        image = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
+        self._interpreter.set_tensor(self._input, image)
+        self._interpreter.invoke()
+        return tuple(torch.from_numpy(self._interpreter.get_tensor(index)) for index in self._outputs)
+
+    def close(self) -> None:
+        del self._interpreter

@@ -1,0 +1,97 @@
+"""ONNX Runtime: writing the graph of a detector as ONNX, and running it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from detect.deploy.exported_file import METADATA_KEY, check_graph, read_description
+from detect.deploy.graphs import DetectorGraph, onnx_translations
+from detect.deploy.runtimes.base import Runtime, RuntimeName, RuntimeOptions, refuse_precision, require
+from detect.deploy.runtimes.torch_export import torch_export_errors
+from detect.deploy.spec import OUTPUTS, Form, ModelSpec
+from detect.errors import InputError
+
+OPSET = 20
+EXAMPLE_BATCH = 2
+"""The batch that a graph is traced with; 1 would be taken for a constant."""
+
+
+def write_onnx(
+    graph: DetectorGraph, example: Tensor, path: Path, *, form: Form, description: dict[str, Any]
+) -> None:
+    """Write a graph with its description inside; batch is free.
+
+    Args:
+        graph: from `graphs.build_graph`.
+        example: (B, 3, H, W) images of the input's type; only shape and type count.
+        path: where to.
+        form: of the graph.
+        description: from `exported_file.describe_export`.
+
+    Raises:
+        InputError: a package is missing, or torch could not export the graph; with the line that says why.
+    """
+    require("onnxscript", extra="export")
+    onnx = require("onnx", extra="export")
+    batch = torch.export.Dim("batch")
+    with torch_export_errors("ONNX"):
+        program = torch.onnx.export(
+            graph,
+            (example.new_zeros(EXAMPLE_BATCH, *example.shape[1:]),),
+            input_names=["images"],
+            output_names=list(OUTPUTS[form]),
+            dynamic_shapes={"images": {0: batch}},
+            custom_translation_table=onnx_translations(),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(description)})
+    onnx.save(model, path)
+
+
+class OnnxRuntime(Runtime):
+    """A file of ONNX in ONNX Runtime on the CPU.
+
+    Raises:
+        InputError: onnxruntime is missing, the file is not ONNX, not ours, or asked for in another precision.
+    """
+
+    name: ClassVar[RuntimeName] = "onnxruntime"
+
+    def __init__(self, path: Path, options: RuntimeOptions = RuntimeOptions()) -> None:
+        ort = require("onnxruntime", extra="export", path=path)
+        session_options = ort.SessionOptions()
+        session_options.log_severity_level = 3  # errors alone
+        if options.threads is not None:
+            session_options.intra_op_num_threads = options.threads
+            session_options.inter_op_num_threads = 1
+        try:
+            session = ort.InferenceSession(str(path), session_options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's own exceptions share no base class
+            raise InputError(f"{path}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}") from error
+        description = read_description(path, session.get_modelmeta().custom_metadata_map.get(METADATA_KEY))
+        ends = [*session.get_inputs(), *session.get_outputs()]
+        shapes = {end.name: [side if isinstance(side, int) else None for side in end.shape] for end in ends}
+        check_graph(path, description, shapes)
+        refuse_precision(self.name, options.precision, description["export"]["precision"])
+        self.spec = ModelSpec.from_description(description)
+        self.version = ort.__version__
+        self.precision = description["export"]["precision"]
+        self.threads = options.threads
+        self._outputs = list(OUTPUTS[self.spec.form])
+        self._session = session
+
+    def run_batch(self, images: Tensor) -> tuple[Tensor, ...]:
+        outputs = self._session.run(self._outputs, {"images": images.contiguous().numpy()})
+        return tuple(torch.from_numpy(output) for output in outputs)
+
+    def close(self) -> None:
+        del self._session

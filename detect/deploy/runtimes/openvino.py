@@ -1,0 +1,137 @@
+"""OpenVINO: converting a graph from ONNX, and running either file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from detect.deploy.exported_file import METADATA_KEY, check_graph, read_description
+from detect.deploy.runtimes.base import Runtime, RuntimeName, RuntimeOptions, refuse_precision, require
+from detect.deploy.runtimes.onnx_layers import nodes_left_in_fp32
+from detect.deploy.runtimes.torch_export import quiet_logging
+from detect.deploy.spec import OUTPUTS, ModelSpec
+from detect.errors import InputError
+
+PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
+"""Of what is not quantised. Left alone, OpenVINO takes bf16 where the processor has it, and logits are off by
+0.3."""
+
+
+def write_openvino(onnx_file: Path, path: Path, *, description: dict[str, Any]) -> None:
+    """Convert an ONNX file to OpenVINO's .xml and .bin, weights in float32.
+
+    Args:
+        onnx_file: from `onnxruntime.write_onnx`.
+        path: the .xml file.
+        description: from `exported_file.describe_export`.
+
+    Raises:
+        InputError: openvino is missing.
+    """
+    ov = require("openvino", extra="openvino", path=path)
+    model = ov.convert_model(onnx_file)
+    model.set_rt_info(json.dumps(description), [METADATA_KEY])
+    ov.save_model(model, path, compress_to_fp16=False)
+
+
+def quantize_openvino(
+    onnx_file: Path,
+    path: Path,
+    images: Tensor,
+    *,
+    description: dict[str, Any],
+    keep_fp32: Sequence[str] = (),
+) -> None:
+    """Write a graph with the network in 8 bits by NNCF; decoding and NMS stay in float32.
+
+    Args:
+        onnx_file: from `onnxruntime.write_onnx`, in float32.
+        path: the .xml file.
+        images: (N, 3, H, W) to take the ranges of activations from.
+        description: of the new file.
+        keep_fp32: paths of layers below the network that stay in float32.
+
+    Raises:
+        InputError: openvino, nncf or onnx is missing.
+    """
+    ov = require("openvino", extra="openvino", path=path)
+    nncf = require("nncf", extra="openvino", path=path)
+    onnx = require("onnx", extra="export", path=path)
+    left = nodes_left_in_fp32(onnx.load(onnx_file), keep_fp32)
+    model = ov.convert_model(onnx_file)
+    # OpenVINO keeps the names of ONNX nodes, with a suffix where one node became several.
+    names = [op.get_friendly_name() for op in model.get_ordered_ops()]
+    ignored = [name for name in names if name.partition("/")[0] in left]
+    with quiet_logging("nncf"):
+        quantised = nncf.quantize(
+            model,
+            nncf.Dataset(list(images.split(1)), lambda image: image.contiguous().numpy()),
+            preset=nncf.QuantizationPreset.MIXED,  # symmetric weights, asymmetric activations: for h-swish
+            subset_size=len(images),
+            ignored_scope=nncf.IgnoredScope(names=ignored, validate=False),
+        )
+    quantised.set_rt_info(json.dumps(description), [METADATA_KEY])
+    ov.save_model(quantised, path, compress_to_fp16=False)
+
+
+class OpenVinoRuntime(Runtime):
+    """A file of OpenVINO or ONNX in OpenVINO on the CPU.
+
+    Raises:
+        InputError: openvino is missing, the file cannot be read, is not ours, or is not int8 as asked for.
+    """
+
+    name: ClassVar[RuntimeName] = "openvino"
+
+    def __init__(self, path: Path, options: RuntimeOptions = RuntimeOptions()) -> None:
+        ov = require("openvino", extra="openvino", path=path)
+        core = ov.Core()
+        try:
+            model = core.read_model(path)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise InputError(f"{path}: OpenVINO cannot load it: {reason}") from error
+        description = read_description(path, self._description(model))
+        ends = [*model.inputs, *model.outputs]
+        check_graph(path, description, {end.get_any_name(): _shape(end) for end in ends})
+        own = description["export"]["precision"]
+        if options.precision != "bf16" or own != "fp32":
+            refuse_precision(self.name, options.precision, own)
+        self.spec = ModelSpec.from_description(description)
+        self.version = ov.get_version()
+        self.precision = options.precision or own
+        self.threads = options.threads
+        settings = {
+            "INFERENCE_PRECISION_HINT": PRECISION_HINTS[self.precision],
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+        }
+        if options.threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = options.threads
+        self._request = core.compile_model(model, "CPU", settings).create_infer_request()
+
+    @staticmethod
+    def _description(model: Any) -> str | None:
+        """What `write_openvino`, or `write_onnx` before it, put into the file."""
+        for key in ([METADATA_KEY], ["framework", METADATA_KEY]):
+            if model.has_rt_info(key):
+                return str(model.get_rt_info(key).astype(str))
+        return None
+
+    def run_batch(self, images: Tensor) -> tuple[Tensor, ...]:
+        self._request.infer({"images": images.contiguous().numpy()}, share_inputs=True)
+        names = OUTPUTS[self.spec.form]
+        return tuple(torch.from_numpy(self._request.get_tensor(name).data.copy()) for name in names)
+
+    def close(self) -> None:
+        del self._request
+
+
+def _shape(end: Any) -> list[int | None]:
+    """Of an input or output; None for a side that varies."""
+    return [side.get_length() if side.is_static else None for side in end.get_partial_shape()]

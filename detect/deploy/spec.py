@@ -1,0 +1,91 @@
+"""What a caller must know to use a network: its input, what its outputs mean, and the way to detections.
+
+A checkpoint's description (`DetectionModule.describe`) and an exported file's hold the same plain values;
+here they become one object.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from detect.model.postprocess import PostProcess, PostProcessConfig
+from detect.training.module import DetectionModule
+from detect.types import ClassMap, Detections, HeadOutputs, ResizeRule
+
+Form = Literal["raw", "decoded", "nms"]
+"""How far a graph goes: head outputs, scores and boxes of every anchor, or detections."""
+
+OUTPUTS: dict[Form, tuple[str, ...]] = {
+    "raw": ("cls_logits", "box_deltas"),
+    "decoded": ("scores", "boxes"),
+    "nms": ("boxes", "scores", "labels", "counts"),
+}
+"""Names of a graph's outputs, in order: (B, A, K + 1), (B, A, 4) | (B, A, K), (B, A, 4) | (B, D, 4), (B, D),
+(B, D), (B,). Boxes are xyxy px of the input; padded rows are zero; labels are 1..K."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The plain facts of one network, whatever runs it."""
+
+    classes: ClassMap
+    image_size: tuple[int, int]
+    """(H, W) of the input in px."""
+    resize_rule: ResizeRule
+    form: Form
+    postprocess: PostProcess
+    """What is still to be done after a raw or decoded graph; its thresholds stand in one with NMS."""
+    anchors: Tensor | None
+    """(A, 4) xyxy px of the input; raw form alone."""
+
+    @classmethod
+    def of_module(cls, module: DetectionModule) -> ModelSpec:
+        """The spec of a detector in torch; it must know its classes."""
+        assert module.classes is not None
+        return cls(
+            module.classes,
+            module.net.image_size,
+            module.resize_rule,
+            "raw",
+            module.postprocess,
+            module.net.anchors,
+        )
+
+    @classmethod
+    def from_description(cls, description: dict[str, Any]) -> ModelSpec:
+        """The spec of an exported file; `description` was checked by `exported_file.read_description`."""
+        height, width = description["input"]["image_size"]
+        thresholds = dict(description["postprocess"])
+        activation = thresholds.pop("score_activation")
+        anchors = description["export"]["anchors"]
+        return cls(
+            ClassMap.from_list(description["classes"]),
+            (height, width),
+            description["input"]["resize_rule"],
+            description["export"]["form"],
+            PostProcess(PostProcessConfig(**thresholds), activation=activation, image_size=(height, width)),
+            None if anchors is None else torch.tensor(anchors, dtype=torch.float32),
+        )
+
+    @property
+    def input_dtype(self) -> torch.dtype:
+        """uint8, or float32 in 0..255 units where the resize rule does not round to whole values."""
+        return torch.uint8 if self.resize_rule == "antialias" else torch.float32
+
+    def detections(self, outputs: tuple[Tensor, ...]) -> Detections:
+        """What a graph of this form gave, to detections in px of the input.
+
+        Args:
+            outputs: in the order of `OUTPUTS[self.form]`.
+        """
+        if self.form == "raw":
+            assert self.anchors is not None
+            return self.postprocess(HeadOutputs(*outputs), self.anchors)
+        if self.form == "decoded":
+            return self.postprocess.from_decoded(*outputs)
+        boxes, scores, labels, _ = outputs
+        return Detections(boxes, scores, labels)

@@ -1,0 +1,77 @@
+"""`detect validate`: COCO metrics of a detector on a split, without a trainer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.progress import track
+
+from detect.api import Detector
+from detect.data.datamodule import DetectionData, align_classes
+from detect.evaluation.evaluator import CocoEvaluator, Metrics
+from detect.evaluation.metrics_table import metrics_table
+from detect.system.files import write_atomically
+from detect.training.module import DetectionModule
+
+
+def validate_detector(
+    detector: Detector, data: DetectionData, *, backend: Literal["faster", "pycocotools"] = "faster"
+) -> Metrics:
+    """Score a detector on `data.val`, every image once."""
+    return run_detector(detector, data, backend=backend).compute()
+
+
+def run_detector(
+    detector: Detector, data: DetectionData, *, backend: Literal["faster", "pycocotools"] = "faster"
+) -> CocoEvaluator:
+    """Detect on every image of `data.val` once; the evaluator has gathered the detections of all ranks."""
+    evaluator = CocoEvaluator(data.val, backend=backend)
+    loader = data.val_dataloader()
+    for batch in track(loader, description="validation", transient=True, disable=not Console().is_terminal):
+        evaluator.update(batch.sample_idx, detector.detect(batch.images, batch.orig_size))
+    evaluator.gather()
+    return evaluator
+
+
+def validate_module(
+    module: DetectionModule, data: DetectionData, *, backend: Literal["faster", "pycocotools"] = "faster"
+) -> Metrics:
+    """As `validate_detector`, for a module, which torch runs on one device."""
+    return validate_detector(Detector(module), data, backend=backend)
+
+
+def open_validation(detector: Detector, data_settings: dict[str, Any]) -> DetectionData:
+    """The validation split as a detector needs it: its input size, its resize rule, its labels.
+
+    Args:
+        detector: the detector.
+        data_settings: what `--data.*` sets.
+
+    Raises:
+        InputError: the split cannot be read, or has classes that the detector does not know.
+    """
+    spec = detector.spec
+    data = DetectionData(**data_settings, image_size=spec.image_size, resize_rule=spec.resize_rule)
+    data.open(("val",))
+    data.val = align_classes(data.val, detector.classes)
+    return data
+
+
+def validate(
+    model: Path,
+    data_settings: dict[str, Any],
+    *,
+    backend: Literal["faster", "pycocotools"],
+    json_file: Path | None,
+) -> int:
+    """Score a checkpoint or an exported file; prints a table and writes JSON where asked for."""
+    detector = Detector.load(model)
+    data = open_validation(detector, data_settings)
+    metrics = validate_detector(detector, data, backend=backend)
+    Console().print(metrics_table(metrics))
+    if json_file is not None:
+        write_atomically(json_file, json.dumps(metrics.to_json(), indent=1))
+    return 0

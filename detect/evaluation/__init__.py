@@ -1,0 +1,1 @@
+"""Detections to numbers: COCO metrics, matching, bootstrap, error types, diagnostics."""

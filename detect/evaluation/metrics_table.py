@@ -1,0 +1,49 @@
+"""Metrics as a person reads them."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from detect.evaluation.evaluator import ClassMetrics, Metrics
+
+SUMMARY = (("mAP", "AP50", "AP75"), ("APs", "APm", "APl"), ("AR1", "AR10", "AR100"), ("ARs", "ARm", "ARl"))
+
+
+def metrics_table(metrics: Metrics, *, per_class: bool = True) -> Table:
+    """The twelve numbers in percent and, below them, a row a class; "-" where there is no ground truth."""
+    layout = Table.grid()
+    layout.add_row(_summary_table(metrics))
+    if per_class:
+        layout.add_row(_class_table(metrics.per_class))
+    return layout
+
+
+def _summary_table(metrics: Metrics) -> Table:
+    images = "1 image" if metrics.images == 1 else f"{metrics.images} images"
+    table = Table(
+        title=f"COCO metrics in percent, {images}", title_justify="left", box=None, show_header=False
+    )
+    for _ in SUMMARY[0]:
+        table.add_column(style="bold")
+        table.add_column(justify="right", min_width=6)
+    for names in SUMMARY:
+        table.add_row(*(cell for name in names for cell in (name, _percent(getattr(metrics, name)))))
+    return table
+
+
+def _class_table(per_class: dict[str, ClassMetrics]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("class")
+    for heading in ("AP", "AP50", "images", "boxes"):
+        table.add_column(heading, justify="right")
+    for name, figures in per_class.items():
+        table.add_row(
+            Text(name), _percent(figures.AP), _percent(figures.AP50), str(figures.images), str(figures.boxes)
+        )
+    return table
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f}" if fraction >= 0 else "-"

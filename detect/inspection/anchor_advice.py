@@ -1,0 +1,142 @@
+"""Which settings would let some anchor meet more boxes of a data set, each with the share that it reaches."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from detect.data.annotations import Annotations
+from detect.inspection.anchor_layout import AnchorLayout, FileBoxes, met_share, trained_boxes
+from detect.model.anchors import SCALES, HeadStyle
+
+TRIED_BOXES = 4000
+"""As many, evenly over the split, choose between settings."""
+TRIED_SIDES = (256, 320, 416, 512, 640)
+"""Shorter sides of the input; multiples of 32."""
+TRIED_LOWEST = (0.15, 0.1, 0.08, 0.06, 0.04)
+TRIED_HIGHEST = (0.95, 0.7)
+"""Scales of the first and the last map; those between follow in even steps."""
+USUAL_RATIOS = (2.0, 0.5, 3.0, 0.333)
+TRIED_RATIOS = ((), (1.5, 0.667), (5.0, 0.2))
+"""Besides the usual ones, on every map."""
+WORTHWHILE = 0.02
+"""Less of the boxes is no reason to leave what is set."""
+
+
+class Advice(NamedTuple):
+    """Settings that would meet more boxes."""
+
+    settings: dict[str, Any]
+    """Keys of the config, by their full path."""
+    share: float
+    """That they give."""
+    anchors: int
+    """That a picture then has."""
+
+    @property
+    def flags(self) -> str:
+        """The settings as a command line takes them."""
+        return " ".join(f"--{key} {_as_flag(value)}" for key, value in self.settings.items())
+
+    @property
+    def keeps_anchors(self) -> bool:
+        """Whether a detector that was trained with the present anchors keeps them."""
+        return set(self.settings) <= {"model.image_size"}
+
+    def __str__(self) -> str:
+        return f"{self.flags}: {self.share:.1%} of the boxes, {self.anchors:,} anchors"
+
+
+class Tried(NamedTuple):
+    """A layout and the share of the boxes that its anchors meet."""
+
+    layout: AnchorLayout
+    share: float
+
+
+def advise(annotations: Annotations, layout: AnchorLayout) -> list[Advice]:
+    """The best change of each kind that is worth it, the cheapest kind first; nothing without boxes.
+
+    The kinds: other scales or the other head; more ratios beside those; another input; another input with
+    other scales. Each must meet `WORTHWHILE` more than the cheaper kinds, but for another input alone, which
+    must beat the present settings only: a detector that was trained before keeps its anchors with it.
+    """
+    boxes = trained_boxes(annotations, at_most=TRIED_BOXES)
+    if not len(boxes.boxes):
+        return []
+    now = Tried(layout, met_share(boxes, layout))
+    scales = _mildest(boxes, _other_anchors(layout), than=now)
+    ratios = _mildest(boxes, _more_ratios((scales or now).layout), than=scales or now)
+    side = _mildest(boxes, _other_inputs(layout), than=now)
+    best = max((tried for tried in (now, scales, ratios, side) if tried), key=lambda tried: tried.share)
+    style = (scales or now).layout.config.style
+    anew = (one for other in _other_inputs(layout) for one in _ladders(other, style))
+    both = _mildest(boxes, anew, than=best)
+    return [
+        Advice(_difference(layout, tried.layout), round(tried.share, 4), tried.layout.count)
+        for tried in (scales, ratios, side, both)
+        if tried
+    ]
+
+
+def _mildest(boxes: FileBoxes, layouts: Iterable[AnchorLayout], *, than: Tried) -> Tried | None:
+    """Of `layouts`, the mildest first, the first that does nearly as well as the best; None: not worth it."""
+    tried = [Tried(layout, met_share(boxes, layout)) for layout in layouts]
+    enough = max(than.share + WORTHWHILE, max(one.share for one in tried) - WORTHWHILE)
+    return next((one for one in tried if one.share >= enough), None)
+
+
+def _other_anchors(layout: AnchorLayout) -> Iterator[AnchorLayout]:
+    """Scales for the head that is set, then the other head: with the usual scales, and with others."""
+    style = layout.config.style
+    yield from _ladders(layout, style)
+    yield from _ladders(layout, "torchvision" if style == "paper" else "paper")
+
+
+def _ladders(layout: AnchorLayout, style: HeadStyle) -> Iterator[AnchorLayout]:
+    """The usual scales, then even steps between other ends, the nearest to the usual first."""
+    ladders: list[list[float] | None] = [None]
+    for low in TRIED_LOWEST:
+        for high in TRIED_HIGHEST:
+            steps = np.linspace(low, high, len(SCALES) - 1)
+            ladders.append([round(float(scale), 3) for scale in (*steps, min(1.0, 2 * high - steps[-2]))])
+    for scales in ladders:
+        yield replace(layout, config=replace(layout.config, style=style, scales=scales))
+
+
+def _more_ratios(layout: AnchorLayout) -> Iterator[AnchorLayout]:
+    """More shapes a cell, those that are set among them."""
+    present = layout.config.aspect_ratios or [list(USUAL_RATIOS)] * (len(SCALES) - 1)
+    for more in TRIED_RATIOS:
+        ratios = [[*level, *(ratio for ratio in more if ratio not in level)] for level in present]
+        yield replace(layout, config=replace(layout.config, aspect_ratios=ratios))
+
+
+def _other_inputs(layout: AnchorLayout) -> Iterator[AnchorLayout]:
+    """The same proportions with other sides, the nearest first."""
+    height, width = layout.image_size
+    shorter = min(height, width)
+    for side in sorted(TRIED_SIDES, key=lambda side: abs(side - shorter)):
+        size = tuple(round(length * side / shorter / 32) * 32 for length in (height, width))
+        yield replace(layout, image_size=(size[0], size[1]))
+
+
+def _difference(layout: AnchorLayout, other: AnchorLayout) -> dict[str, Any]:
+    """What must be set so that `layout` becomes `other`."""
+    settings: dict[str, Any] = {}
+    if other.image_size != layout.image_size:
+        settings["model.image_size"] = list(other.image_size)
+    for name in ("style", "scales", "aspect_ratios"):
+        value = getattr(other.config, name)
+        if value != getattr(layout.config, name):
+            settings[f"model.anchors.{name}"] = value
+    return settings
+
+
+def _as_flag(value: Any) -> str:
+    return shlex.quote(value if isinstance(value, str) else json.dumps(value, separators=(",", ":")))

@@ -1,0 +1,134 @@
+"""How many boxes of a data set some anchor meets.
+
+A box that no anchor meets at IoU 0.5 still gets its best one in training, but only that one, and it must be
+moved far: such classes and sizes are learnt late and badly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detect.data.annotations import Annotations
+from detect.inspection.anchor_advice import Advice, advise
+from detect.inspection.anchor_layout import MATCH_IOU, AnchorLayout, best_anchors, trained_boxes
+
+SMALL_AREA, MEDIUM_AREA = 32.0**2, 96.0**2
+"""COCO's limits in px^2 of the file."""
+FIRST_LOOK_BOXES = 50_000
+"""As many, evenly over the split, for the line at the start of a training: a tenth of a second."""
+LOW_SHARE = 0.9
+"""Of the boxes: below it the start of a training says what would meet more."""
+
+
+class Share(NamedTuple):
+    """How many of some boxes an anchor meets."""
+
+    boxes: int
+    met: int
+
+    def to_json(self) -> dict[str, Any]:
+        """`share` is null where there are no boxes."""
+        return {"boxes": self.boxes, "share": round(self.met / self.boxes, 4) if self.boxes else None}
+
+    def __str__(self) -> str:
+        """In per cent; a dash where there are no boxes."""
+        return f"{self.met / self.boxes:.1%}" if self.boxes else "-"
+
+
+@dataclass(frozen=True)
+class AnchorFit:
+    """The fit of one layout to one split; regions to ignore are left out."""
+
+    layout: AnchorLayout
+    boxes_wh: NDArray[np.float32]
+    """(M, 2) px of the input."""
+    best_iou: NDArray[np.float32]
+    """(M,) with any anchor."""
+    all: Share
+    by_size: dict[str, Share]
+    by_class: dict[str, Share]
+    by_level: list[int]
+    """Boxes whose best anchor is on each map."""
+    advice: list[Advice]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; the keys are listed in docs/data.md."""
+        return {
+            "image_size": list(self.layout.image_size),
+            "style": self.layout.config.style,
+            **self.all.to_json(),
+            "by_size": {name: share.to_json() for name, share in self.by_size.items()},
+            "by_class": {name: share.to_json() for name, share in self.by_class.items()},
+            "by_level": self.by_level,
+            "advice": [advice._asdict() | {"flags": advice.flags} for advice in self.advice],
+        }
+
+
+def fit_anchors(
+    annotations: Annotations,
+    layout: AnchorLayout,
+    *,
+    with_advice: bool = True,
+    at_most: int | None = None,
+) -> AnchorFit:
+    """Compare the anchors of `layout` with the boxes of a split, and those of other layouts for advice.
+
+    Args:
+        annotations: of the split.
+        layout: of the anchors.
+        with_advice: try other settings too.
+        at_most: of more boxes than that, take every n-th; None takes all.
+    """
+    boxes = trained_boxes(annotations, at_most=at_most)
+    on_input = boxes.on_input(layout.image_size)
+    best = best_anchors(on_input, layout)
+    met = best.iou >= MATCH_IOU
+    areas = (boxes.boxes[:, 2:] - boxes.boxes[:, :2]).prod(axis=1)
+    size = np.digitize(areas, [SMALL_AREA, MEDIUM_AREA])
+    return AnchorFit(
+        layout,
+        boxes_wh=on_input[:, 2:] - on_input[:, :2],
+        best_iou=best.iou,
+        all=Share(len(met), int(met.sum())),
+        by_size=dict(zip(("small", "medium", "large"), _shares(size, met, groups=3), strict=True)),
+        by_class=dict(
+            zip(
+                annotations.classes.names,
+                _shares(boxes.labels - 1, met, groups=annotations.classes.num_classes),
+                strict=True,
+            )
+        ),
+        by_level=np.bincount(best.level, minlength=len(layout.levels())).tolist(),
+        advice=advise(annotations, layout) if with_advice else [],
+    )
+
+
+def first_look(annotations: Annotations, layout: AnchorLayout, *, keep_anchors: bool) -> list[str]:
+    """What a person should know of the anchors before a training: a line, and two of advice if few are met.
+
+    Args:
+        annotations: the training split.
+        layout: of the anchors.
+        keep_anchors: advise no other anchors: those that are set have been trained.
+    """
+    fit = fit_anchors(annotations, layout, with_advice=False, at_most=FIRST_LOOK_BOXES)
+    if not fit.all.boxes:
+        return []
+    sizes = ", ".join(f"{name} {share}" for name, share in fit.by_size.items() if share.boxes)
+    lines = [f"anchors: {fit.all} of the training boxes meet one at IoU {MATCH_IOU} ({sizes})"]
+    if fit.all.met < LOW_SHARE * fit.all.boxes:
+        advice = [one for one in advise(annotations, layout) if one.keeps_anchors or not keep_anchors]
+        # The cheapest, and the one that meets most.
+        lines += [f"  more with {one}" for one in (advice if len(advice) < 2 else (advice[0], advice[-1]))]
+    return lines
+
+
+def _shares(group: NDArray[np.int64], met: NDArray[np.bool_], *, groups: int) -> list[Share]:
+    """How many of (M,) boxes are in each group, and how many of those are `met`."""
+    boxes = np.bincount(group, minlength=groups).tolist()
+    found = np.bincount(group[met], minlength=groups).tolist()
+    return [Share(*counts) for counts in zip(boxes, found, strict=True)]

@@ -1,0 +1,132 @@
+"""Where the anchors of a detector lie, and the best of them for each box of a data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detect.data.annotations import Annotations
+from detect.model.anchors import AnchorConfig, AnchorGenerator, grid_sizes
+from detect.model.ssdlite import SSDLite
+
+MATCH_IOU = 0.5
+"""As `matcher.match_anchors`."""
+STRIDES = (16, 32)
+"""Of C4 and C5 in every MobileNet."""
+CHUNK = 1 << 15
+
+
+@dataclass(frozen=True)
+class AnchorLayout:
+    """All that decides where anchors lie."""
+
+    image_size: tuple[int, int] = (320, 320)
+    """(H, W) of the input in px."""
+    config: AnchorConfig = AnchorConfig()
+    strides: tuple[int, int] = STRIDES
+
+    @classmethod
+    def of(cls, net: SSDLite) -> AnchorLayout:
+        """The anchors of a detector, which may live on the meta device."""
+        return cls(net.image_size, net.anchor_generator.config, net.backbone.strides)
+
+    def levels(self) -> list[NDArray[np.float32]]:
+        """(rows, columns, per cell, 4) xyxy px of the input, a map each."""
+        generator = AnchorGenerator(self.config)
+        grids = grid_sizes(self.image_size, self.strides)
+        anchors = generator(grids, self.image_size).numpy()
+        counts = [rows * columns * k for (rows, columns), k in zip(grids, generator.per_cell, strict=True)]
+        parts = np.split(anchors, np.cumsum(counts)[:-1])
+        return [part.reshape(*grid, -1, 4) for part, grid in zip(parts, grids, strict=True)]
+
+    @property
+    def count(self) -> int:
+        """Anchors of all maps."""
+        return sum(level[..., 0].size for level in self.levels())
+
+
+class BestAnchors(NamedTuple):
+    """The best anchor of each of M boxes."""
+
+    iou: NDArray[np.float32]
+    """(M,)"""
+    level: NDArray[np.int64]
+    """(M,) the map it is on, from 0."""
+
+
+def best_anchors(boxes: NDArray[np.float32], layout: AnchorLayout) -> BestAnchors:
+    """The best IoU of each box with any anchor, and where it is.
+
+    The anchors of one shape on one map differ in their centres alone, and the nearest centre overlaps most;
+    so a box is compared with one anchor a shape, 33 instead of 2,000.
+
+    Args:
+        boxes: (M, 4) xyxy px of the input.
+        layout: of the anchors.
+    """
+    levels = layout.levels()
+    iou = np.zeros((len(levels), len(boxes)), dtype=np.float32)
+    for level, anchors in enumerate(levels):
+        centres_x = anchors[0, :, 0, 0::2].mean(axis=1)
+        centres_y = anchors[:, 0, 0, 1::2].mean(axis=1)
+        for start in range(0, len(boxes), CHUNK):
+            part = boxes[start : start + CHUNK]
+            column = _nearest(centres_x, part[:, 0::2].mean(axis=1))
+            row = _nearest(centres_y, part[:, 1::2].mean(axis=1))
+            iou[level, start : start + CHUNK] = _iou(anchors[row, column], part[:, None]).max(axis=1)
+    return BestAnchors(iou.max(axis=0, initial=0), iou.argmax(axis=0))
+
+
+def _nearest(centres: NDArray[np.float32], values: NDArray[np.float32]) -> NDArray[np.int64]:
+    """The place of the nearest of rising `centres`."""
+    return np.searchsorted((centres[1:] + centres[:-1]) / 2, values)
+
+
+def _iou(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Of boxes that broadcast against each other, (..., 4)."""
+    x0, y0, x1, y1 = np.moveaxis(one, -1, 0)
+    other_x0, other_y0, other_x1, other_y1 = np.moveaxis(other, -1, 0)
+    width = np.minimum(x1, other_x1) - np.maximum(x0, other_x0)
+    height = np.minimum(y1, other_y1) - np.maximum(y0, other_y0)
+    shared = np.maximum(width, 0) * np.maximum(height, 0)
+    areas = (x1 - x0) * (y1 - y0) + (other_x1 - other_x0) * (other_y1 - other_y0)
+    return np.asarray(shared / (areas - shared))
+
+
+class FileBoxes(NamedTuple):
+    """M boxes and the sizes of the pictures that they are in."""
+
+    boxes: NDArray[np.float64]
+    """(M, 4) xyxy px of the file, cut to the picture."""
+    sizes: NDArray[np.int32]
+    """(M, 2) height and width of the picture in px."""
+    labels: NDArray[np.int64]
+    """(M,) 1..K."""
+
+    @classmethod
+    def of(cls, annotations: Annotations, rows: NDArray[np.int64]) -> FileBoxes:
+        """The boxes of a split in the given (M,) rows of its box arrays."""
+        sizes = annotations.sizes[np.searchsorted(annotations.offsets, rows, side="right") - 1]
+        boxes = np.clip(annotations.boxes[rows], 0, np.tile(sizes[:, ::-1], 2))
+        return cls(boxes, sizes, annotations.labels[rows])
+
+    def on_input(self, image_size: tuple[int, int]) -> NDArray[np.float32]:
+        """(M, 4) px of an input of `image_size` (H, W), whole pictures stretched, as in validation."""
+        scale = np.array(image_size) / self.sizes
+        return (self.boxes * np.tile(scale[:, ::-1], 2)).astype(np.float32)
+
+
+def trained_boxes(annotations: Annotations, *, at_most: int | None = None) -> FileBoxes:
+    """Every box that is trained on, none of the regions to ignore; of more than `at_most` every n-th."""
+    rows = np.flatnonzero(~annotations.ignore)
+    if at_most is not None:
+        rows = rows[:: max(1, -(-len(rows) // at_most))]
+    return FileBoxes.of(annotations, rows)
+
+
+def met_share(boxes: FileBoxes, layout: AnchorLayout) -> float:
+    """The share of at least one box that some anchor meets at IoU 0.5."""
+    return float((best_anchors(boxes.on_input(layout.image_size), layout).iou >= MATCH_IOU).mean())

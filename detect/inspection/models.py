@@ -1,0 +1,205 @@
+"""`detect models`: every detector in configs/ with its counts, beside Table 6 of the MobileNetV3 paper."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import yaml
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from detect.errors import InputError
+from detect.model.checkpoint import build_module
+from detect.model.counts import Counts, count
+from detect.model.ssdlite import SSDLite
+
+PIPED_WIDTH = 150  # characters
+PAPER_INPUT = (320, 320)
+PAPER_CLASSES = (
+    90  # COCO's category ids without background; also counted with where a config takes K from data
+)
+
+
+@dataclass(frozen=True)
+class PaperRow:
+    """A row of Table 6; figures as printed, for the printed digits are what a count is compared with."""
+
+    row: str
+    backbone: str
+    reduced_tail: bool
+    width: float
+    mAP: str
+    """On COCO test-dev, percent."""
+    latency_ms: str
+    """Pixel 1, one big core, TFLite."""
+    params_m: str
+    madds_b: str
+    num_classes: int = PAPER_CLASSES
+    """What the printed parameters were counted with."""
+
+
+# "Searching for MobileNetV3" (arXiv 1905.02244), Table 6.
+TABLE_6 = (
+    PaperRow("V1", "mobilenet_v1", False, 1.0, "22.2", "228", "5.1", "1.3", num_classes=80),
+    PaperRow("V2", "mobilenet_v2", False, 1.0, "22.1", "162", "4.3", "0.80", num_classes=80),
+    PaperRow("MnasNet", "mnasnet_a1", False, 1.0, "23.0", "174", "4.88", "0.84"),
+    PaperRow("V3", "mobilenet_v3_large", False, 1.0, "22.0", "137", "4.97", "0.62"),
+    PaperRow("V3†", "mobilenet_v3_large", True, 1.0, "22.0", "119", "3.22", "0.51"),
+    PaperRow("V2 0.35", "mobilenet_v2", False, 0.35, "13.7", "66", "0.93", "0.16"),
+    PaperRow("V2 0.5", "mobilenet_v2", False, 0.5, "16.6", "79", "1.54", "0.27"),
+    PaperRow("MnasNet 0.35", "mnasnet_a1", False, 0.35, "15.6", "68", "1.02", "0.18"),
+    PaperRow("MnasNet 0.5", "mnasnet_a1", False, 0.5, "18.5", "85", "1.68", "0.29"),
+    PaperRow("V3-Small", "mobilenet_v3_small", False, 1.0, "16.0", "52", "2.49", "0.21"),
+    PaperRow("V3-Small†", "mobilenet_v3_small", True, 1.0, "16.1", "43", "1.77", "0.16"),
+)
+
+
+class Model(NamedTuple):
+    """A detector of a config, counted."""
+
+    config: Path
+    net: SSDLite
+    num_classes: int | None
+    """Null where the config takes it from the data; the counts are then those of 90 classes."""
+    counts: Counts
+    paper: PaperRow | None
+
+
+def list_models(json_file: Path | None = None, configs: Path | None = None) -> int:
+    """Print every detector below `configs` with its counts; returns the exit code.
+
+    Args:
+        json_file: write the list there as well.
+        configs: folder of YAML files; null: `configs` here, or beside the package.
+
+    Raises:
+        InputError: there is no such folder, or a config does not build.
+    """
+    if configs is None:
+        beside_package = Path(__file__).parents[2] / "configs"
+        configs = Path("configs") if Path("configs").is_dir() else beside_package
+    if not configs.is_dir():
+        raise InputError(f"{configs}: no such folder; run `detect models` where `configs` lies")
+    models = [
+        count_config(path, settings)
+        for path in sorted(configs.rglob("*.yaml"))
+        if (settings := read_model_section(path)) is not None
+    ]
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, PIPED_WIDTH)  # a file has room for every column
+    console.print(models_table(models, root=configs))
+    if json_file is not None:
+        json_file.write_text(json.dumps([to_json(model) for model in models], indent=2) + "\n")
+    return 0
+
+
+def read_model_section(path: Path) -> dict[str, Any] | None:
+    """The `model:` values of a config; null for an overlay, which names no backbone.
+
+    Raises:
+        InputError: the file is not YAML.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not valid YAML: {error}") from error
+    settings = content.get("model") if isinstance(content, dict) else None
+    return settings if isinstance(settings, dict) and "backbone" in settings else None
+
+
+def count_config(path: Path, settings: dict[str, Any]) -> Model:
+    """Build the detector of a `model:` section on the meta device and count it; nothing is downloaded.
+
+    Raises:
+        InputError: a setting is wrong; names the file.
+    """
+    num_classes = settings.get("num_classes")
+    try:
+        with torch.device("meta"):
+            net = build_module({**settings, "num_classes": num_classes or PAPER_CLASSES}).net
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return Model(path, net, num_classes, count(net, net.image_size), paper_row(net, num_classes))
+
+
+def paper_row(net: SSDLite, num_classes: int | None) -> PaperRow | None:
+    """The row of Table 6 that `net` is, if any: backbone, tail, width, classes, input and anchors agree."""
+    anchors = net.anchor_generator.config
+    if net.image_size != PAPER_INPUT or anchors.style != "paper" or anchors.aspect_ratios is not None:
+        return None
+    backbone = net.backbone
+    key = (backbone.name, backbone.reduced_tail, backbone.width, num_classes)
+    for row in TABLE_6:
+        if key == (row.backbone, row.reduced_tail, row.width, row.num_classes):
+            return row
+    return None
+
+
+def agrees(value: int, printed: str, unit: float) -> bool:
+    """Whether `value` rounds to a `printed` figure, which is in `unit`s, at its number of digits."""
+    digits = len(printed.partition(".")[2])
+    return f"{value / unit:.{digits}f}" == printed
+
+
+def models_table(models: list[Model], *, root: Path) -> Table:
+    """The table for people: a tick where the count rounds to the paper's figure, a cross where not."""
+    table = Table(
+        title="Detectors; figures of the MobileNetV3 paper's Table 6 in brackets",
+        caption="w/o BN: no scale and shift of BatchNorm. MAdds: convolutions plus 1.5 an element of h-swish",
+    )
+    table.add_column("config", overflow="fold")
+    for name in ("input", "classes", "anchors", "params", "params w/o BN (M)", "conv MAdds", "MAdds (B)"):
+        table.add_column(name, justify="right")
+    table.add_column("paper mAP", justify="right")
+    for model in models:
+        counts, paper, net = model.counts, model.paper, model.net
+        params, madds = f"{counts.params_without_bn / 1e6:.2f}", f"{counts.madds / 1e9:.3f}"
+        if paper is not None:
+            params += _beside(counts.params_without_bn, paper.params_m, 1e6)
+            madds += _beside(counts.madds, paper.madds_b, 1e9)
+        table.add_row(
+            Text(str(model.config.relative_to(root))),
+            "x".join(str(side) for side in net.image_size),
+            str(model.num_classes or "data's"),
+            f"{len(net.anchors):,}",
+            f"{counts.params:,}",
+            params,
+            f"{counts.conv_madds:,}",
+            madds,
+            "" if paper is None else f"{paper.mAP} ({paper.row})",
+        )
+    return table
+
+
+def _beside(value: int, printed: str, unit: float) -> str:
+    return f" ({printed}) {'✓' if agrees(value, printed, unit) else '✗'}"
+
+
+def to_json(model: Model) -> dict[str, Any]:
+    """One entry of `detect models --json`."""
+    net, paper = model.net, model.paper
+    return {
+        "config": model.config.as_posix(),
+        "backbone": net.backbone.name,
+        "reduced_tail": net.backbone.reduced_tail,
+        "width": net.backbone.width,
+        "input": list(net.image_size),
+        "num_classes": model.num_classes,
+        "anchors": len(net.anchors),
+        **model.counts._asdict(),
+        "paper": None
+        if paper is None
+        else {
+            "row": paper.row,
+            "params_m": float(paper.params_m),
+            "madds_b": float(paper.madds_b),
+            "mAP": float(paper.mAP),
+            "latency_ms": float(paper.latency_ms),
+        },
+    }

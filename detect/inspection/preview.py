@@ -1,0 +1,180 @@
+"""`detect data preview`: augmented samples as the network sees them, and what becomes of their boxes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+from numpy.typing import NDArray
+
+from detect.boxes import box_iou
+from detect.config.unknown_keys import constructor_errors
+from detect.data.checks.conventions import BoxConvention
+from detect.data.datamodule import DetectionData
+from detect.data.dataset import DetectionDataset, Sample
+from detect.data.splits import DEFAULT_SPLITS, recognise
+from detect.errors import InputError
+from detect.inspection.anchor_layout import AnchorLayout
+from detect.inspection.augmentation_audit import AugmentationAudit, audit
+from detect.inspection.data_check import read_layout
+from detect.training.assigners.max_iou import match_anchors
+from detect.types import Target
+
+DEFAULT_MATCH_IOU = 0.5
+"""Of the losses."""
+
+
+class PreviewOptions(NamedTuple):
+    """What to show.
+
+    Args:
+        config: a YAML of `detect fit`, for augmentations, input size, anchors, split and seed.
+        split: the split; null: the config's, else the one that `detect fit` would take.
+        seed: of the augmentations; null: the config's, else 0.
+        images: how many, evenly over the split.
+        epochs: showings of each image.
+        samples: how many are followed, without their pixels, to count what becomes of the boxes.
+        voc_one_based: VOC: count from 1; null: for the official sets alone.
+        box_convention: how the files write boxes; null: as their format says.
+    """
+
+    config: Path | None = None
+    split: str | None = None
+    seed: int | None = None
+    images: int = 8
+    epochs: int = 4
+    samples: int = 4000
+    voc_one_based: bool | None = None
+    box_convention: BoxConvention | None = None
+
+
+class Preview(NamedTuple):
+    """All that a page about augmentation is made of."""
+
+    root: Path
+    split: str
+    dataset: DetectionDataset
+    """The training split as `detect fit` would show it."""
+    whole: DetectionDataset
+    """The same images without augmentation."""
+    rows: list[int]
+    """Images to show."""
+    layout: AnchorLayout
+    match_iou: float
+    """At which an anchor answers for a box."""
+    audit: AugmentationAudit
+
+
+def open_preview(root: Path, options: PreviewOptions) -> Preview:
+    """Open the training split of `root` with the settings of a config, and follow its boxes.
+
+    Args:
+        root: folder of a data set whose format is recognised; only read.
+        options: what to show.
+
+    Raises:
+        InputError: nothing to read, a number below 1, or the config is not one.
+    """
+    for name in ("images", "epochs", "samples"):
+        if getattr(options, name) < 1:
+            raise InputError(f"--{name} {getattr(options, name)}: at least 1")
+    settings = {} if options.config is None else _sections(options.config)
+    layout = read_layout(options.config)
+    section = settings.get("data") or {}
+    split = _choose_split(root, options.split or section.get("train_split"))
+    seed = options.seed if options.seed is not None else settings.get("seed_everything")
+    data = DetectionData(
+        root,
+        train_split=split,
+        voc_one_based=options.voc_one_based,
+        box_convention=options.box_convention,
+        augmentations=_augmentations(options.config, section),
+        image_size=layout.image_size,
+        seed=seed if isinstance(seed, int) else 0,
+    )
+    data.open(("train",))
+    dataset = data.train_dataset()
+    images = min(options.images, len(dataset))
+    return Preview(
+        root=root,
+        split=split,
+        dataset=dataset,
+        whole=DetectionDataset(data.train, layout.image_size),
+        rows=np.linspace(0, len(dataset) - 1, images).round().astype(int).tolist(),
+        layout=layout,
+        match_iou=_match_iou(settings),
+        audit=audit(dataset, layout, samples=options.samples),
+    )
+
+
+def _sections(config: Path) -> dict[str, Any]:
+    """The config as plain values; that it can be read has been seen by `read_layout`, or will be."""
+    try:
+        content = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"cannot read the config {config}: {error}") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _choose_split(root: Path, wanted: str | None) -> str:
+    reader = recognise(root)
+    found = reader.find_splits(root)
+    for name in (wanted,) if wanted is not None else DEFAULT_SPLITS["train"]:
+        if name in found:
+            return name
+    raise InputError(
+        f"{root} ({reader.NAME}) has no split {wanted or ' or '.join(DEFAULT_SPLITS['train'])}; it has "
+        f"{', '.join(found) or 'none'}. Name one with --split"
+    )
+
+
+def _augmentations(config: Path | None, section: dict[str, Any]) -> Any:
+    """Instances of the section's classes; None where it names none, which takes SSD's."""
+    wanted = {"augmentations": section.get("augmentations")}
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(DetectionData, "data")
+    try:
+        parsed = parser.parse_object({"data": wanted})
+    except ArgumentError as error:
+        raise InputError(f"{config}, data.augmentations: {error}") from error
+    with constructor_errors():
+        return parser.instantiate(parsed).data.augmentations
+
+
+def _match_iou(settings: dict[str, Any]) -> float:
+    """The config's `model.loss.init_args.iou_threshold`, where it is given."""
+    loss = (settings.get("model") or {}).get("loss") or {}
+    arguments = loss.get("init_args") if isinstance(loss, dict) else None
+    value = (arguments or {}).get("iou_threshold", DEFAULT_MATCH_IOU)
+    return float(value)
+
+
+class MatchedAnchors(NamedTuple):
+    """The anchors of one sample that answer for a box in the loss."""
+
+    boxes: NDArray[np.float32]
+    """(P, 4) xyxy px of the input."""
+    owners: NDArray[np.int64]
+    """(P,) the box of the sample that each answers for."""
+    forced: int
+    """Anchors whose IoU with it is lower than a match needs: the best that those boxes have."""
+
+
+def matched_anchors(sample: Sample, layout: AnchorLayout, match_iou: float) -> MatchedAnchors:
+    """Match as the loss does."""
+    anchors = torch.from_numpy(np.concatenate([level.reshape(-1, 4) for level in layout.levels()]))
+    boxes = torch.from_numpy(sample.boxes)
+    if not len(boxes):
+        return MatchedAnchors(np.zeros((0, 4), dtype=np.float32), np.zeros(0, dtype=np.int64), 0)
+    labels, ignore = torch.from_numpy(sample.labels), torch.from_numpy(sample.ignore)
+    matched_idx = match_anchors(
+        anchors, Target(boxes[None], labels[None], ignore[None]), iou_threshold=match_iou
+    )[0]
+    chosen = torch.where(matched_idx >= 0)[0]
+    owners = matched_idx[chosen]
+    iou = box_iou(anchors[chosen], boxes)[torch.arange(len(chosen)), owners]
+    return MatchedAnchors(anchors[chosen].numpy(), owners.numpy(), int((iou < match_iou).sum()))

@@ -1,0 +1,116 @@
+"""`detect data check --fix`: a copy of a data set without what is wrong with it, counted by code."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from detect.data.annotations import Annotations, without_boxes
+from detect.data.checks.boxes import clean_rows
+from detect.data.checks.conventions import BoxConvention
+from detect.data.checks.duplicates import duplicate_boxes
+from detect.data.checks.splits import drop_undecodable, repeated_boxes
+from detect.data.convert import Format, choose_splits, write_copy
+from detect.data.splits import recognise
+from detect.errors import InputError
+from detect.inspection.data_check import Located, merge
+from detect.system.output_folder import ImagePlacement, new_folder
+
+MENDED_WITHOUT_A_DROP = {
+    "annotation-id-repeated": "numbered anew",
+    "box-clipped": "clipped to the image",
+    "box-repeated": "dropped, the first is kept",
+    "exif-boxes-turned": "boxes turned with the picture",
+    "field-missing": "filled in",
+    "image-size-differs": "the file's size written",
+}
+"""Warnings and notes that the copy no longer has; of errors, what each says was dropped."""
+
+
+@dataclass(frozen=True)
+class Mending:
+    """What was written, and what it no longer has."""
+
+    format: Format
+    images: int
+    boxes: int
+    mended: dict[tuple[str, str], int]
+    """(code, what was done) to the number of findings."""
+    left: dict[str, int]
+    """Findings by code that only a person can decide about."""
+
+
+def mend(
+    root: Path,
+    output: Path,
+    *,
+    splits: list[str] | None = None,
+    images: ImagePlacement = "link",
+    voc_one_based: bool | None = None,
+    box_convention: BoxConvention | None = None,
+) -> Mending:
+    """Write the data set in `root` without its faults into the folder `output`, whole or not at all.
+
+    What cannot be used is left out, boxes are cut to their images, repeated boxes (IoU > 0.95, same class)
+    go, and what is missing or wrong besides is written as it is used. Pictures that repeat, inside a split or
+    across, stay: which of them goes is a person's decision.
+
+    Args:
+        root: folder of a data set whose format is recognised; only read.
+        output: a folder that does not exist yet or is empty, outside of `root`.
+        splits: which to write; None: all that are found.
+        images: "link" makes hard links where it can.
+        voc_one_based: VOC: subtract 1 from xmin and ymin; None: for the official sets.
+        box_convention: how the files write boxes; None: as their format says, unless that cannot be.
+
+    Raises:
+        InputError: no format is recognised, `output` holds something, or a split cannot be used at all.
+    """
+    reader = recognise(root)
+    data_format: Format = reader.NAME  # type: ignore[assignment]  # every reader has a writer of its name
+    found: list[Located] = []
+    contents = {}
+    with new_folder(output, root) as folder:
+        for split in choose_splits(reader, root, splits):
+            source = reader.locate(root, split)
+            source = source._replace(voc_one_based=voc_one_based, convention=box_convention)
+            cleaned = clean_rows(reader.read(source))
+            content, undecodable = drop_undecodable(cleaned.annotations)
+            if len(content) == 0:
+                raise InputError(f"no usable image in {content.source}: none of its files can be decoded")
+            findings = [*cleaned.findings, *undecodable, *repeated_boxes(content)]
+            found += [Located((split,), finding) for finding in findings]
+            contents[split] = mended(content)
+        write_copy(folder, contents, data_format, images)
+    counts: Counter[tuple[str, str]] = Counter()
+    left: Counter[str] = Counter()
+    for _, finding in merge(found):
+        if finding.severity == "error":
+            counts[finding.code, finding.action] += 1
+        elif finding.code in MENDED_WITHOUT_A_DROP:
+            counts[finding.code, MENDED_WITHOUT_A_DROP[finding.code]] += 1
+        else:
+            left[finding.code] += 1
+    return Mending(
+        data_format,
+        images=sum(len(content) for content in contents.values()),
+        boxes=sum(len(content.boxes) for content in contents.values()),
+        mended=dict(sorted(counts.items())),
+        left=dict(sorted(left.items())),
+    )
+
+
+def mended(content: Annotations) -> Annotations:
+    """Boxes cut to their images, without those that repeat another; areas no larger than their boxes."""
+    boxes = content.clipped_boxes()
+    sizes = boxes[:, 2:] - boxes[:, :2]
+    content = replace(content, boxes=boxes, areas=np.minimum(content.areas, sizes.prod(axis=1)))
+    rows = np.flatnonzero(~content.ignore)
+    image_rows = np.repeat(np.arange(len(content)), np.diff(content.offsets))
+    repeats = duplicate_boxes(boxes[rows], content.labels[rows], image_rows[rows])
+    repeated = np.zeros(len(boxes), dtype=np.bool_)
+    repeated[rows[repeats >= 0]] = True
+    return without_boxes(content, repeated)

@@ -1,0 +1,165 @@
+"""From head outputs to detections: score, top-k, decode, per-class NMS, for a batch at once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torchvision  # noqa: F401  (its operators register themselves)
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from detect.boxes import clip_boxes
+from detect.errors import InputError
+from detect.model.box_coder import decode
+from detect.types import Detections, HeadOutputs, ScoreActivation
+
+
+@dataclass(frozen=True)
+class PostProcessConfig:
+    """Thresholds; all of them travel in checkpoints and exported files."""
+
+    score_threshold: float = 0.01
+    """Candidates must score more. Low for mAP; a picture for a person wants 0.3 or so."""
+    nms_threshold: float = 0.55
+    """Of two boxes of one class with a larger IoU, the lower score goes. torchvision's value for SSDLite."""
+    max_detections: int = 100
+    """Kept an image, the best ones; COCO counts 100 at most."""
+    topk_candidates: int | None = 1000
+    """Candidates kept an image before NMS, over all classes; null: all."""
+    topk_per_class: int | None = None
+    """Candidates kept an image and class before NMS (torchvision: 300); null: all."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.score_threshold < 1:
+            raise InputError(
+                f"postprocess.score_threshold is {self.score_threshold}; give a value from 0 to below 1"
+            )
+        if not 0 < self.nms_threshold <= 1:
+            raise InputError(
+                f"postprocess.nms_threshold is {self.nms_threshold}; give an IoU above 0, at most 1"
+            )
+        for name in ("max_detections", "topk_candidates", "topk_per_class"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"postprocess.{name} is {value}; give 1 or more")
+
+
+def class_scores(cls_logits: Tensor, activation: ScoreActivation) -> Tensor:
+    """(..., K + 1) logits to (..., K) float32 scores of the object classes."""
+    if activation == "softmax":
+        return cls_logits.float().softmax(-1)[..., 1:]
+    return cls_logits[..., 1:].float().sigmoid()
+
+
+# torchvision.ops.nms without the log of its use, which takes a quarter of the time of a call.
+nms = torch.ops.torchvision.nms
+
+# Slack for rounding when anchors are ruled out by logits alone, far above what float32 loses.
+LOGIT_SLACK = 1e-3
+
+
+class PostProcess(nn.Module):
+    """Turn head outputs into detections.
+
+    Anchors that cannot pass the threshold are ruled out before a score or a box is computed: of a trained
+    detector few are left, and the rest costs next to nothing beside the network.
+
+    Args:
+        config: thresholds.
+        activation: of the loss that the network was trained with.
+        image_size: (H, W) of the input in px; boxes are cut to it.
+    """
+
+    def __init__(
+        self, config: PostProcessConfig, *, activation: ScoreActivation, image_size: tuple[int, int]
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.activation: ScoreActivation = activation
+        self.image_size = image_size
+
+    def forward(self, head_outputs: HeadOutputs, anchors: Tensor) -> Detections:
+        """Detections of each image, padded to the largest number in the batch.
+
+        Args:
+            head_outputs: logits (B, A, K + 1) and box_deltas (B, A, 4).
+            anchors: (A, 4) xyxy, px of the input.
+        """
+        found = []
+        for logits, deltas in zip(*(part.unbind(0) for part in head_outputs), strict=True):
+            rows = self._promising(logits).nonzero().squeeze(1)  # (R,) anchors
+            scores = class_scores(logits[rows], self.activation)
+            found.append(self._suppress(scores, decode_boxes(deltas[rows], anchors[rows], self.image_size)))
+        return pad_detections(found)
+
+    def from_decoded(self, scores: Tensor, boxes: Tensor) -> Detections:
+        """As `forward`, where scoring and decoding were part of an exported graph.
+
+        Args:
+            scores: (B, A, K) of the object classes.
+            boxes: (B, A, 4) xyxy, px of the input.
+        """
+        found = []
+        for image_scores, image_boxes in zip(scores, boxes, strict=True):
+            rows = (image_scores.amax(1) > self.config.score_threshold).nonzero().squeeze(1)
+            found.append(self._suppress(image_scores[rows], image_boxes[rows]))
+        return pad_detections(found)
+
+    def _promising(self, logits: Tensor) -> Tensor:
+        """(A, K + 1) logits to (A,) bool: a class may score above the threshold.
+
+        A softmax score is at most the sigmoid of its logit's lead over the background.
+        """
+        best = logits[:, 1:].amax(1)
+        if self.activation == "softmax":
+            best = best - logits[:, 0]
+        return best.float() > logit(self.config.score_threshold) - LOGIT_SLACK
+
+    def _suppress(self, scores: Tensor, boxes: Tensor) -> Detections:
+        """NMS within each class of one image; (R, K) scores and (R, 4) boxes to (D,) detections.
+
+        Classes are kept apart by shifting their boxes in float64, where the shift costs no digit of a
+        float32 box (2^-36 px at worst): the result is that of NMS on each class's unshifted boxes.
+        """
+        best, rows, labels = self._candidates(scores)
+        boxes = boxes[rows]
+        shift = 2.0 * max(self.image_size)
+        shifted = boxes.double() + shift * labels.double().unsqueeze(1)
+        # By falling score; of equal ones the first stays first.
+        kept = nms(shifted, best.double(), self.config.nms_threshold)[: self.config.max_detections]
+        return Detections(boxes[kept], best[kept], labels[kept])
+
+    def _candidates(self, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(R, K) scores to the best (N,) with row and label, in the order of `scores`."""
+        per_class, in_all = self.config.topk_per_class, self.config.topk_candidates
+        best_rows: Tensor | None = None
+        if per_class is not None and per_class < len(scores):
+            scores, best_rows = scores.topk(per_class, dim=0)
+        rows, columns = (scores > self.config.score_threshold).nonzero(as_tuple=True)
+        best = scores[rows, columns]
+        if in_all is not None and in_all < len(best):
+            idx = best.topk(in_all).indices.sort().values
+            best, rows, columns = best[idx], rows[idx], columns[idx]
+        return best, rows if best_rows is None else best_rows[rows, columns], columns + 1
+
+
+def logit(score: float) -> float:
+    """The inverse of the sigmoid, in plain numbers: a tensor would cost more than all that it decides."""
+    if not 0 < score < 1:
+        return math.inf if score >= 1 else -math.inf
+    return math.log(score / (1 - score))
+
+
+def decode_boxes(box_deltas: Tensor, anchors: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """(..., 4) deltas to boxes in px of the input, cut to it; see `box_coder.decode`."""
+    return clip_boxes(decode(box_deltas, anchors), image_size)
+
+
+def pad_detections(found: list[Detections]) -> Detections:
+    """Detections (D_i,) of single images to one (B, D), padded with zeros to the largest number."""
+    if len(found) == 1:  # padding takes a tenth of the time of all the rest
+        return Detections(*(part.unsqueeze(0) for part in found[0]))
+    columns = zip(*found, strict=True)
+    return Detections(*(pad_sequence(list(column), batch_first=True) for column in columns))

@@ -1,0 +1,164 @@
+"""Weights between detectors: torchvision's files both ways, and heads copied by the names of classes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from rich.table import Table
+from rich.text import Text
+from torch import Tensor
+
+from detect.errors import InputError
+from detect.model.backbones.pretrained import read_state_dict
+from detect.model.checkpoint import (
+    AtomicCheckpointIO,
+    build_from_checkpoint,
+    build_module,
+    read_checkpoint,
+)
+from detect.model.ssdlite import SSDLite
+from detect.model.torchvision_weights import coco_classes, from_torchvision, to_torchvision
+from detect.types import ClassMap
+
+CLASS_PREDICTOR = re.compile(r"cls_heads\.\d+\.1\.(weight|bias)")
+TORCHVISION_LICENCE = "BSD-3-Clause (torchvision) where published there, trained on COCO"
+
+
+class ClassMatch(NamedTuple):
+    """What `copy_matching` did."""
+
+    copied: list[str]
+    """Tensors taken whole."""
+    fresh: list[str]
+    """Tensors left as they were: missing in the source, or of another shape there."""
+    known_classes: list[str]
+    """Classes whose rows of the class heads were copied."""
+    new_classes: list[str]
+    """Classes that start from the prior."""
+
+
+def convert_weights(
+    source: Path,
+    target: Path,
+    *,
+    to: Literal["detect", "torchvision"] = "detect",
+    class_names: Sequence[str] | None = None,
+) -> None:
+    """Rewrite torchvision's `ssdlite320_mobilenet_v3_large` as a checkpoint of ours, or the other way round.
+
+    An import carries torchvision's thresholds, resize rule and loss settings, so that detections on a picture
+    of any size are torchvision's. An export is a plain state dict: thresholds that are not torchvision's
+    defaults are arguments of its function.
+
+    Args:
+        source: a state dict (`.pth`, `.safetensors`), or a checkpoint of ours.
+        target: the file to write.
+        to: the side that `target` is for.
+        class_names: of an import, without background, in the order of its columns. Null: COCO's for 90
+            classes, else "class 1", "class 2", ...
+
+    Raises:
+        InputError: the source is not such a detector, or torchvision cannot build it.
+    """
+    if to == "torchvision":
+        net = build_from_checkpoint(read_checkpoint(source)).net
+        AtomicCheckpointIO().save_checkpoint(to_torchvision(net), target)
+        return
+    state_dict, settings = from_torchvision(read_state_dict(source))
+    module = build_module(settings)
+    module.net.load_state_dict(state_dict)
+    module.classes = imported_classes(settings["num_classes"], class_names)
+    module.net.backbone.weights_origin = {"weights": source.name, "licence": TORCHVISION_LICENCE}
+    checkpoint = {"detect": module.describe(), "state_dict": module.state_dict()}
+    AtomicCheckpointIO().save_checkpoint(checkpoint, target)
+
+
+def imported_classes(num_classes: int, names: Sequence[str] | None) -> ClassMap:
+    """What the labels of an import mean; a category id is the label, for torchvision knows no other.
+
+    Raises:
+        InputError: the number of names is not the number of classes.
+    """
+    if names is None and num_classes == len(coco := coco_classes().names):
+        names = coco
+    if names is None:
+        names = [f"class {label}" for label in range(1, num_classes + 1)]
+    if len(names) != num_classes:
+        raise InputError(f"{len(names)} class names for a detector of {num_classes} classes (no background)")
+    return ClassMap(tuple(names), tuple(range(1, num_classes + 1)))
+
+
+def copy_matching(
+    net: SSDLite, classes: ClassMap, *, source: Mapping[str, Tensor], source_classes: ClassMap
+) -> ClassMatch:
+    """Start `net` from a detector of other classes.
+
+    Tensors of the same name and shape are copied. Of a class head, the rows of background and of each class
+    with the same name in both are copied; the others keep what `net` was drawn with, the prior's bias.
+
+    Args:
+        net: the detector to be trained; changed in place.
+        classes: its classes.
+        source: state dict of an `SSDLite` with the same backbone, or another: what fits is copied.
+        source_classes: classes of the source.
+
+    Raises:
+        InputError: nothing fits.
+    """
+    both = [name for name in classes.names if name in source_classes.names]
+    rows = [0] + [classes.names.index(name) + 1 for name in both]
+    source_rows = [0] + [source_classes.names.index(name) + 1 for name in both]
+    copied, fresh = [], []
+    heads_match = True
+    for key, tensor in net.state_dict().items():
+        values = source.get(key)
+        if values is not None and CLASS_PREDICTOR.fullmatch(key):
+            # (anchors * columns, ...) -> (anchors, columns, ...)
+            ours = tensor.unflatten(0, (-1, classes.num_classes + 1))
+            theirs = values.unflatten(0, (-1, source_classes.num_classes + 1))
+            if ours.shape[:1] + ours.shape[2:] == theirs.shape[:1] + theirs.shape[2:]:
+                ours[:, rows] = theirs[:, source_rows].to(ours)
+            else:
+                heads_match = False
+                fresh.append(key)
+        elif values is not None and values.shape == tensor.shape:
+            tensor.copy_(values)
+            copied.append(key)
+        else:
+            fresh.append(key)
+    if not copied:
+        raise InputError("no tensor of the given checkpoint fits this detector: is its backbone another?")
+    known = both if heads_match else []
+    return ClassMatch(copied, fresh, known, [name for name in classes.names if name not in known])
+
+
+def match_table(match: ClassMatch, *, source: str) -> Table:
+    """What started from where, for people."""
+    table = Table("part", "from", title=Text(f"started from {source}"))
+    table.add_row(f"{len(match.copied)} tensors", "copied")
+    table.add_row(Text(f"classes: {', '.join(match.known_classes) or 'none'}"), "rows copied by name")
+    table.add_row(Text(f"classes: {', '.join(match.new_classes) or 'none'}"), "fresh")
+    for key in match.fresh:
+        table.add_row(key, "fresh")
+    return table
+
+
+def init_from(net: SSDLite, classes: ClassMap, path: Path) -> ClassMatch:
+    """Start `net` from a checkpoint of ours, see `copy_matching`.
+
+    Raises:
+        InputError: the file is no checkpoint of ours, or nothing in it fits.
+    """
+    checkpoint = read_checkpoint(path)
+    source = {
+        key.removeprefix("net."): value
+        for key, value in checkpoint.state_dict.items()
+        if key.startswith("net.")
+    }
+    try:
+        return copy_matching(net, classes, source=source, source_classes=checkpoint.classes)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error

@@ -1,0 +1,165 @@
+"""`detect report`: gather what a run left behind and write RUN/report.html."""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from detect.api import Detector
+from detect.config.trusted_classes import refuse_foreign_classes
+from detect.data.annotations import Annotations
+from detect.data.datamodule import DetectionData
+from detect.deploy.validate import run_detector
+from detect.errors import InputError
+from detect.evaluation.evaluator import Metrics
+from detect.inspection.anchor_fit import AnchorFit, fit_anchors
+from detect.inspection.anchor_layout import AnchorLayout
+from detect.inspection.models import Model, count_config
+from detect.model.checkpoint import build_from_checkpoint, read_checkpoint
+from detect.report import sections
+from detect.report.data_facts import SplitFacts, open_data, split_facts
+from detect.report.html import notice, paragraph, write_page
+from detect.report.judged import Judged, judge_scored
+from detect.report.run_files import RunFiles, read_run
+from detect.report.scored_files import write_scored
+from detect.system.files import write_atomically
+from detect.system.ranks import rank_by_environment
+from detect.training.module import DetectionModule
+
+REPORT_FILE = "report.html"
+
+
+class DataSummary(NamedTuple):
+    """What the page says about the data set."""
+
+    splits: dict[str, SplitFacts]
+    anchors: AnchorFit | None
+
+
+def write_report(folder: Path) -> Path:
+    """Write RUN/report.html from what the run folder holds; returns its path.
+
+    Raises:
+        InputError: `folder` is no run folder.
+    """
+    run = read_run(folder)
+    notices = list(run.notices)
+    judged = judge_scored(run.scored) if run.scored is not None else None
+    model = read_model(run, notices)
+    data = summarise_data(run, model, notices)
+    metrics = run.metrics or (judged.metrics.to_json() if judged is not None else None)
+    body = notice(notices) + sections.summary(run, metrics, model.counts if model else None)
+    parts = {"result": ("Result", _result(metrics, judged, data))}
+    parts["training"] = ("Training", sections.training(run))
+    if judged is not None:
+        parts |= {
+            "errors": ("What goes wrong", sections.errors(judged)),
+            "precision": ("Precision and recall", sections.precision_and_recall(judged)),
+            "confusion": ("Which class is taken for which", sections.confusions(judged)),
+            "pictures": ("Pictures", sections.pictures(judged)),
+        }
+    parts["data"] = ("Data and anchors", sections.data(*data))
+    parts["reproduce"] = ("Configuration and manifest", sections.reproduction(run))
+    path = folder / REPORT_FILE
+    write_page(
+        path,
+        title=f"Run {run.name}",
+        subtitle=_subtitle(run, model),
+        head=body,
+        parts=parts,
+    )
+    return path
+
+
+def report(folder: Path) -> int:
+    """Run `detect report RUN`; returns the exit code.
+
+    A run that was stopped before its end is scored first, if it has a checkpoint and its data is there.
+    """
+    score_if_needed(folder)
+    path = write_report(folder)
+    print(f"{path}  ({path.stat().st_size / 1e6:.1f} MB)")
+    return 0
+
+
+def score_if_needed(folder: Path) -> None:
+    """Score the best checkpoint of a run that has none of the two files of `scored_files`."""
+    run = read_run(folder)
+    best = folder / "checkpoints" / "best.ckpt"
+    if run.scored is not None or not best.is_file() or not run.config:
+        return
+    try:
+        module = build_from_checkpoint(read_checkpoint(best))
+        data = open_data(
+            run.section("data"), image_size=module.net.image_size, resize_rule=module.resize_rule
+        )
+    except InputError as error:
+        print(f"{best} could not be scored: {error}")
+        return
+    print(f"scoring {best} on {len(data.val)} images of {data.val.source}")
+    score_run(folder, module, data)
+
+
+def score_run(folder: Path, module: DetectionModule, data: DetectionData) -> Metrics:
+    """Score a module on `data.val`, on all ranks together; keep metrics and detections in `folder`."""
+    evaluator = run_detector(Detector(module), data)
+    metrics = evaluator.compute()
+    if rank_by_environment() == 0:
+        write_scored(folder, evaluator)
+        write_atomically(folder / "metrics.json", json.dumps(metrics.to_json(), indent=1))
+    return metrics
+
+
+def read_model(run: RunFiles, notices: list[str]) -> Model | None:
+    """The detector of config.yaml, counted; None, with a notice, where it cannot be built."""
+    settings = deepcopy(run.section("model"))
+    if not settings:
+        return None
+    path = run.folder / "config.yaml"
+    backbone = settings.get("backbone")
+    if isinstance(backbone, dict) and isinstance(backbone.get("init_args"), dict):
+        backbone["init_args"].pop("weights", None)  # counting needs no weights, and they may be gone
+    try:
+        refuse_foreign_classes(settings, path)
+        return count_config(path, settings)
+    except InputError as error:
+        notices.append(f"Parameters and anchors are not known: {error}")
+        return None
+
+
+def summarise_data(run: RunFiles, model: Model | None, notices: list[str]) -> DataSummary:
+    """Both splits where the data set is still there, else the split that the run was scored on."""
+    splits: dict[str, Annotations] = {}
+    try:
+        data = open_data(run.section("data"))
+        splits = {"train": data.train, "val": data.val}
+    except InputError as error:
+        notices.append(f"The data set is not where it was trained from: {str(error).splitlines()[0]}")
+        if run.scored is not None:
+            splits = {"val": run.scored.annotations}
+    facts = {name: split_facts(annotations) for name, annotations in splits.items()}
+    fit = None
+    if splits and model is not None:
+        fit = fit_anchors(next(iter(splits.values())), AnchorLayout.of(model.net), with_advice=False)
+    return DataSummary(facts, fit)
+
+
+def _result(metrics: dict[str, Any] | None, judged: Judged | None, data: DataSummary) -> str:
+    if metrics is None:
+        return paragraph("The run was not scored: there are no metrics of a best checkpoint.")
+    train = data.splits.get("train")
+    return sections.class_table(metrics, judged, train.per_class if train else {})
+
+
+def _subtitle(run: RunFiles, model: Model | None) -> str:
+    if model is None:
+        return str(run.folder.absolute())
+    net = model.net
+    tail = ", reduced tail" if net.backbone.reduced_tail else ""
+    size = "x".join(map(str, net.image_size))
+    seed = "" if run.seed is None else f", seed {run.seed}"
+    return (
+        f"{net.backbone.name}{tail}, input {size}, {net.num_classes} classes{seed}. {run.folder.absolute()}"
+    )

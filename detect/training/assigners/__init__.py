@@ -1,0 +1,1 @@
+"""Which anchor is positive for which ground-truth box."""

@@ -1,0 +1,116 @@
+"""Tests of the tools before step 0, and an explanation where mAP stays at zero."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_info
+from torch.nn import functional as F
+
+from detect.data.sampler import TrainLoader
+from detect.errors import InputError
+from detect.evaluation.diagnostics import NEAR_ZERO_MAP, explain_zero_map, ground_truth_metrics, self_test
+from detect.system.files import write_atomically
+from detect.training.losses import assign
+from detect.training.module import DetectionModule
+from detect.training.run_state import data_of
+from detect.types import Batch
+
+FRESH_LOSS_MARGIN = 0.5
+"""Nats between the class loss of a fresh head and what its biases alone give; see docs/results.md."""
+TRIAGE_AFTER_EPOCHS = 5
+"""A detector that still has no mAP then is more likely miswired than slow."""
+
+
+class RunChecks(Callback):
+    """Fails before step 0 where the environment or the loss is broken, and explains a mAP of zero.
+
+    Args:
+        folder: the run's; an explanation is written to its triage.txt as well.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._explained = False
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, DetectionModule)
+        if trainer.global_step > 0:
+            return
+        if trainer.is_global_zero:
+            try:
+                self_test()
+            except RuntimeError as error:  # the user's environment, and the message says how to mend it
+                raise InputError(str(error)) from error
+        if pl_module.init_from is None:
+            check_fresh_loss(pl_module, first_batch(trainer.train_dataloader))
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, DetectionModule)
+        if self._explained or not trainer.is_global_zero or trainer.current_epoch + 1 < TRIAGE_AFTER_EPOCHS:
+            return
+        assert pl_module.metrics is not None
+        if 0 <= pl_module.metrics.mAP < NEAR_ZERO_MAP:
+            self._explained = True
+            text = explain_near_zero(trainer, pl_module)
+            write_atomically(self.folder / "triage.txt", text + "\n")
+            rank_zero_info(text)
+
+
+def first_batch(loader: Any) -> Batch:
+    """The first batch of the epoch, loaded here: no worker is started for it."""
+    assert isinstance(loader, TrainLoader)
+    keys = next(islice(loader.batch_sampler, 1))
+    batch: Batch = loader.collate_fn([loader.dataset[key] for key in keys])
+    return batch
+
+
+@torch.no_grad()
+def check_fresh_loss(module: DetectionModule, batch: Batch) -> float:
+    """Compare a fresh head's class loss with what its biases alone would give: ln(K + 1) where all are 0.
+
+    The mean cross-entropy over all anchors, with no negatives left out. Returns it, in nats.
+
+    Raises:
+        InputError: they differ by more than FRESH_LOSS_MARGIN: images, initial weights or labels are off.
+    """
+    net = deepcopy(module.net).train()  # a copy, for the averages of BatchNorm
+    images, target = (
+        batch.images.to(module.device),
+        type(batch.target)._make(column.to(module.device) for column in batch.target),
+    )
+    cls_logits = net(images).cls_logits.float()
+    labels = assign(net.anchors, target, module.loss.iou_threshold).labels
+    bias = module.loss.prior_bias(net.num_classes).to(cls_logits)
+    measured = F.cross_entropy(cls_logits.flatten(0, 1), labels.flatten()).item()
+    expected = F.cross_entropy(bias.expand_as(cls_logits).flatten(0, 1), labels.flatten()).item()
+    if not abs(measured - expected) <= FRESH_LOSS_MARGIN:
+        raise InputError(
+            f"before the first step the class loss is {measured:.3f}, where {net.num_classes} classes and "
+            f"an untrained head give {expected:.3f}: check model.mean and model.std, the initial weights "
+            "and the labels of the data (`detect data check`)"
+        )
+    return measured
+
+
+def explain_near_zero(trainer: L.Trainer, module: DetectionModule) -> str:
+    """The checks of `triage` as lines of text, the first that fails on top."""
+    assert module.evaluator is not None
+    annotations = data_of(trainer).val
+    truth = ground_truth_metrics(annotations).mAP
+    checks = explain_zero_map(annotations, module.evaluator.detections, image_size=module.net.image_size)
+    failed = next((check for check in checks if not check.passed), None)
+    if truth < 1.0 - 1e-9:
+        head = f"the ground truth scored as detections gives mAP {truth:.3f}, not 1: mend the annotations"
+    elif failed is not None:
+        head = f"the likely cause is {failed.name}: {failed.message}"
+    else:
+        head = "nothing is mixed up: the detector has not learnt yet; more epochs or another learning rate"
+    epochs = trainer.current_epoch + 1
+    return "\n".join([f"mAP is still below {NEAR_ZERO_MAP} after {epochs} epochs; {head}", *map(str, checks)])

@@ -1,0 +1,233 @@
+"""RUN/nan: the step that was not finite, written so that it can be done again, and doing it again."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning as L
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from detect.data.annotations import Annotations
+from detect.data.sampler import TrainLoader
+from detect.errors import InputError
+from detect.model.checkpoint import AtomicCheckpointIO, build_from_checkpoint, read_checkpoint
+from detect.system.files import write_atomically
+from detect.training.losses import LossSums
+from detect.training.module import DetectionModule
+from detect.training.run_state import data_of, steps_per_epoch
+from detect.types import Batch, HeadOutputs, Target
+
+AUTOCAST_DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+IMAGES_IN_MESSAGE = 3
+
+
+def write_nan_report(trainer: L.Trainer, module: DetectionModule, folder: Path, *, step: int) -> str:
+    """Write weights, batches and report.json of a step; returns what to tell the user.
+
+    Order and augmentation are a function of seed, epoch and image, so the batches of all ranks are made anew
+    here, however long ago they were. Weights stand still since that step.
+
+    Args:
+        trainer: that was stopped.
+        module: with the weights that met the step.
+        folder: RUN/nan.
+        step: number of the optimizer step, from 0.
+    """
+    data = data_of(trainer)
+    loader = trainer.train_dataloader
+    assert isinstance(loader, TrainLoader)
+    epoch, step_of_epoch = divmod(step, steps_per_epoch(trainer))
+    batches = list(batches_of_step(loader, epoch=epoch, step=step_of_epoch))
+    culprits = [row for batch in batches for row in images_not_finite(module, batch)]
+    rows = culprits or [row for batch in batches for row in batch.sample_idx.tolist()]
+    images = [_describe_image(data.train, row) for row in rows]
+    report = {
+        "step": step,
+        "epoch": epoch + 1,
+        "step_of_epoch": step_of_epoch + 1,
+        "seed": data.seed,
+        "precision": str(trainer.precision),
+        "what": "loss of these images" if culprits else "gradients of the step; the losses are finite",
+        "images": images,
+    }
+    if trainer.is_global_zero:
+        folder.mkdir(exist_ok=True)
+        checkpoint = {"detect": module.describe(), "state_dict": module.state_dict()}
+        AtomicCheckpointIO().save_checkpoint(checkpoint, folder / "weights.ckpt")
+        plain = {"batches": [_to_plain(batch) for batch in batches]}
+        AtomicCheckpointIO().save_checkpoint(plain, folder / "batches.pt")
+        write_atomically(folder / "report.json", json.dumps(report, indent=1))
+    return _message(report, folder)
+
+
+def batches_of_step(loader: TrainLoader, *, epoch: int, step: int) -> Iterator[Batch]:
+    """All batches that made one optimizer step, of every forward pass and rank, as they were.
+
+    Args:
+        loader: of one rank.
+        epoch: from 0.
+        step: within the epoch, from 0.
+    """
+    plan, sampler = loader.batch_sampler.plan, loader.batch_sampler
+    for forward_pass in range(plan.accumulate):
+        for rank in range(plan.world_size):
+            of_rank = sampler.of_rank(rank)
+            of_rank.set_epoch(epoch)
+            of_rank.start_batch = step * plan.accumulate + forward_pass
+            keys = next(islice(of_rank, 1))
+            batch: Batch = loader.collate_fn([loader.dataset[key] for key in keys])
+            yield batch
+
+
+@torch.no_grad()
+def images_not_finite(module: DetectionModule, batch: Batch) -> list[int]:
+    """Rows of the images of a batch whose loss is not finite, computed in float32 where `module` is."""
+    net = deepcopy(module.net).train()
+    images, target = _on_device(batch, module.device)
+    head_outputs = net(images)
+    losses = [
+        torch.stack(module.loss(_of_image(head_outputs, i), net.anchors, _of_image(target, i)))
+        for i in range(len(images))
+    ]
+    finite = torch.stack(losses).isfinite().all(1).tolist()
+    return [row for row, ok in zip(batch.sample_idx.tolist(), finite, strict=True) if not ok]
+
+
+class Replayed(NamedTuple):
+    """What a batch gave when its step was done again."""
+
+    sums: LossSums
+    largest_gradient: float
+    first_not_finite: str | None
+    """Name of the first layer whose output was not finite."""
+
+    @property
+    def finite(self) -> bool:
+        """Whether loss and gradients are numbers."""
+        return bool(torch.stack(self.sums).isfinite().all()) and self.largest_gradient < float("inf")
+
+
+def replay(folder: Path) -> int:
+    """Run `detect replay RUN/nan`; returns 1 where a batch is not finite again, 0 where all are.
+
+    Raises:
+        InputError: the folder was not written by a run that stopped at a NaN, or a file in it is broken.
+    """
+    for name in ("report.json", "weights.ckpt", "batches.pt"):
+        if not (folder / name).is_file():
+            raise InputError(f"{folder / name} is missing: give the folder RUN/nan of a run that stopped so")
+    module = build_from_checkpoint(read_checkpoint(folder / "weights.ckpt"))
+    module = module.to("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        plain = torch.load(folder / "batches.pt", weights_only=True)["batches"]
+    except (ValueError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise InputError(f"{folder}: report.json or batches.pt is broken ({type(error).__name__})") from error
+    batches = [_from_plain(batch) for batch in plain]
+    console = Console(soft_wrap=True)
+    console.print(_message(report, folder), highlight=False, markup=False)
+    table = Table("batch", "loss_cls", "loss_box", "positives", "largest gradient")
+    replayed = [replay_batch(module, batch, precision=report["precision"]) for batch in batches]
+    for number, result in enumerate(replayed, 1):
+        sums = (f"{value.item():.4g}" for value in result.sums)
+        table.add_row(str(number), *sums, f"{result.largest_gradient:.4g}")
+    console.print(table)
+    for number, result in enumerate(replayed, 1):
+        if result.first_not_finite is not None:
+            console.print(
+                f"batch {number}: the first layer that is not finite is {result.first_not_finite}",
+                markup=False,
+            )
+    return 0 if all(result.finite for result in replayed) else 1
+
+
+def replay_batch(module: DetectionModule, batch: Batch, *, precision: str) -> Replayed:
+    """Forward, loss and backward of one batch, looking at every layer."""
+    module.train()
+    module.zero_grad()
+    images, target = _on_device(batch, module.device)
+    bad_layers: list[str] = []
+
+    def look(name: str) -> Any:
+        def hook(layer: nn.Module, inputs: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and not output.isfinite().all():
+                bad_layers.append(name)
+
+        return hook
+
+    layers = [(name, layer) for name, layer in module.net.named_modules() if not list(layer.children())]
+    hooks = [layer.register_forward_hook(look(name)) for name, layer in layers]
+    with _autocast(precision, module.device):
+        sums = module.loss_sums(images, target)
+    for hook in hooks:
+        hook.remove()
+    (sums.loss_cls + sums.loss_box).backward()
+    gradients = [p.grad.abs().max() for p in module.parameters() if p.grad is not None]
+    # `max` would pass over a NaN.
+    largest = torch.stack(gradients).nan_to_num(nan=torch.inf).max().item()
+    sums = LossSums(*(value.detach() for value in sums))
+    return Replayed(sums, largest, bad_layers[0] if bad_layers else None)
+
+
+def _autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    dtype = AUTOCAST_DTYPES.get(precision)
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
+
+
+def _describe_image(annotations: Annotations, row: int) -> dict[str, Any]:
+    boxes = annotations.rows(row)
+    ids = annotations.annotation_ids[boxes].tolist()
+    return {
+        "file": str(annotations.path(row)),
+        "image_id": annotations.image_id(row),
+        "annotations": [
+            {"id": id_.decode() if isinstance(id_, bytes) else id_, "box_xyxy": box, "label": label}
+            for id_, box, label in zip(
+                ids, annotations.boxes[boxes].tolist(), annotations.labels[boxes].tolist(), strict=True
+            )
+        ],
+    }
+
+
+def _message(report: dict[str, Any], folder: Path) -> str:
+    named = [
+        f"{image['file']} (id {image['image_id']}, annotations "
+        f"{', '.join(str(a['id']) for a in image['annotations']) or 'none'})"
+        for image in report["images"][:IMAGES_IN_MESSAGE]
+    ]
+    more = len(report["images"]) - len(named)
+    listed = "; ".join(named) + (f"; and {more} more" if more else "")
+    return (
+        f"step {report['step']} (epoch {report['epoch']}, step {report['step_of_epoch']} of it) was not "
+        f"finite: {report['what']}. Images: {listed}. Augmentation seed {report['seed']}. "
+        f"Checkpoints are from before it. Look at the step with `detect replay {folder}`; a lower learning "
+        "rate or a longer warm-up often helps"
+    )
+
+
+def _on_device(batch: Batch, device: torch.device) -> tuple[Tensor, Target]:
+    images = batch.images.to(device)
+    return images, Target(*(column.to(device) for column in batch.target))
+
+
+def _of_image(columns: HeadOutputs | Target, i: int) -> Any:
+    return type(columns)(*(column[i : i + 1] for column in columns))
+
+
+def _to_plain(batch: Batch) -> dict[str, Any]:
+    """Tensors alone, which are read back without running code."""
+    return {**batch._asdict(), "target": batch.target._asdict()}
+
+
+def _from_plain(plain: dict[str, Any]) -> Batch:
+    return Batch(**{**plain, "target": Target(**plain["target"])})

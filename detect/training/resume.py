@@ -1,0 +1,204 @@
+"""What a run takes over from a checkpoint, and what of it may be given anew."""
+
+from __future__ import annotations
+
+import argparse
+import io
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from detect.config.trusted_classes import refuse_foreign_classes
+from detect.errors import InputError
+from detect.model.checkpoint import Checkpoint, read_checkpoint
+from detect.training.run_state import Position
+from detect.training.schedule import ScheduleConfig, warmup_cosine
+
+MAY_CHANGE = (
+    "checkpoint_minutes",
+    "data.batch_size",
+    "data.cache",
+    "data.prefetch",
+    "data.root",
+    "data.train_annotations",
+    "data.train_images",
+    "data.val_annotations",
+    "data.val_images",
+    "data.workers",
+    "model.compile",
+    "trainer.accelerator",
+    "trainer.accumulate_grad_batches",
+    "trainer.devices",
+    "trainer.enable_progress_bar",
+    "trainer.log_every_n_steps",
+    "trainer.logger",
+    "trainer.max_epochs",
+    "trainer.num_nodes",
+    "trainer.profiler",
+    "trainer.strategy",
+)
+"""Settings that leave the result alone, or say how far to go. Data may move; its content is compared."""
+
+HEADINGS = ("setting", "checkpoint", "given")
+
+
+class Resume(NamedTuple):
+    """A checkpoint that a run goes on from."""
+
+    checkpoint: Checkpoint
+    config: dict[str, Any]
+    """Every resolved value of the run that wrote it."""
+    position: Position
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.checkpoint.path
+
+
+def find_resume(args: list[str]) -> Resume | None:
+    """The checkpoint that `--ckpt_path` in `args` names; None for a fresh start.
+
+    `last` is RUN/checkpoints/last.ckpt of `--out RUN`, or a fresh start where there is none.
+
+    Raises:
+        InputError: no such file, it holds no run, or the run in `--out` is another.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--ckpt_path")
+    try:
+        given, _ = parser.parse_known_args(args)
+    except argparse.ArgumentError as error:
+        raise InputError(str(error)) from error
+    if given.ckpt_path is None:
+        return None
+    last = None if given.out is None else given.out / "checkpoints" / "last.ckpt"
+    if given.ckpt_path == "last":
+        if last is None:
+            raise InputError("--ckpt_path last is the last checkpoint of a run: say of which with --out RUN")
+        return read_resume(last) if last.exists() else None
+    path = Path(given.ckpt_path)
+    if not path.is_file():
+        raise InputError(f"--ckpt_path {path}: no such file; give 'last' or a checkpoint")
+    if last is not None and last.exists() and not last.samefile(path):
+        raise InputError(
+            f"{given.out} holds a run of its own, whose last checkpoint is not {path}: continue it with "
+            "--ckpt_path last, or choose another --out"
+        )
+    return read_resume(path)
+
+
+def read_resume(path: Path) -> Resume:
+    """Read what a run needs to go on.
+
+    Raises:
+        InputError: the checkpoint holds weights alone, or names classes that a file may not name.
+    """
+    checkpoint = read_checkpoint(path)
+    if "run" not in checkpoint.raw or "position" not in checkpoint.raw:
+        raise InputError(
+            f"{path} holds weights and no run to continue: start from it with --model.init_from {path}"
+        )
+    config = without_strategy(checkpoint.raw["run"]["config"])
+    refuse_foreign_classes(config, path)
+    return Resume(checkpoint, config, Position(**checkpoint.raw["position"]))
+
+
+def without_strategy(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings but for a strategy that is a class.
+
+    It belongs to the machines at hand, and its arguments can name any function: it is given anew, never taken
+    from a file.
+    """
+    trainer = config.get("trainer", {})
+    if not isinstance(trainer.get("strategy"), dict):
+        return config
+    return {**config, "trainer": {key: value for key, value in trainer.items() if key != "strategy"}}
+
+
+def refuse_changes(resume: Resume, config: dict[str, Any]) -> None:
+    """Compare the settings of a resumed run with its checkpoint's.
+
+    Raises:
+        InputError: one that decides the result is another; the message has a table of all such.
+    """
+    old, new = flat(resume.config), flat(config)
+    changed = {
+        key: (old.get(key), new.get(key))
+        for key in sorted(old | new)
+        if old.get(key) != new.get(key) and not key.startswith(MAY_CHANGE)
+    }
+    if changed:
+        raise InputError(
+            f"these settings are not those of {resume.path}:\n{difference_table(changed, HEADINGS)}"
+            "leave them out to continue that run, or start a new one without --ckpt_path"
+        )
+
+
+def refuse_other_data(resume: Resume, data: dict[str, Any]) -> None:
+    """Compare the data of a resumed run with its checkpoint's.
+
+    Args:
+        resume: the checkpoint.
+        data: of each split, `manifest.describe_split`.
+
+    Raises:
+        InputError: a split has other images or boxes; the message has a table.
+    """
+    old, new = flat(resume.checkpoint.raw["run"]["data"]), flat(data)
+    changed = {key: (old.get(key), new.get(key)) for key in sorted(old | new) if old.get(key) != new.get(key)}
+    if changed:
+        raise InputError(
+            f"the data is not that of {resume.path}:\n{difference_table(changed, HEADINGS)}"
+            "continue with the same data, or start a new run from its weights with --model.init_from"
+        )
+
+
+def describe_resume(resume: Resume, trainer: dict[str, Any], schedule: ScheduleConfig) -> list[str]:
+    """What a person should know when a run goes on.
+
+    Args:
+        resume: the checkpoint.
+        trainer: settings of this run's `trainer:` section.
+        schedule: of the learning rate.
+    """
+    position = resume.position
+    lines = [f"continuing {resume.path}, {position} ({position.global_step} steps)"]
+    max_epochs, old_epochs = trainer["max_epochs"], resume.config["trainer"]["max_epochs"]
+    if max_epochs != old_epochs and trainer["max_steps"] == -1:
+
+        def factor(epochs: int) -> float:
+            total_steps = epochs * position.steps_per_epoch
+            return warmup_cosine(position.global_step, total_steps=total_steps, config=schedule)
+
+        lines.append(
+            f"trainer.max_epochs is {max_epochs}, it was {old_epochs}: the cosine now spans {max_epochs} "
+            f"epochs, so the learning rate goes on at {factor(max_epochs):.3g} of its base and not at "
+            f"{factor(old_epochs):.3g}"
+        )
+    return lines
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one with dotted keys; lists are values."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    entries: dict[str, Any] = {}
+    for key, inner in value.items():
+        entries |= flat(inner, f"{prefix}.{key}" if prefix else str(key))
+    return entries
+
+
+def difference_table(changed: dict[str, tuple[Any, Any]], headings: tuple[str, str, str]) -> str:
+    """A table of what two things give for the same names, as text."""
+    table = Table(*headings)
+    for key, (old, new) in changed.items():
+        table.add_row(key, Text(str(old)), Text(str(new)))
+    console = Console(file=io.StringIO(), width=100)
+    console.print(table)
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    return text

@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from detect.commands import sweep as sweep_module
+from detect.commands.sweep import Job, SweepOptions, how_it_ended, plan_jobs, split_fit_flags, sweep
+from detect.errors import InputError, RunStopped
+
+FAKE = """
+import json, os, signal, sys, time
+from pathlib import Path
+
+command, args = sys.argv[1], sys.argv[2:]
+value = lambda flag: args[args.index(flag) + 1]
+with open(os.environ["FAKE_CALLS"], "a") as calls:
+    calls.write(json.dumps([time.time(), os.environ.get("CUDA_VISIBLE_DEVICES"), "DETECT_RUN" in os.environ,
+                            *sys.argv[1:]]) + "\\n")
+if command == "fit":
+    text, folder = Path(value("--config")).read_text(), Path(value("--out"))
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    if "slow" in text:
+        signal.signal(signal.SIGTERM, lambda *_: (Path(folder / "saved").touch(), sys.exit(143)))
+        (folder / "ready").touch()
+        time.sleep(60)
+    time.sleep(0.3)
+    if "bad" in text and not (folder / "mended").exists():
+        print("the reason\\n")
+        sys.exit(3)
+    (folder / "checkpoints" / "best.ckpt").touch()
+    (folder / "metrics.json").write_text(json.dumps({"mAP": 0.5}))
+    (folder / "config.yaml").write_text(f"name: {text}")
+elif command == "export":
+    Path(value("--output")).touch()
+else:
+    models = args[args.index("--model") + 1 : args.index("--runtime")]
+    stage = {"p50": 1.0}
+    rows = [{"model": m, "runtime": "onnxruntime", "precision": "fp32", "threads": 1, "batch": 1,
+             "total_ms": stage, "network_ms": stage} for m in models]
+    Path(value("--json")).write_text(json.dumps({"protocol": {}, "rows": rows}))
+"""
+CPU_ALONE = SweepOptions([()])
+
+
+@pytest.fixture
+def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put a program that only writes files in the place of `detect`; returns the list of its calls."""
+    fake = tmp_path / "fake.py"
+    fake.write_text(FAKE)
+    monkeypatch.setattr(sweep_module, "DETECT", (sys.executable, "-S", str(fake)))
+    monkeypatch.setattr(sweep_module, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(sweep_module, "EXPORT_PACKAGES", ())
+    monkeypatch.setenv("FAKE_CALLS", str(tmp_path / "calls"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return tmp_path / "calls"
+
+
+def jobs_of(tmp_path: Path, seeds: tuple[int, ...] = (0,), **configs: str) -> list[Job]:
+    paths = []
+    for name, content in configs.items():
+        paths.append(tmp_path / f"{name}.yaml")
+        paths[-1].write_text(content)
+    return plan_jobs(paths, seeds, tmp_path / "out", ("--data.root", "d"))
+
+
+def commands(calls: Path) -> list[str]:
+    """Command and folder of each call."""
+    lines = [json.loads(line) for line in calls.read_text().splitlines()] if calls.exists() else []
+    return [
+        f"{line[3]} {Path(line[line.index('--out') + 1]).name}" if "--out" in line else line[3]
+        for line in lines
+    ]
+
+
+def test_sweep__trains_exports_benchmarks_and_compares(tmp_path: Path, calls: Path) -> None:
+    jobs = jobs_of(tmp_path, (0, 1), a="one", b="two")
+    assert sweep(jobs, tmp_path / "out", CPU_ALONE) == 0
+    assert commands(calls) == [
+        *("fit a-seed0", "export", "fit b-seed0", "export"),
+        *("fit a-seed1", "export", "fit b-seed1", "export"),
+        "benchmark",
+    ]
+    benchmark = json.loads(calls.read_text().splitlines()[-1])
+    measured = [argument for argument in benchmark if str(argument).endswith("model.onnx")]
+    assert measured == [str(tmp_path / "out" / name / "model.onnx") for name in ("a-seed0", "b-seed0")]
+    table = (tmp_path / "out" / "comparison" / "table.md").read_text()
+    assert "| a | 2 | 50.0 ± 0.0" in table
+
+
+def test_sweep__again__nothing_is_done_twice(tmp_path: Path, calls: Path) -> None:
+    jobs = jobs_of(tmp_path, a="one")
+    sweep(jobs, tmp_path / "out", CPU_ALONE)
+    calls.unlink()
+    assert sweep(jobs, tmp_path / "out", CPU_ALONE) == 0
+    assert commands(calls) == []
+    (tmp_path / "out" / "a-seed0" / "metrics.json").unlink()
+    sweep(jobs, tmp_path / "out", CPU_ALONE)
+    assert commands(calls)[0] == "fit a-seed0"
+
+
+def test_sweep__failing_job__told_and_the_rest_goes_on(
+    tmp_path: Path, calls: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs = jobs_of(tmp_path, a="bad", b="two")
+    assert sweep(jobs, tmp_path / "out", CPU_ALONE) == 1
+    assert commands(calls) == ["fit a-seed0", "fit b-seed0", "export", "benchmark"]
+    log = tmp_path / "out" / "logs" / "a-seed0.fit.log"
+    assert f"FAILED a-seed0: fit ended with 3: the reason (log: {log})" in capsys.readouterr().out
+    (tmp_path / "out" / "a-seed0" / "mended").touch()
+    assert sweep(jobs, tmp_path / "out", CPU_ALONE) == 0
+    assert commands(calls)[4:] == ["fit a-seed0", "export", "benchmark"]  # there is a new file to measure
+
+
+def test_sweep__two_gpus__two_jobs_at_a_time_each_on_its_own(tmp_path: Path, calls: Path) -> None:
+    jobs = jobs_of(tmp_path, a="one", b="two", c="three")
+    assert sweep(jobs, tmp_path / "out", SweepOptions([("4",), ("5",)])) == 0
+    fits = [json.loads(line) for line in calls.read_text().splitlines() if '"fit"' in line]
+    assert {fit[1] for fit in fits[:2]} == {"4", "5"}
+    assert fits[1][0] - fits[0][0] < 0.3 < fits[2][0] - fits[0][0]
+    assert all(fit[fit.index("--trainer.devices") + 1] == "1" for fit in fits)
+
+
+def test_sweep__no_run_folder_is_inherited(
+    tmp_path: Path, calls: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DETECT_RUN", "elsewhere")
+    sweep(jobs_of(tmp_path, a="one"), tmp_path / "out", CPU_ALONE)
+    assert json.loads(calls.read_text().splitlines()[0])[2] is False
+
+
+@pytest.fixture
+def terminated_when_ready(tmp_path: Path) -> Iterator[None]:
+    """SIGTERM to this process once the job has begun."""
+
+    def terminate() -> None:
+        ready, until = tmp_path / "out" / "a-seed0" / "ready", time.monotonic() + 30
+        while not ready.exists() and time.monotonic() < until:
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=terminate)
+    thread.start()
+    yield
+    thread.join()
+
+
+@pytest.mark.usefixtures("terminated_when_ready")
+def test_sweep__terminated__jobs_save_and_the_sweep_stops(tmp_path: Path, calls: Path) -> None:
+    jobs = jobs_of(tmp_path, a="slow", b="two")
+    with pytest.raises(RunStopped, match="the same command goes on where it was") as stopped:
+        sweep(jobs, tmp_path / "out", CPU_ALONE)
+    assert stopped.value.exit_code == 143
+    assert (tmp_path / "out" / "a-seed0" / "saved").exists()
+    assert commands(calls) == ["fit a-seed0"]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_sweep__export_packages_missing__said_and_left_out(
+    tmp_path: Path, calls: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sweep_module, "EXPORT_PACKAGES", ("no_such_package",))
+    assert sweep(jobs_of(tmp_path, a="one"), tmp_path / "out", CPU_ALONE) == 0
+    assert commands(calls) == ["fit a-seed0"]
+    assert "export and benchmark are left out: no_such_package not installed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("changed", ["configuration", "flags"])
+def test_sweep__begun_with_other_settings__error(tmp_path: Path, calls: Path, changed: str) -> None:
+    jobs = jobs_of(tmp_path, a="one")
+    sweep(jobs, tmp_path / "out", CPU_ALONE)
+    if changed == "configuration":
+        jobs[0].config.write_text("two")
+    else:
+        jobs = plan_jobs([jobs[0].config], [0], tmp_path / "out", ("--data.root", "other"))
+    with pytest.raises(InputError, match="has a-seed0 begun with another configuration or other flags"):
+        sweep(jobs, tmp_path / "out", CPU_ALONE)
+
+
+def test_sweep__state_file_broken__error(tmp_path: Path, calls: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "sweep.json").write_text("{")
+    with pytest.raises(InputError, match=r"sweep\.json is broken .* remove it to run every job again"):
+        sweep(jobs_of(tmp_path, a="one"), tmp_path / "out", CPU_ALONE)
+
+
+def test_fit_command__several_gpus__torchrun(tmp_path: Path) -> None:
+    command = jobs_of(tmp_path, a="one")[0].fit_command(("0", "1"))
+    assert command[1:9] == [
+        *("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
+        *("-m", "detect", "fit"),
+    ]
+    assert command[-4:] == ["--data.root", "d", "--trainer.devices", "2"]
+
+
+def test_split_fit_flags__with_and_without_equals_sign() -> None:
+    args = ["a.yaml", "--data.root", "d", "--seeds", "0", "--trainer.max_epochs=3", "--model.compile", "true"]
+    own, flags = split_fit_flags(args)
+    assert own == ["a.yaml", "--seeds", "0"]
+    assert flags == ["--data.root", "d", "--trainer.max_epochs=3", "--model.compile", "true"]
+
+
+def test_plan_jobs__cannot_be__error(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").touch()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "a.yaml").touch()
+    with pytest.raises(InputError, match=r"absent\.yaml: no such configuration"):
+        plan_jobs([tmp_path / "absent.yaml"], [0], tmp_path, ())
+    with pytest.raises(InputError, match="two configurations are named a"):
+        plan_jobs([tmp_path / "a.yaml", tmp_path / "b" / "a.yaml"], [0], tmp_path, ())
+    with pytest.raises(InputError, match="--seeds 0 0: give one or more, each once"):
+        plan_jobs([tmp_path / "a.yaml"], [0, 0], tmp_path, ())
+
+
+def test_how_it_ended__in_words() -> None:
+    assert how_it_ended(2) == "ended with 2"
+    assert how_it_ended(-signal.SIGTERM) == "was ended by SIGTERM"
+    assert how_it_ended(-signal.SIGKILL).startswith("was killed from outside")

@@ -1,0 +1,36 @@
+import pytest
+from jsonargparse import ArgumentError, ArgumentParser
+
+from detect.config.unknown_keys import explain
+from detect.training.losses import DetectionLoss
+from detect.training.schedule import ScheduleConfig
+
+CASES = [
+    (
+        ["--schedul.warmup_steps=3"],
+        "there is no setting schedul.warmup_steps; the nearest is schedule.warmup_steps",
+    ),
+    (["--cfg={schedule: {warm_steps: 3}}"], "schedule.warm_steps; the nearest is schedule.warmup_steps"),
+    (["--cfg={los: 1}"], "there is no setting los; the nearest is loss"),
+    (
+        ["--loss=detect.training.losses.FocalLoss", "--loss.init_args.alfa=1"],
+        "detect.training.losses.FocalLoss takes no loss.init_args.alfa; the nearest is loss.init_args.alpha",
+    ),
+    (
+        ["--loss=detect.training.losses.FocalLos"],
+        "loss: there is no detect.training.losses.FocalLos; the nearest is ",
+    ),
+    (["--schedule.warmup_steps=many"], "schedule.warmup_steps"),
+    (["--zzzzzzzzzzzzz=3"], "there is no setting zzzzzzzzzzzzz"),
+]
+
+
+@pytest.mark.parametrize(("words", "expected"), CASES)
+def test_an_unknown_key_is_named_in_full_with_the_nearest(words: list[str], expected: str) -> None:
+    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("--cfg", action="config")
+    parser.add_class_arguments(ScheduleConfig, "schedule")
+    parser.add_argument("--loss", type=DetectionLoss)
+    with pytest.raises(ArgumentError) as error:
+        parser.parse_args(words)
+    assert expected in explain(str(error.value), parser)

@@ -1,0 +1,210 @@
+import json
+
+import onnx
+import pytest
+
+from detect.commands.main import main
+from detect.deploy import int8 as export_int8
+from detect.deploy.export import ExportOptions, export
+from detect.deploy.exported_file import file_sha256, json_path, read_json
+from detect.deploy.int8 import Gate, Int8Options, calibrate, gate, quantise, refuse, refuse_unknown_layers
+from detect.deploy.load import open_exported
+from detect.deploy.runtimes.onnx_int8 import slow_convolutions
+from detect.deploy.runtimes.onnx_layers import in_layers
+from detect.deploy.spec import OUTPUTS
+from detect.errors import InputError
+from tests.conftest import make_coco
+from tests.deploy.test_sensitivity import spoil
+from tests.detector_cases import checkpoint, exported, lively_module
+
+DATA = {"workers": 0, "batch_size": 4}
+SCORES = OUTPUTS["nms"].index("scores")
+"""Best first, so that those of two files can be compared though their boxes may swap."""
+
+
+@pytest.fixture
+def options(tmp_path):
+    root = make_coco(tmp_path / "coco", train=6, val=4)
+    return Int8Options({"root": root, **DATA}, images=6, max_drop=0.3)
+
+
+def int8_description(path):
+    description = read_json(path)
+    description["export"] |= {"precision": "int8", "calibration": {"sha256": "of pictures"}}
+    return description
+
+
+def quantised(path, options, *, keep_fp32=()):
+    """An int8 file from the small detector's ONNX file; far quicker than an export from a checkpoint."""
+    quantise(
+        exported(),
+        path,
+        calibrate(lively_module(), options),
+        description=int8_description(exported()),
+        keep_fp32=keep_fp32,
+    )
+    return path
+
+
+def types_of(model):
+    return {initializer.name: initializer.data_type for initializer in model.graph.initializer}
+
+
+def test_gate__by_hand():
+    held = Gate(0.5, 0.495, 72, 0.01)
+    assert held.drop == pytest.approx(0.005)
+    assert held.passes
+    assert not Gate(0.5, 0.48, 72, 0.01).passes
+    assert Gate(0.5, 0.52, 72, 0.0).passes  # better is no drop
+    assert held.to_json() == {
+        "mAP_fp32": 0.5,
+        "mAP_int8": 0.495,
+        "images": 72,
+        "max_drop": 0.01,
+        "drop": 0.005,
+    }
+    assert "a drop of 0.0050, allowed 0.01" in str(held)
+
+
+def test_refuse__names_the_layers_that_hurt_most(options):
+    module = lively_module()
+    spoil(module.net.cls_heads[1])
+    message = str(refuse(Gate(0.5, 0.3, 4, 0.01), module, calibrate(module, options)))
+    lines = message.splitlines()
+    assert "a drop of 0.2000, allowed 0.01; no file was written" in lines[0]
+    assert lines[1].startswith("  cls_heads.1.1: ")
+    assert len(lines) == 1 + export_int8.WORST_LAYERS + 1
+    assert "--keep_fp32 cls_heads.1.1 " in lines[-1]
+
+
+def test_refuse_unknown_layers__names_the_layer():
+    refuse_unknown_layers(exported(), ("cls_heads", "box_heads.0.1"))
+    with pytest.raises(InputError, match=r"--keep_fp32 heads: the network has no such layer"):
+        refuse_unknown_layers(exported(), ("cls_heads", "heads"))
+
+
+def test_quantise__onnx_has_int8_weights_uint8_activations_and_its_description(options, tmp_path):
+    path = quantised(tmp_path / "a.onnx", options)
+    model = onnx.load(path)
+    kinds = [node.op_type for node in model.graph.node]
+    assert kinds.count("QuantizeLinear") > 20
+    types = types_of(model)
+    slow = slow_convolutions(onnx.load(exported()))
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv" and node.name not in slow]
+    assert len(convolutions) > 40
+    producers = {node.output[0]: node for node in model.graph.node}
+    for node in convolutions:
+        activation, weight = (producers[name] for name in node.input[:2])
+        assert (activation.op_type, weight.op_type) == ("DequantizeLinear",) * 2
+        assert types[activation.input[2]] == onnx.TensorProto.UINT8
+        assert types[weight.input[0]] == onnx.TensorProto.INT8
+    scale = next(i for i in model.graph.initializer if i.name == producers[convolutions[0].input[1]].input[1])
+    assert scale.dims[0] > 1  # a scale for each channel
+    images = calibrate(lively_module(), options).images[:3]
+    with open_exported(path) as runtime, open_exported(exported()) as reference:
+        assert runtime.precision == "int8"
+        found, wanted = (model.run(images)[SCORES] for model in (runtime, reference))
+    assert 0 < (found - wanted).abs().mean() < 0.1
+
+
+def test_quantise__leaves_named_layers_alone(options, tmp_path):
+    model = onnx.load(quantised(tmp_path / "a.onnx", options, keep_fp32=("backbone", "cls_heads")))
+    producers = {node.output[0]: node.op_type for node in model.graph.node}
+    slow = slow_convolutions(onnx.load(exported()))
+    for node in model.graph.node:
+        if node.op_type == "Conv":
+            kept = in_layers(node, ("backbone", "cls_heads")) or node.name in slow
+            assert producers.get(node.input[1]) == (None if kept else "DequantizeLinear")
+
+
+def test_gate__the_same_file_drops_nothing(options):
+    found = gate(exported(), exported(), options)
+    assert found.drop == 0
+    assert found.images == 4
+    assert found.max_drop == 0.3
+
+
+def test_export__a_drop_too_large_leaves_no_file_and_fails_the_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(
+        "detect.deploy.export.write_verified", lambda model, path, **rest: copy_of_exported(path)
+    )
+    monkeypatch.setattr(
+        "detect.deploy.export.gate", lambda fp32, int8, options: Gate(0.5, 0.4, 4, options.max_drop)
+    )
+    root = make_coco(tmp_path / "coco", train=3)
+    arguments = [
+        "--ckpt_path",
+        str(checkpoint()),
+        "--format",
+        "onnx",
+        "--output",
+        str(tmp_path / "out" / "a.onnx"),
+    ]
+    arguments += ["--int8", "--calibration", str(root), "--max_drop", "0.05"]
+    assert main(["export", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert "a drop of 0.1000, allowed 0.05; no file was written" in captured.err
+    assert "--keep_fp32" in captured.err
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def copy_of_exported(path):
+    """Instead of an export that takes seconds: the same file, already there."""
+    path.write_bytes(exported().read_bytes())
+    content = json.loads(json_path(exported()).read_text())
+    json_path(path).write_text(json.dumps(content))
+    from detect.deploy.verify import Verification
+
+    return Verification((1, 3), {}, 0, [])
+
+
+def test_export__int8_file_says_what_it_was_calibrated_on(options, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "detect.deploy.export.write_verified", lambda model, path, **rest: copy_of_exported(path)
+    )
+    path = tmp_path / "a.onnx"
+    assert export(checkpoint(), path, ExportOptions(int8=options)) == 0
+    content = json.loads(json_path(path).read_text())
+    assert content["export"]["precision"] == "int8"
+    pictures = sorted((options.data["root"] / "train").iterdir())
+    assert content["export"]["calibration"] == {
+        "source": "instances_train.json",
+        "images": 6,
+        "sha256": file_sha256(pictures),
+    }
+    assert set(content["verification"]) == {"mAP_fp32", "mAP_int8", "images", "max_drop", "drop"}
+    assert "int8 ranges were taken on 6 pictures" in (tmp_path / "a.onnx.md").read_text()
+    assert path.stat().st_size < exported().stat().st_size
+
+
+def test_export_command__int8_and_calibration_belong_together(tmp_path, capsys):
+    arguments = ["--ckpt_path", "a.ckpt", "--format", "onnx", "--output", str(tmp_path / "a.onnx")]
+    assert main(["export", *arguments, "--int8"]) == 2
+    assert "--int8 and --calibration DATA belong together" in capsys.readouterr().err
+    assert main(["export", *arguments, "--calibration", str(tmp_path)]) == 2
+    assert "belong together" in capsys.readouterr().err
+
+
+def test_export__litert_in_int8_is_refused_with_the_reason(options, tmp_path):
+    with pytest.raises(InputError, match="LiteRT would run it slower than fp32"):
+        export(checkpoint(), tmp_path / "a.tflite", ExportOptions(format="litert", int8=options))
+
+
+@pytest.mark.slow
+def test_quantise__openvino_by_nncf(options, tmp_path):
+    images = calibrate(lively_module(), options).images[:3]
+    description = int8_description(exported("openvino"))
+    for name, keep in (("a.xml", ()), ("b.xml", ("backbone",))):
+        quantise(
+            exported(),
+            tmp_path / name,
+            calibrate(lively_module(), options),
+            description=description,
+            keep_fp32=keep,
+        )
+    with open_exported(tmp_path / "a.xml") as runtime, open_exported(exported()) as reference:
+        assert runtime.precision == "int8"
+        found, wanted = (model.run(images)[SCORES] for model in (runtime, reference))
+    assert 0 < (found - wanted).abs().mean() < 0.1
+    text, kept = ((tmp_path / name).read_text() for name in ("a.xml", "b.xml"))
+    assert text.count('type="FakeQuantize"') > kept.count('type="FakeQuantize"') > 0

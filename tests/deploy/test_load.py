@@ -1,0 +1,137 @@
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from detect.data.augment.view import resize_pixels
+from detect.data.synthetic.images import generated_pictures
+from detect.deploy import load as model_file
+from detect.deploy.export import verification_images
+from detect.deploy.load import (
+    default_runtime,
+    exported_format,
+    load_module,
+    open_exported,
+    open_model,
+    random_module,
+)
+from detect.deploy.spec import ModelSpec
+from detect.deploy.verify import LOGIT_TOLERANCE
+from detect.errors import InputError
+from tests.detector_cases import SETTINGS, checkpoint, exported
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+def config(tmp_path: Path, **init_args: object) -> Path:
+    settings = {
+        **SETTINGS,
+        "backbone": {"class_path": "detect.model.backbones.MobileNetV3", "init_args": init_args},
+    }
+    path = tmp_path / "a.yaml"
+    path.write_text(yaml.safe_dump({"model": settings}))
+    return path
+
+
+def test_random_module__needs_no_pretrained_weights(tmp_path, monkeypatch):
+    def no_network(*args, **rest):
+        raise AssertionError("asked the network")
+
+    monkeypatch.setattr("torch.hub.load_state_dict_from_url", no_network)
+    monkeypatch.setattr("detect.model.backbones.pretrained._fetch", no_network)
+    module = random_module(config(tmp_path, size="small", weights="imagenet"))
+    assert module.net.backbone.weights_origin is None
+    assert module.classes.names == ("class 1", "class 2", "class 3")
+    again = random_module(config(tmp_path, size="small"))
+    assert torch.equal(next(module.net.parameters()), next(again.net.parameters()))
+
+
+def test_random_module__leaves_the_generator_of_others_alone(tmp_path):
+    torch.manual_seed(3)
+    wanted = torch.rand(2)
+    torch.manual_seed(3)
+    random_module(config(tmp_path, size="small"))
+    assert torch.equal(torch.rand(2), wanted)
+
+
+def test_random_module__activations_neither_fade_nor_explode(tmp_path):
+    net = random_module(config(tmp_path, size="large")).net
+    spreads: list[float] = []
+    for layer in net.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.register_forward_hook(lambda _, inputs, output: spreads.append(output.std(0).mean().item()))
+    images = np.stack(
+        [resize_pixels(picture, net.image_size, "antialias") for picture in generated_pictures(6)]
+    )
+    with torch.no_grad():
+        net(torch.from_numpy(images).permute(0, 3, 1, 2))
+    assert len(spreads) > 50
+    assert min(spreads) > 0.1  # of images, at a place
+    assert max(spreads) < 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mnasnet", "v2_035", "v3_small_reduced"])
+def test_random_module__rounding_stays_below_what_an_export_may_be_off(name):
+    module = random_module(CONFIGS / "table6" / f"{name}.yaml")
+    images = verification_images(ModelSpec.of_module(module), None)
+    with torch.no_grad():
+        rounded, exact = module.net(images), deepcopy(module.net).double()(images)
+    for output, want in zip(rounded, exact, strict=True):
+        assert (output - want).abs().max() < LOGIT_TOLERANCE / 2
+        assert want.std() > 100 * LOGIT_TOLERANCE  # a wrong graph would show
+
+
+def test_load_module__refuses_what_is_no_model(tmp_path):
+    with pytest.raises(InputError, match=r"no\.yaml: no such config"):
+        load_module(tmp_path / "no.yaml")
+    (tmp_path / "overlay.yaml").write_text("trainer: {max_epochs: 1}\n")
+    with pytest.raises(InputError, match=r"overlay\.yaml: has no model\.backbone"):
+        load_module(tmp_path / "overlay.yaml")
+    with pytest.raises(InputError, match=r"a\.onnx is an exported file; this needs a checkpoint"):
+        load_module(tmp_path / "a.onnx")
+
+
+def test_load_module__says_where_weights_came_from(tmp_path):
+    assert load_module(checkpoint()).checkpoint == checkpoint()
+    assert load_module(config(tmp_path, size="small")).checkpoint is None
+
+
+def test_exported_format__by_suffix():
+    assert [exported_format(Path(f"a{s}")) for s in (".onnx", ".xml", ".tflite", ".pte", ".ckpt")] == [
+        "onnx",
+        "openvino",
+        "litert",
+        "executorch",
+        None,
+    ]
+    assert default_runtime("onnx") == "onnxruntime"
+    assert default_runtime("openvino") == "openvino"
+
+
+def test_open_exported__refuses_what_a_runtime_does_not_read(tmp_path):
+    with pytest.raises(InputError, match=r"a\.ckpt: not an exported file; known are \.onnx"):
+        open_exported(tmp_path / "a.ckpt")
+    with pytest.raises(InputError, match=r"a\.onnx: no such file"):
+        open_exported(tmp_path / "a.onnx")
+    with pytest.raises(InputError, match="litert does not read onnx; onnxruntime, openvino does"):
+        open_exported(exported(), "litert")
+
+
+def test_open_exported__garbage_is_refused_by_each_runtime(tmp_path):
+    (tmp_path / "a.onnx").write_bytes(b"no graph")
+    (tmp_path / "a.xml").write_bytes(b"<no></no>")
+    with pytest.raises(InputError, match=r"a\.onnx: ONNX Runtime cannot load it"):
+        open_exported(tmp_path / "a.onnx")
+    with pytest.raises(InputError, match=r"a\.xml: OpenVINO cannot load it"):
+        open_exported(tmp_path / "a.xml")
+
+
+def test_open_model__each_kind_in_its_runtime():
+    assert open_model(checkpoint(), device="cpu").name == "eager"
+    assert open_model(exported()).name == "onnxruntime"
+    assert model_file.READERS["eager"] == ()

@@ -1,0 +1,147 @@
+"""What the documents tell a reader to type, the parsers take; `test_docs_run.py` runs it."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import re
+import runpy
+import sys
+from collections.abc import Callable, Iterator
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import pytest
+
+from detect.commands.data import DATA_COMMANDS
+from detect.commands.main import COMMANDS, main
+from detect.commands.sweep import split_fit_flags
+from tests.documents import FENCED, FENCED_LINES, PAGES, ROOT, Line
+
+INLINE = re.compile(r"`(detect [a-z][^`]* --[^`]*)`")
+LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
+
+
+class Parsed(Exception):
+    """Raised in place of running a command whose words were taken."""
+
+
+def inline_commands(page: Path) -> Iterator[Line]:
+    """Mentions of a command with flags in running text, which may leave out the rest."""
+    prose = FENCED.sub("", page.read_text())
+    for text in INLINE.findall(prose):
+        yield Line(page.name, text.split("...")[0].split())
+
+
+INLINE_LINES = [line for page in PAGES for line in inline_commands(page)]
+
+
+@pytest.fixture
+def parse_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parsers raise `Parsed` as soon as they have accepted their words."""
+
+    def stop_after(parse_args: Callable[..., Any]) -> Callable[..., Any]:
+        def parse(self: Any, args: Any = None, *rest: Any, **options: Any) -> Any:
+            parse_args(self, args, *rest, **options)
+            raise Parsed
+
+        return parse
+
+    monkeypatch.chdir(ROOT)
+    for parser in (argparse.ArgumentParser, jsonargparse.ArgumentParser):
+        monkeypatch.setattr(parser, "parse_args", stop_after(parser.parse_args))
+
+
+def detect_words(line: Line) -> list[str] | None:
+    """The words after `detect` or `python -m detect`, globs filled in; None where it is not called.
+
+    torchrun, srun or docker may stand before it.
+    """
+    for i, word in enumerate(line.words):
+        before, after = line.words[i - 1 : i], line.words[i + 1 :]
+        starts = not before or before == ["-m"] or after[:1] in [[name] for name in (*COMMANDS, "data")]
+        if word in ("detect", ".venv/bin/detect") and before != ["--tag"] and starts:
+            return [file for word in after for file in sorted(glob(word, root_dir=ROOT)) or [word]]
+    return None
+
+
+def check_detect(words: list[str]) -> None:
+    """Parse the words of one command of detect; flags that `sweep` hands on are parsed as those of `fit`."""
+    if words == ["--help"]:
+        return
+    if words[0] == "sweep":
+        own, of_fit = split_fit_flags(words[1:])
+        configs = [word for word in own if word.endswith(".yaml")]
+        check_detect(["fit", "--config", configs[0], *of_fit])
+        words = ["sweep", *own]
+    if words[0] == "fit" and "--ckpt_path" in words and words[words.index("--ckpt_path") + 1] != "last":
+        words[words.index("--ckpt_path") + 1] = "last"  # a file would be read to know its settings
+    try:
+        exit_code = main(words)
+    except Parsed:
+        return
+    pytest.fail(f"exit code {exit_code}")
+
+
+def check_script(file: Path, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The script is there; where it has a parser, that takes the words."""
+    assert file.is_file(), f"{file} does not exist"
+    if "ArgumentParser" in file.read_text():
+        monkeypatch.setattr(sys, "argv", [str(file), *words])
+        with pytest.raises(Parsed):
+            runpy.run_path(str(file), run_name="__main__")
+
+
+@pytest.mark.parametrize("line", FENCED_LINES, ids=str)
+@pytest.mark.usefixtures("parse_only")
+def test_a_command_of_the_documents_is_one_that_runs(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = line.words
+    if (of_detect := detect_words(line)) is not None:
+        check_detect(of_detect)
+    elif words[0] == "bash" and len(words) > 1:
+        assert (ROOT / words[1]).is_file(), f"{words[1]} does not exist"
+        if words[1] == "scripts/quickstart":
+            check_detect(["fit", "--config", "configs/quickstart.yaml", *words[2:]])
+    elif Path(words[0]).name.startswith("python") and words[1] == "-m":
+        assert importlib.util.find_spec(words[2]), f"there is no module {words[2]}"
+    elif Path(words[0]).name.startswith("python") and words[1].endswith(".py"):
+        check_script(ROOT / words[1], words[2:], monkeypatch)
+
+
+@pytest.mark.parametrize("line", INLINE_LINES, ids=str)
+def test_a_flag_that_the_text_mentions_exists(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    def keep(self: Any, *_: Any, **__: Any) -> None:
+        parsers.append(self)
+        raise Parsed
+
+    parsers: list[Any] = []
+    monkeypatch.setattr(jsonargparse.ArgumentParser, "parse_args", keep)
+    with pytest.raises(Parsed):
+        main(line.words[1:])
+    flags = [word.split("=")[0].rstrip(".,;)") for word in line.words if word.startswith("--")]
+    if line.words[1] == "sweep":
+        flags = split_fit_flags(flags)[0]
+    known = parsers[0]._option_string_actions
+    # Below a class that can be chosen, what it takes depends on the choice.
+    nested = tuple(f"{option}." for option in known if "." in option)
+    assert [flag for flag in flags if flag not in known and not flag.startswith(nested)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    missing = [link for link in LINK.findall(page.read_text()) if not (page.parent / link).exists()]
+    assert missing == []
+
+
+@pytest.mark.usefixtures("parse_only")
+def test_an_unknown_flag_is_found() -> None:
+    with pytest.raises(pytest.fail.Exception, match="exit code 2"):
+        check_detect(["predict", "--ckpt_path", "a", "--source", "b", "--output", "c", "--scores", "0.3"])
+    with pytest.raises(pytest.fail.Exception, match="exit code 2"):
+        check_detect(["fit", "--config", "configs/bccd.yaml", "--data.rot", "D"])
+    with pytest.raises(pytest.fail.Exception, match="exit code 2"):
+        check_detect(["data", "chek", "D"])
+    assert {line.page for line in FENCED_LINES} >= {"README.md", "results.md", "docker.md"}
+    assert DATA_COMMANDS

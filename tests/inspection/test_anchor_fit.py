@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from detect.inspection.anchor_fit import Share, first_look, fit_anchors
+from detect.inspection.anchor_layout import AnchorLayout
+from detect.model.checkpoint import build_module
+from tests.coco_cases import annotations_of, coco_dict
+from tests.data_sets import open_boxes
+from tests.run_cases import MODEL
+
+
+def test_fit__an_anchor_and_a_speck__half_are_met(tmp_path: Path) -> None:
+    # The paper head's first anchor at 320 is [-8, -8, 24, 24]; cell (5, 5) has its centre at 88, so 72..104.
+    anchor = [72 * 2, 72 * 1.5, 32 * 2, 32 * 1.5]
+    fit = fit_anchors(open_boxes(tmp_path, [anchor, [300, 300, 5, 5]]), AnchorLayout())
+    assert fit.to_json() | {"advice": None} == {
+        "image_size": [320, 320],
+        "style": "paper",
+        "boxes": 2,
+        "share": 0.5,
+        "by_size": {
+            "small": {"boxes": 1, "share": 0.0},
+            "medium": {"boxes": 1, "share": 1.0},
+            "large": {"boxes": 0, "share": None},
+        },
+        "by_class": {"odd": {"boxes": 1, "share": 0.0}, "even": {"boxes": 1, "share": 1.0}},
+        "by_level": [2, 0, 0, 0, 0, 0],
+        "advice": None,
+    }
+
+
+def test_fit__a_box_on_an_anchor_of_a_detector__fits_exactly() -> None:
+    net = build_module(MODEL).net
+    x1, y1, x2, y2 = net.anchors[40].tolist()
+    stretch_x, stretch_y = 640 / 160, 480 / 160  # files of 640 x 480 on an input of 160 x 160
+    box_xywh = [x1 * stretch_x, y1 * stretch_y, (x2 - x1) * stretch_x, (y2 - y1) * stretch_y]
+    fit = fit_anchors(
+        annotations_of(coco_dict([(1, 1, box_xywh)], image_ids=[1])), AnchorLayout.of(net), with_advice=False
+    )
+    assert fit.best_iou == pytest.approx([1], abs=1e-5)
+    assert fit.boxes_wh == pytest.approx(np.array([[x2 - x1, y2 - y1]]), abs=1e-4)
+    assert fit.advice == []
+
+
+def test_fit__regions_to_ignore__not_counted(tmp_path: Path) -> None:
+    found = open_boxes(tmp_path, [[100, 100, 200, 150], [300, 300, 5, 5]])
+    ignored = replace(found, ignore=np.array([False, True]))
+    assert fit_anchors(ignored, AnchorLayout()).all.boxes == 1
+    nothing = replace(found, ignore=np.array([True, True]))
+    assert fit_anchors(nothing, AnchorLayout()).to_json()["share"] is None
+
+
+def test_fit__a_part_of_the_boxes__has_their_number(tmp_path: Path) -> None:
+    found = open_boxes(tmp_path, [[x, 100, 50, 50] for x in range(0, 500, 10)])
+    assert fit_anchors(found, AnchorLayout(), with_advice=False, at_most=10).all.boxes == 10
+
+
+def test_share__as_text() -> None:
+    assert str(Share(3, 2)) == "66.7%"
+    assert str(Share(0, 0)) == "-"
+
+
+def test_first_look__few_are_met__says_what_would_meet_more(tmp_path: Path) -> None:
+    found = open_boxes(tmp_path, [[x, y, 30, 22] for x in range(3, 600, 61) for y in range(5, 440, 47)])
+    line, *more = first_look(found, AnchorLayout(), keep_anchors=False)
+    assert line.startswith("anchors: 0.0% of the training boxes meet one at IoU 0.5 (small 0.0%)")
+    assert len(more) == 2
+    assert all("more with --model." in one for one in more)
+    kept = first_look(found, AnchorLayout(), keep_anchors=True)[1:]
+    assert all("--model.anchors" not in one for one in kept)
+
+
+def test_first_look__anchors_that_fit__one_line(tmp_path: Path) -> None:
+    found = open_boxes(tmp_path, [[100, 100, 128, 96]])
+    said = first_look(found, AnchorLayout(), keep_anchors=False)
+    assert said == ["anchors: 100.0% of the training boxes meet one at IoU 0.5 (large 100.0%)"]
+    assert first_look(replace(found, ignore=np.array([True])), AnchorLayout(), keep_anchors=False) == []

@@ -1,0 +1,126 @@
+"""Shapes, taps and published counts of every backbone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from detect.model.backbones import Backbone, MnasNetA1, MobileNetV1, MobileNetV2, MobileNetV3
+from detect.model.backbones.base import last_strided
+from detect.model.backbones.mobilenet_v3 import LARGE, reduce_tail, simplify
+from detect.model.blocks import ConvNormAct, ConvSettings, InvertedResidual, SqueezeExcite
+
+# name, backbone, channels of c4 and c5, the module that gives c4 (facts: V3 paper section 6.3, V2 paper 6.2)
+TAPS = [
+    ("v1", MobileNetV1, {}, (512, 1024), "blocks.10.1"),
+    ("v2", MobileNetV2, {}, (576, 1280), "blocks.13.expand"),
+    ("v2_050", MobileNetV2, {"width": 0.5}, (288, 640), "blocks.13.expand"),
+    ("v2_035", MobileNetV2, {"width": 0.35}, (192, 448), "blocks.13.expand"),
+    ("mnasnet", MnasNetA1, {}, (672, 1280), "blocks.12.expand"),
+    ("mnasnet_050", MnasNetA1, {"width": 0.5}, (336, 640), "blocks.12.expand"),
+    ("mnasnet_035", MnasNetA1, {"width": 0.35}, (240, 448), "blocks.12.expand"),
+    ("v3_large", MobileNetV3, {}, (672, 960), "blocks.12.expand"),
+    ("v3_large_reduced", MobileNetV3, {"reduced_tail": True}, (672, 480), "blocks.12.expand"),
+    ("v3_small", MobileNetV3, {"size": "small"}, (288, 576), "blocks.8.expand"),
+    ("v3_small_reduced", MobileNetV3, {"size": "small", "reduced_tail": True}, (288, 288), "blocks.8.expand"),
+    ("v3_large_minimalistic", MobileNetV3, {"minimalistic": True}, (672, 960), "blocks.12.expand"),
+    (
+        "v3_small_minimalistic",
+        MobileNetV3,
+        {"size": "small", "minimalistic": True},
+        (288, 576),
+        "blocks.8.expand",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("family", "arguments", "channels", "tap"), [row[1:] for row in TAPS], ids=[row[0] for row in TAPS]
+)
+def test_taps_have_the_channels_strides_and_module_of_the_papers(
+    family: type[Backbone], arguments: dict[str, object], channels: tuple[int, int], tap: str
+) -> None:
+    with torch.device("meta"):  # shapes without arithmetic
+        backbone = family(**arguments)
+        seen: list[torch.Tensor] = []
+        backbone.get_submodule(tap).register_forward_hook(lambda module, inputs, output: seen.append(output))
+        c4, c5 = backbone(torch.empty(1, 3, 320, 320))
+
+    assert backbone.out_channels == channels
+    assert backbone.strides == (16, 32)
+    assert tuple(c4.shape) == (1, channels[0], 20, 20)
+    assert tuple(c5.shape) == (1, channels[1], 10, 10)
+    assert c4 is seen[0]
+    assert isinstance(backbone.get_submodule(tap), ConvNormAct)
+
+
+@pytest.mark.parametrize("family", [MobileNetV1, MobileNetV2, MnasNetA1, MobileNetV3])
+@pytest.mark.parametrize("padding", ["symmetric", "same"])
+def test_grids_round_up_on_sizes_that_32_does_not_divide(family: type[Backbone], padding: str) -> None:
+    with torch.device("meta"):
+        c4, c5 = family(settings=ConvSettings(padding=padding))(torch.empty(1, 3, 201, 330))
+    assert tuple(c4.shape[2:]) == (13, 21)  # 201 / 16 = 12.6, 330 / 16 = 20.6
+    assert tuple(c5.shape[2:]) == (7, 11)
+
+
+@pytest.mark.parametrize("family", [MobileNetV1, MobileNetV2, MnasNetA1, MobileNetV3])
+def test_stages_hold_every_parameter_once_in_order(family: type[Backbone]) -> None:
+    backbone = family()
+    staged = [parameter for stage in backbone.stages().values() for parameter in stage.parameters()]
+    assert [id(p) for p in staged] == [id(p) for p in backbone.parameters()]
+    assert next(iter(backbone.stages())) == "stem"
+
+
+def test_settings_reach_every_batch_norm() -> None:
+    backbone = MnasNetA1(settings=ConvSettings(bn_eps=0.5, bn_momentum=0.25))
+    norms = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert len(norms) == len([m for m in backbone.modules() if isinstance(m, ConvNormAct)])
+    assert {(norm.eps, norm.momentum) for norm in norms} == {(0.5, 0.25)}
+
+
+def test_squeeze_widths_are_those_of_the_papers() -> None:
+    def widths(backbone: Backbone) -> list[int]:
+        return [m.reduce.out_channels for m in backbone.modules() if isinstance(m, SqueezeExcite)]
+
+    assert widths(MobileNetV3("large")) == [24, 32, 32, 120, 168, 168, 240, 240]
+    assert widths(MobileNetV3("large", reduced_tail=True)) == [24, 32, 32, 120, 168, 168, 120, 120]
+    assert widths(MobileNetV3("small")) == [8, 24, 64, 64, 32, 40, 72, 144, 144]
+    assert widths(MobileNetV3("small", reduced_tail=True))[-3:] == [72, 72, 72]
+    # a quarter of the block's input, 24 40 40 80 112 112 160 160, to multiples of 8 (never below nine tenths)
+    assert widths(MnasNetA1()) == [8, 16, 16, 24, 32, 32, 40, 40]
+    assert widths(MnasNetA1(settings=ConvSettings(squeeze_divisor=1))) == [6, 10, 10, 20, 28, 28, 40, 40]
+
+
+def test_reduced_tail_halves_from_the_first_stride_32_block_and_keeps_its_expansion() -> None:
+    reduced = reduce_tail(LARGE)
+    tap = last_strided([row.stride for row in LARGE])
+    assert reduced[:tap] == LARGE[:tap]
+    assert [(row.expanded, row.out) for row in reduced[tap:]] == [(672, 80), (480, 80), (480, 80)]
+
+
+def test_minimalistic_has_no_squeeze_no_hard_swish_and_no_5x5() -> None:
+    backbone = MobileNetV3("large", minimalistic=True)
+    assert all(row.kernel == 3 and not row.squeeze for row in simplify(LARGE))
+    kinds = {type(module) for module in backbone.modules()}
+    assert kinds.isdisjoint({SqueezeExcite, nn.Hardswish, nn.Hardsigmoid})
+    assert all(max(m.kernel_size) <= 3 for m in backbone.modules() if isinstance(m, nn.Conv2d))
+
+
+def test_mobilenet_v3_uses_relu_and_hard_swish_where_the_paper_does() -> None:
+    blocks = [m for m in MobileNetV3("large").modules() if isinstance(m, InvertedResidual)]
+    assert [isinstance(block.depthwise[2], nn.Hardswish) for block in blocks] == [False] * 6 + [True] * 9
+
+
+def test_init_weights_draws_the_asked_spread_and_keeps_pretrained_weights() -> None:
+    backbone = MobileNetV2()
+    backbone.init_weights("normal")
+    assert backbone.last[0].weight.std().item() == pytest.approx(0.03, rel=0.02)
+    backbone.init_weights("kaiming")
+    # fan-out of the last 1x1 is 1280: std = sqrt(2 / 1280)
+    assert backbone.last[0].weight.std().item() == pytest.approx((2 / 1280) ** 0.5, rel=0.02)
+
+    backbone.weights_origin = {"weights": "some.pth"}
+    before = backbone.last[0].weight.clone()
+    backbone.init_weights("normal")
+    assert torch.equal(backbone.last[0].weight, before)

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from detect.inspection.preview import PreviewOptions, open_preview
+from detect.report.preview_page import write_preview
+from tests.conftest import make_coco
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("preview")
+    root = make_coco(folder / "<coco>", train=5)
+    preview = open_preview(root, PreviewOptions(images=2, epochs=3, samples=40))
+    write_preview(folder / "page.html", preview, epochs=3, anchors=True)
+    return (folder / "page.html").read_text(encoding="utf-8")
+
+
+def test_page__needs_nothing_from_elsewhere(page: str) -> None:
+    sources = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert all(source.startswith(("data:image/jpeg;base64,", "#")) for source in sources)
+    assert "<script" not in page
+    assert "url(http" not in page
+
+
+def test_page__every_image_whole_and_in_each_epoch(page: str) -> None:
+    assert page.count("<img") == 2 * (1 + 3)
+    assert page.count("whole: ") == 2 * 2  # caption and description
+    assert len(re.findall(r"epoch 3: \d+ boxes, \d+ anchors", page)) == 2 * 2
+
+
+def test_page__says_what_becomes_of_the_boxes(page: str) -> None:
+    assert "40 samples were followed" in page
+    for name in ("small", "medium", "square", "disc", "RandomIoUCrop", "min_scale 0.3"):
+        assert name in page
+    assert page.count("<svg") == 2
+
+
+def test_page__names_are_escaped(page: str) -> None:
+    assert "<coco>" not in page

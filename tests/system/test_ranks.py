@@ -1,0 +1,86 @@
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from detect.system.ranks import max_over_ranks, several_ranks, sum_over_ranks, take_statistics_of_rank_0
+from tests.conftest import make_coco
+from tests.fit_cases import fit_args, read_raw, write_config
+
+TIMEOUT_S = 600
+
+
+def test_alone_a_process_hears_itself() -> None:
+    values = torch.tensor([1.0, 2.0])
+    assert not several_ranks()
+    assert sum_over_ranks(values).equal(values)
+    assert max_over_ranks(values).equal(values)
+    norm = torch.nn.BatchNorm2d(2)
+    take_statistics_of_rank_0(norm)
+    assert norm.running_mean is not None
+    assert norm.running_mean.equal(torch.zeros(2))
+
+
+def run(*args: str, module: str = "detect") -> str:
+    """Run a command to its end; its output."""
+    words = ["fit", *args] if module == "detect" else [*args]
+    done = subprocess.run(
+        [sys.executable, "-m", module, *words],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def ranks(number: int) -> tuple[str, ...]:
+    return "--trainer.devices", str(number), "--trainer.strategy", "ddp"
+
+
+@pytest.mark.slow
+def test_two_ranks_make_the_step_of_one(tmp_path: Path) -> None:
+    config, data = write_config(tmp_path), make_coco(tmp_path / "coco", train=16, val=5)
+    run(*fit_args(config, data, tmp_path / "warm"))
+    warm = tmp_path / "warm" / "checkpoints" / "last.ckpt"
+    step = ("--model.init_from", str(warm), "--trainer.max_steps", "1", "--trainer.max_epochs", "1")
+    for number in (1, 2):
+        args = fit_args(config, data, tmp_path / f"on{number}", *step)
+        run(*args, *(ranks(number) if number > 1 else ()), module="tests.fit_ranks")
+    one, two = (read_raw(tmp_path / f"on{number}")["current_model_state"] for number in (1, 2))
+    start = read_raw(tmp_path / "warm")["state_dict"]
+    for key, weights in one.items():
+        torch.testing.assert_close(two[key], weights, rtol=1e-5, atol=1e-5, msg=key)
+    moved = max((one[key].float() - start[key].float()).abs().max().item() for key in one)
+    assert moved > 1e-3
+    rows = [next(csv.DictReader((tmp_path / f"on{number}" / "metrics.csv").open())) for number in (1, 2)]
+    for name in ("train/loss", "val/loss", "val/mAP"):
+        assert float(rows[0][name]) == pytest.approx(float(rows[1][name]), rel=1e-5, abs=1e-9)
+
+
+@pytest.mark.slow
+def test_a_rank_without_validation_images_takes_part(tmp_path: Path) -> None:
+    config, data = write_config(tmp_path), make_coco(tmp_path / "coco", train=12, val=1)
+    one_epoch = ("--trainer.max_epochs", "1", "--data.total_batch_size", "6")
+    run(*fit_args(config, data, tmp_path / "run", *one_epoch), *ranks(3))
+    row = next(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+    assert float(row["val/mAP"]) >= 0
+
+
+@pytest.mark.slow
+def test_a_run_may_go_on_with_other_devices(tmp_path: Path) -> None:
+    config, data = write_config(tmp_path), make_coco(tmp_path / "coco", train=16, val=5)
+    out = tmp_path / "run"
+    run(*fit_args(config, data, out, "--trainer.max_epochs", "1"))
+    more = ("--out", str(out), "--ckpt_path", "last", "--trainer.max_epochs")
+    assert "4 images a step = 2 a device x 2 device(s) x 1" in run(*more, "2", *ranks(2))
+    said = run(*more, "3", "--trainer.devices", "1", "--data.batch_size", "2")
+    assert "4 images a step = 2 a device x 1 device(s) x 2" in said
+    rows = list(csv.DictReader((out / "metrics.csv").open()))
+    assert [(row["epoch"], row["step"]) for row in rows] == [("1", "4"), ("2", "8"), ("3", "12")]

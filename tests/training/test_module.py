@@ -1,0 +1,186 @@
+import math
+from copy import deepcopy
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    FakeCopyMode,
+    FakeTensorMode,
+)
+
+from detect.data.datamodule import DetectionData
+from detect.errors import InputError
+from detect.model.checkpoint import build_module
+from detect.training.module import LOSS_UNIT, DetectionModule
+from detect.types import Batch, Target
+from tests.conftest import make_coco
+
+SETTINGS: dict[str, Any] = {
+    "backbone": {"class_path": "detect.model.backbones.MobileNetV1", "init_args": {"width": 0.25}},
+    "num_classes": 3,
+    "image_size": [64, 64],
+    "channels_last": False,
+}
+LOSSES = ("detect.training.losses.MultiBoxLoss", "detect.training.losses.FocalLoss")
+
+
+def random_target(batch: int, boxes: int = 8) -> Target:
+    corners = torch.rand(batch, boxes, 2, 2) * 64
+    labels = torch.randint(0, 4, (batch, boxes))  # 0 is padding
+    ignore = torch.rand(batch, boxes) < 0.1
+    return Target(torch.cat([corners.amin(2), corners.amax(2) + 1], dim=-1), labels, ignore)
+
+
+def random_images(batch: int) -> Tensor:
+    return torch.randint(0, 256, (batch, 3, 64, 64), dtype=torch.uint8)
+
+
+@pytest.fixture(params=LOSSES)
+def module(request: pytest.FixtureRequest) -> DetectionModule:
+    torch.manual_seed(0)
+    return build_module({**SETTINGS, "loss": {"class_path": request.param}})
+
+
+def test_the_step_neither_reads_values_nor_makes_shapes_of_them(module: DetectionModule) -> None:
+    """Fake tensors have no values: `.item()`, `nonzero`, `if tensor:` and a mask as index fail on them."""
+    mode = FakeTensorMode()
+    with FakeCopyMode(mode):
+        images, target, fake = deepcopy((random_images(2), tuple(random_target(2)), module))
+    with mode:
+        sums = fake.loss_sums(images, Target(*target))
+        (sums.loss_cls + sums.loss_box).backward()
+    assert all(parameter.grad is not None for parameter in fake.parameters())
+
+
+def test_a_step_that_reads_a_value_would_be_found() -> None:
+    with FakeTensorMode() as mode, pytest.raises(DataDependentOutputException):
+        mode.from_tensor(torch.ones(())).item()
+
+
+def test_the_step_compiles_without_a_graph_break(module: DetectionModule) -> None:
+    images, target = random_images(2), random_target(2)
+    expected = module.loss_sums(images, target)
+    compiled = torch.compile(module.loss_sums, backend="aot_eager", fullgraph=True)
+    for one, other in zip(compiled(images, target), expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+    torch.compiler.reset()
+
+
+def test_the_number_of_classes_is_needed() -> None:
+    with pytest.raises(InputError, match=r"model.num_classes is null"):
+        build_module({**SETTINGS, "num_classes": None})
+
+
+def freeze_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hold BatchNorm's averages, which see each batch for itself."""
+    train = DetectionModule.train
+
+    def train_but_norms(self: DetectionModule, mode: bool = True) -> DetectionModule:
+        train(self, mode)
+        for child in self.modules():
+            if isinstance(child, nn.BatchNorm2d):
+                child.eval()
+        return self
+
+    monkeypatch.setattr(DetectionModule, "train", train_but_norms)
+
+
+def warmed_up_module() -> DetectionModule:
+    """Fresh weights and averages that fit them, so that gradients reach the first layer."""
+    torch.manual_seed(0)
+    optimizer = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.01, "fused": True}}
+    module = build_module({**SETTINGS, "optimizer": optimizer})
+    norms = [child for child in module.modules() if isinstance(child, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.train()
+        norm.momentum = 1.0
+    with torch.no_grad():
+        module.net(random_images(8))
+    return module
+
+
+def train_a_step(data: Path, *, accumulate: int) -> DetectionModule:
+    module = warmed_up_module().train()
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        accumulate_grad_batches=accumulate,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    datamodule = DetectionData(root=data, total_batch_size=8, workers=0, image_size=(64, 64))
+    trainer.fit(module, datamodule)
+    assert trainer.global_step == 1
+    return module
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:lightning")
+def test_accumulation_gives_the_step_of_the_large_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though its parts hold different numbers of positives."""
+    freeze_statistics(monkeypatch)
+    data = make_coco(tmp_path / "coco", train=8, val=1)
+    one, four = (train_a_step(data, accumulate=accumulate) for accumulate in (1, 4))
+    start = warmed_up_module().state_dict()
+    for (key, large), small in zip(one.state_dict().items(), four.state_dict().values(), strict=True):
+        torch.testing.assert_close(small, large, rtol=1e-5, atol=1e-5, msg=key)
+    first, last = "net.backbone.stem.0.weight", "net.box_heads.0.1.weight"
+    for key in (first, last):
+        assert (one.state_dict()[key] - start[key]).abs().max() > 1e-3, key
+    torch.testing.assert_close(one.train_losses(), four.train_losses(), rtol=1e-5, atol=1e-5)
+
+
+def stepped_by_hand(module: DetectionModule, batch: Batch, *, world_size: int = 1) -> list[Tensor]:
+    """Gradients of a step as Lightning would call its parts."""
+    trainer = SimpleNamespace(
+        accumulate_grad_batches=1,
+        world_size=world_size,
+        global_step=0,
+        log_every_n_steps=50,
+        precision_plugin=SimpleNamespace(),
+    )
+    module._trainer = trainer  # type: ignore[assignment]
+    from detect.training.finite_guard import FiniteGuard
+
+    module.guard = FiniteGuard(torch.device("cpu"), can_skip=True)
+    module.training_step(batch, 0).backward()
+    module.on_before_optimizer_step(torch.optim.SGD(module.parameters(), fused=True))
+    return [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+
+
+def test_gradients_are_those_of_the_loss_per_positive(module: DetectionModule) -> None:
+    images, target = random_images(4), random_target(4)
+    batch = Batch(images, target, torch.arange(4), torch.full((4, 2), 64))
+    module.train()
+    sums = module.loss_sums(images, target)
+    expected = torch.autograd.grad(
+        (sums.loss_cls + sums.loss_box) / sums.positives, list(module.parameters())
+    )
+    assert sums.positives.item() != LOSS_UNIT
+    for one, other in zip(stepped_by_hand(module, batch), expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=2e-4)  # of two summations of float32
+
+
+def test_a_batch_without_boxes_has_a_loss_of_background_alone(module: DetectionModule) -> None:
+    target = random_target(2)
+    nothing = Target(torch.zeros_like(target.boxes), torch.zeros_like(target.labels), target.ignore)
+    sums = module.loss_sums(random_images(2), nothing)
+    assert sums.loss_box.item() == 0
+    assert sums.positives.item() == 0
+    assert 0 < sums.loss_cls.item() < math.inf
+
+
+def test_a_description_is_of_plain_values_and_needs_classes(module: DetectionModule) -> None:
+    with pytest.raises(RuntimeError, match="knows no classes"):
+        module.describe()
