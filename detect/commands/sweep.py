@@ -360,11 +360,12 @@ def benchmark(trained: Sequence[Job], path: Path, options: SweepOptions, *, stat
 
 
 def measured_already(path: Path, models: Sequence[Path]) -> bool:
-    """Whether a benchmark has every one of these files as it is now."""
+    """Whether a benchmark has every one of these files as it is now, with the hash of its weights."""
     if not path.is_file():
         return False
     try:
-        measured = {row["model"] for row in json.loads(path.read_text(encoding="utf-8"))["rows"]}
+        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        measured = {row["model"] for row in rows if "checkpoint_sha256" in row}
     except (ValueError, KeyError, TypeError):
         return False
     newest = max(model.stat().st_mtime for model in models)

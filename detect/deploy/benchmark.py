@@ -27,7 +27,7 @@ from detect.api import Detector
 from detect.data.images.decode import load_pixels
 from detect.data.synthetic.images import generated_pictures
 from detect.deploy.export import ExportOptions, export
-from detect.deploy.exported_file import SUFFIXES, Format, Precision
+from detect.deploy.exported_file import SUFFIXES, Format, Precision, file_sha256
 from detect.deploy.latency import (
     STAGES,
     Protocol,
@@ -292,6 +292,7 @@ def describe_row(
     ratio = paired_ratio(ms["total"], first_ms["total"])
     return {
         "model": str(row.model),
+        "checkpoint_sha256": checkpoint_sha256(row, runtime),
         "runtime": runtime.name,
         "version": runtime.version,
         "precision": runtime.precision,
@@ -303,6 +304,13 @@ def describe_row(
         "ratio_spread": [round(ratio.low, 4), round(ratio.high, 4)],
         "differs_from_first": ratio.is_real,
     }
+
+
+def checkpoint_sha256(row: Row, runtime: Runtime) -> str | None:
+    """Hash of the checkpoint that the weights of a row come from; None: random weights of a config."""
+    if exported_format(row.model) is not None:
+        return runtime.spec.checkpoint_sha256
+    return None if row.model.suffix in CONFIG_SUFFIXES else file_sha256([row.model])
 
 
 def peak_memory_mb(row: Row, pictures: list[Path]) -> float:

@@ -41,6 +41,8 @@ class ModelSpec:
     """What is still to be done after a raw or decoded graph; its thresholds stand in one with NMS."""
     anchors: Tensor | None
     """(A, 4) xyxy px of the input; raw form alone."""
+    checkpoint_sha256: str | None = None
+    """Hash of the checkpoint that an exported file was made from; None for random weights and in torch."""
 
     @classmethod
     def of_module(cls, module: DetectionModule) -> ModelSpec:
@@ -69,6 +71,7 @@ class ModelSpec:
             description["export"]["form"],
             PostProcess(PostProcessConfig(**thresholds), activation=activation, image_size=(height, width)),
             None if anchors is None else torch.tensor(anchors, dtype=torch.float32),
+            (description["export"].get("checkpoint") or {}).get("sha256"),
         )
 
     @property

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from detect.evaluation.bootstrap import RESAMPLES
 from detect.inspection.models import TABLE_6, PaperRow
-from detect.report.latency_files import LatencyRow, assign, read_benchmark
+from detect.report.latency_files import LatencyRow, assign, read_benchmark, untied_notices
 from detect.report.run_files import read_run
 from detect.report.run_groups import Pair, RunGroup, compare_pairs, group_runs
 from detect.report.run_page import read_model
@@ -54,6 +54,7 @@ def gather(paths: Sequence[Path], *, resamples: int = RESAMPLES) -> Comparison:
         notices += [f"{run.name}: {notice}" for notice in found]
         if (path / BENCHMARK_FILE).is_file():
             latency_rows += read_benchmark(path / BENCHMARK_FILE)
+    notices += untied_notices(latency_rows)
     groups = group_runs(runs)
     latency, others = assign(latency_rows, groups)
     pairs = compare_pairs(groups, resamples=resamples)

@@ -1,4 +1,4 @@
-"""Benchmark files, and which of their rows belong to which run."""
+"""Benchmark files, and which of their rows belong to which run: the one that the measured weights are of."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from detect.deploy.exported_file import file_sha256
 from detect.errors import InputError
 from detect.report.run_groups import RunGroup
 
+CHECKPOINTS = ("best.ckpt", "last.ckpt")
 FORMAT = "a benchmark file has protocol and rows, as `detect benchmark --json` writes them"
 
 
@@ -18,6 +20,10 @@ class LatencyRow(NamedTuple):
 
     model: str
     """The file that was measured, as it was given."""
+    checkpoint_sha256: str | None
+    """Of the checkpoint that its weights came from; None for random weights, or where it is not noted."""
+    notes_checkpoint: bool
+    """False in files of older versions, which have no key `checkpoint_sha256`."""
     setting: str
     """Runtime, and precision, threads and batch where they are not fp32, 1 and 1."""
     total_ms: float
@@ -52,6 +58,18 @@ def read_benchmark(path: Path) -> list[LatencyRow]:
     return rows
 
 
+def untied_notices(rows: Sequence[LatencyRow]) -> list[str]:
+    """One sentence about benchmark files that note no hash of the weights, as older versions wrote them."""
+    untied = [row for row in rows if not row.notes_checkpoint]
+    if not untied:
+        return []
+    names = ", ".join(dict.fromkeys(row.source.name for row in untied))
+    return [
+        f"{names}: {len(untied)} rows do not note which weights were measured, so they cannot be tied to a "
+        "run; measure again with detect benchmark."
+    ]
+
+
 def _row(row: dict[str, Any], machine: str, source: Path) -> LatencyRow:
     parts = [str(row["runtime"])]
     parts += [str(row["precision"])] if row["precision"] != "fp32" else []
@@ -60,6 +78,8 @@ def _row(row: dict[str, Any], machine: str, source: Path) -> LatencyRow:
     memory = row.get("peak_rss_mb")
     return LatencyRow(
         model=str(row["model"]),
+        checkpoint_sha256=row.get("checkpoint_sha256"),
+        notes_checkpoint="checkpoint_sha256" in row,
         setting=", ".join(parts),
         total_ms=float(row["total_ms"]["p50"]),
         network_ms=float(row["network_ms"]["p50"]),
@@ -74,27 +94,27 @@ def assign(
 ) -> tuple[dict[str, dict[str, LatencyRow]], list[LatencyRow]]:
     """Rows of each group by its name and their setting, and the rows that belong to none.
 
-    A row belongs to the run whose folder its file lies in, or whose folder's name is part of its path or its
-    name. Of several for one group and setting, as of several seeds, the first counts.
+    A row belongs to the run that has the checkpoint which the measured weights came from. Of several for one
+    group and setting, as of several seeds, the first counts.
     """
     owned: dict[str, dict[str, LatencyRow]] = {group.name: {} for group in groups}
+    owner_of = _owners(groups) if any(row.checkpoint_sha256 for row in rows) else {}
     others = []
     for row in rows:
-        owner = next((group for group in groups if _owns(group, row)), None)
+        owner = owner_of.get(row.checkpoint_sha256 or "")
         if owner is None:
             others.append(row)
         else:
-            owned[owner.name].setdefault(row.setting, row)
+            owned[owner].setdefault(row.setting, row)
     return owned, others
 
 
-def _owns(group: RunGroup, row: LatencyRow) -> bool:
-    path = Path(row.model)
-    for run in group.runs:
-        folder = run.folder.resolve()
-        places = (path.resolve(), (row.source.parent / path).resolve())
-        if any(folder in place.parents for place in places):
-            return True
-        if run.name in path.parts or run.name == path.stem:
-            return True
-    return False
+def _owners(groups: Sequence[RunGroup]) -> dict[str, str]:
+    """Name of the group by the hash of each checkpoint of its runs; the first where runs are copies."""
+    found: dict[str, str] = {}
+    for group in groups:
+        for run in group.runs:
+            for path in (run.folder / "checkpoints" / name for name in CHECKPOINTS):
+                if path.is_file():
+                    found.setdefault(file_sha256([path]), group.name)
+    return found

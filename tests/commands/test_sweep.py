@@ -16,7 +16,7 @@ from detect.commands.sweep import Job, SweepOptions, how_it_ended, plan_jobs, sp
 from detect.errors import InputError, RunStopped
 
 FAKE = """
-import json, os, signal, sys, time
+import hashlib, json, os, signal, sys, time
 from pathlib import Path
 
 command, args = sys.argv[1], sys.argv[2:]
@@ -35,15 +35,16 @@ if command == "fit":
     if "bad" in text and not (folder / "mended").exists():
         print("the reason\\n")
         sys.exit(3)
-    (folder / "checkpoints" / "best.ckpt").touch()
+    (folder / "checkpoints" / "best.ckpt").write_text(text)
     (folder / "metrics.json").write_text(json.dumps({"mAP": 0.5}))
     (folder / "config.yaml").write_text(f"name: {text}")
 elif command == "export":
-    Path(value("--output")).touch()
+    Path(value("--output")).write_bytes(Path(value("--ckpt_path")).read_bytes())
 else:
     models = args[args.index("--model") + 1 : args.index("--runtime")]
     stage = {"p50": 1.0}
-    rows = [{"model": m, "runtime": "onnxruntime", "precision": "fp32", "threads": 1, "batch": 1,
+    rows = [{"model": m, "checkpoint_sha256": hashlib.sha256(Path(m).read_bytes()).hexdigest(),
+             "runtime": "onnxruntime", "precision": "fp32", "threads": 1, "batch": 1,
              "total_ms": stage, "network_ms": stage} for m in models]
     Path(value("--json")).write_text(json.dumps({"protocol": {}, "rows": rows}))
 """
@@ -93,6 +94,7 @@ def test_sweep__trains_exports_benchmarks_and_compares(tmp_path: Path, calls: Pa
     assert measured == [str(tmp_path / "out" / name / "model.onnx") for name in ("a-seed0", "b-seed0")]
     table = (tmp_path / "out" / "comparison" / "table.md").read_text()
     assert "| a | 2 | 50.0 ± 0.0" in table
+    assert "onnxruntime (ms)" in table.splitlines()[2]  # the rows are tied to the runs
 
 
 def test_sweep__again__nothing_is_done_twice(tmp_path: Path, calls: Path) -> None:
@@ -104,6 +106,18 @@ def test_sweep__again__nothing_is_done_twice(tmp_path: Path, calls: Path) -> Non
     (tmp_path / "out" / "a-seed0" / "metrics.json").unlink()
     sweep(jobs, tmp_path / "out", CPU_ALONE)
     assert commands(calls)[0] == "fit a-seed0"
+
+
+def test_sweep__benchmark_without_hashes_of_the_weights__measured_again(tmp_path: Path, calls: Path) -> None:
+    jobs = jobs_of(tmp_path, a="one")
+    sweep(jobs, tmp_path / "out", CPU_ALONE)
+    calls.unlink()
+    benchmark = tmp_path / "out" / "benchmark.json"
+    content = json.loads(benchmark.read_text())
+    del content["rows"][0]["checkpoint_sha256"]
+    benchmark.write_text(json.dumps(content))
+    sweep(jobs, tmp_path / "out", CPU_ALONE)
+    assert commands(calls) == ["benchmark"]
 
 
 def test_sweep__failing_job__told_and_the_rest_goes_on(

@@ -14,12 +14,15 @@ from detect.deploy.benchmark import (
     PhotographToBoxes,
     Row,
     benchmark,
+    checkpoint_sha256,
     fits,
     latency_table,
     peak_memory_mb,
     plan_rows,
 )
+from detect.deploy.exported_file import file_sha256
 from detect.deploy.latency import Protocol
+from detect.deploy.load import open_exported
 from detect.deploy.runtimes.base import RuntimeOptions
 from detect.errors import InputError
 from tests.detector_cases import checkpoint, exported, photo
@@ -52,6 +55,7 @@ def test_benchmark__writes_json_and_plot_in_the_agreed_form(tmp_path, picture, c
         ("small.ckpt", "onnxruntime"),
         ("small.ckpt", "eager"),
     ]
+    assert {row["checkpoint_sha256"] for row in result["rows"]} == {file_sha256([checkpoint()])}
     row = result["rows"][0]
     keys = ["model", "runtime", "version", "precision", "threads", "batch", "peak_rss_mb", "ratio_to_first"]
     assert set(keys) <= set(row)
@@ -85,6 +89,12 @@ def test_plan_rows__says_that_a_config_has_random_weights(tmp_path, monkeypatch)
     assert "a.yaml: a config, so its weights are random" in console.file.getvalue()
     plan_rows([checkpoint()], BenchmarkOptions(), tmp_path, console)
     assert console.file.getvalue().count("random") == 1
+
+
+def test_checkpoint_sha256__of_a_config__none(tmp_path):
+    row = Row(tmp_path / "a.yaml", exported(), "onnxruntime", RuntimeOptions(), 1)
+    with open_exported(exported()) as runtime:
+        assert checkpoint_sha256(row, runtime) is None
 
 
 def test_fits__checkpoints_run_everywhere_and_files_where_they_are_read():

@@ -11,7 +11,7 @@ from detect.report.compare import compare
 from tests.conftest import make_coco
 from tests.report.test_latency_files import row, write
 from tests.report.test_run_page import MOST_BYTES, check
-from tests.run_cases import make_run
+from tests.run_cases import give_checkpoint, make_run
 
 
 def test_compare__runs_seeds_and_benchmarks__page_table_picture_json(
@@ -20,8 +20,9 @@ def test_compare__runs_seeds_and_benchmarks__page_table_picture_json(
     root = make_coco(tmp_path / "coco", val=12)
     for name, seed, lr, noise_px in (("v3-seed0", 0, 0.1, 1), ("v3-seed1", 1, 0.1, 1), ("v2|b", 0, 0.2, 7)):
         make_run(tmp_path / name, root, seed=seed, lr=lr, noise_px=noise_px)
+    measured = give_checkpoint(tmp_path / "v3-seed0", "weights")
     benchmark = write(
-        tmp_path / "b.json", row(tmp_path / "v3-seed0" / "m.onnx", 12.5), row("else.onnx", 7.25)
+        tmp_path / "b.json", row("m.onnx", 12.5, checkpoint_sha256=measured), row("else.onnx", 7.25)
     )
     paths = [tmp_path / "v3-seed0", tmp_path / "v2|b", tmp_path / "v3-seed1", benchmark]
     json_file = tmp_path / "c.json"
@@ -40,6 +41,7 @@ def test_compare__runs_seeds_and_benchmarks__page_table_picture_json(
         "12.50",
         "±",
         "200 times",
+        "b.json: 1 rows do not note which weights were measured",
     ):
         assert words in checker.text
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from detect.errors import InputError
-from detect.report.latency_files import assign, read_benchmark
+from detect.report.latency_files import assign, read_benchmark, untied_notices
 from detect.report.run_files import read_run
 from detect.report.run_groups import group_runs
-from tests.run_cases import make_run
+from tests.run_cases import give_checkpoint, make_run
 
 
 def row(model: object, total_ms: float = 10.0, **changed: Any) -> dict[str, Any]:
@@ -52,25 +52,33 @@ def test_read_benchmark__not_one__error(tmp_path: Path) -> None:
         read_benchmark(path)
 
 
-def test_assign__by_folder_or_name_and_the_first_of_several(tmp_path: Path, coco_root: Path) -> None:
+def test_assign__by_the_hash_of_the_weights_and_the_first_of_several(tmp_path: Path, coco_root: Path) -> None:
+    hashes = {}
     for name, seed, lr in (("v3-seed0", 0, 0.1), ("v3-seed1", 1, 0.1), ("v2", 0, 0.2)):
         make_run(tmp_path / name, coco_root, seed=seed, lr=lr)
+        hashes[name] = give_checkpoint(tmp_path / name, name)
     folders = [tmp_path / name for name in ("v3-seed0", "v3-seed1", "v2")]
     groups = group_runs([(read_run(folder), None) for folder in folders])
     rows = read_benchmark(
         write(
             tmp_path / "b.json",
-            row(tmp_path / "v3-seed1" / "model.onnx", 10),
-            row(tmp_path / "v3-seed0" / "model.onnx", 11),
-            row("v2/checkpoints/best.ckpt", 12),  # relative to the benchmark file
-            row("/another/machine/v2/model.onnx", 13, runtime="openvino"),
-            row("unknown.onnx", 14),
+            row("moved.onnx", 10, checkpoint_sha256=hashes["v3-seed1"]),
+            row("model.onnx", 11, checkpoint_sha256=hashes["v3-seed0"]),
+            row(tmp_path / "v3-seed0" / "m.onnx", 12, checkpoint_sha256=hashes["v2"]),
+            row("v2.onnx", 13, checkpoint_sha256="0" * 64, runtime="openvino"),
+            row(tmp_path / "v2" / "model.onnx", 14),
+            row("v2.yaml", 15, checkpoint_sha256=None),
         )
     )
     owned, others = assign(rows, groups)
     assert owned["v3"]["onnxruntime"].total_ms == 10
-    assert {setting: latency.total_ms for setting, latency in owned["v2"].items()} == {
-        "onnxruntime": 12,
-        "openvino": 13,
-    }
-    assert [latency.model for latency in others] == ["unknown.onnx"]
+    assert {setting: latency.total_ms for setting, latency in owned["v2"].items()} == {"onnxruntime": 12}
+    assert [latency.total_ms for latency in others] == [13, 14, 15]  # never by their names
+
+
+def test_untied_notices__files_without_hashes__one_sentence(tmp_path: Path) -> None:
+    old = read_benchmark(write(tmp_path / "old.json", row("a.onnx"), row("b.onnx")))
+    new = read_benchmark(write(tmp_path / "new.json", row("a.onnx", checkpoint_sha256=None)))
+    assert untied_notices(new) == []
+    (notice,) = untied_notices([*old, *new])
+    assert notice.startswith("old.json: 2 rows do not note which weights were measured")

@@ -21,7 +21,7 @@ from detect.report.run_files import read_run
 from detect.report.run_groups import group_runs
 from detect.report.run_page import read_model
 from tests.report.test_latency_files import row, write
-from tests.run_cases import make_run
+from tests.run_cases import give_checkpoint, make_run
 
 
 def test_front__what_no_other_beats() -> None:
@@ -37,7 +37,8 @@ def test_panels__ours_with_the_papers_beside(tmp_path: Path, coco_root: Path) ->
     metrics = make_run(tmp_path / "a", coco_root)
     run = read_run(tmp_path / "a")
     groups = group_runs([(run, read_model(run, []))])
-    rows = read_benchmark(write(tmp_path / "b.json", row(tmp_path / "a" / "m.onnx", 10.0)))
+    measured = row("m.onnx", 10.0, checkpoint_sha256=give_checkpoint(tmp_path / "a", "weights"))
+    rows = read_benchmark(write(tmp_path / "b.json", measured))
     shown = panels(groups, assign(rows, groups)[0])
     assert [len(panel.points) for panel in shown] == [1, len(TABLE_6), 1, len(TABLE_6)]
     assert shown[0].points == [Point("a", 10.0, 100 * metrics.mAP, "onnxruntime")]
