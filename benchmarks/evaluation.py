@@ -37,13 +37,13 @@ from rich.table import Table
 
 from detect.data.annotations import Annotations
 from detect.evaluation.evaluator import CocoEvaluator
+from detect.evaluation.metrics import NAMES
 from detect.types import ClassMap, Detections
 
 BATCH = 32
 TOLERANCE = 1e-6
 MEAN_BOXES = 7
 """Ground-truth boxes an image, as in COCO val2017."""
-NAMES = ("mAP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 
 class Case(NamedTuple):

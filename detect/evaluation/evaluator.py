@@ -26,6 +26,7 @@ from detect.evaluation.backends import (
     precision_recall,
     select,
 )
+from detect.evaluation.metrics import AREAS, LIMITS, METRICS, Metric
 from detect.types import Detections
 
 Value = TypeVar("Value")
@@ -102,30 +103,21 @@ def compute_metrics(
         backend=backend,
     )
     return Metrics(
-        **_twelve_numbers(arrays),
+        **{metric.name: _measure(metric, arrays) for metric in METRICS},
         per_class=_per_class(arrays, ground_truth, annotations.classes.names),
         images=len(annotations) if evaluated is None else int(evaluated.sum()),
         backend=backend,
     )
 
 
-def _twelve_numbers(arrays: PrecisionRecall) -> dict[str, float]:
-    """As `COCOeval.summarize` has them."""
-    precision, recall = arrays
-    return {
-        "mAP": _mean(precision[..., 0]),
-        "AP50": _mean(precision[0, ..., 0]),
-        "AP75": _mean(precision[5, ..., 0]),
-        "APs": _mean(precision[..., 1]),
-        "APm": _mean(precision[..., 2]),
-        "APl": _mean(precision[..., 3]),
-        "AR1": _mean(recall[..., 0, 0]),
-        "AR10": _mean(recall[..., 0, 1]),
-        "AR100": _mean(recall[..., 0, 2]),
-        "ARs": _mean(recall[..., 1, 2]),
-        "ARm": _mean(recall[..., 2, 2]),
-        "ARl": _mean(recall[..., 3, 2]),
-    }
+def _measure(metric: Metric, arrays: PrecisionRecall) -> float:
+    """As `COCOeval.summarize` does."""
+    area = AREAS.index(metric.area)
+    if metric.kind == "recall":
+        return _mean(arrays.recall[..., area, LIMITS.index(metric.limit)])
+    if metric.iou is None:
+        return _mean(arrays.precision[..., area])
+    return _mean(arrays.precision[round((metric.iou - 0.5) / 0.05), ..., area])
 
 
 def _mean(values: NDArray[np.float64]) -> float:

@@ -7,12 +7,13 @@ from rich.table import Table
 from rich.text import Text
 
 from detect.evaluation.evaluator import ClassMetrics, Metrics
+from detect.evaluation.metrics import NAMES
 
-SUMMARY = (("mAP", "AP50", "AP75"), ("APs", "APm", "APl"), ("AR1", "AR10", "AR100"), ("ARs", "ARm", "ARl"))
+PER_ROW = 3
 
 
 def metrics_table(metrics: Metrics, *, per_class: bool = True) -> Table:
-    """The twelve numbers in percent and, below them, a row a class; "-" where there is no ground truth."""
+    """The twelve numbers in percent and, below them, a row per class; "-" where there is no ground truth."""
     layout = Table.grid()
     layout.add_row(_summary_table(metrics))
     if per_class:
@@ -25,10 +26,11 @@ def _summary_table(metrics: Metrics) -> Table:
     table = Table(
         title=f"COCO metrics in percent, {images}", title_justify="left", box=None, show_header=False
     )
-    for _ in SUMMARY[0]:
+    for _ in range(PER_ROW):
         table.add_column(style="bold")
         table.add_column(justify="right", min_width=6)
-    for names in SUMMARY:
+    for start in range(0, len(NAMES), PER_ROW):
+        names = NAMES[start : start + PER_ROW]
         table.add_row(*(cell for name in names for cell in (name, _percent(getattr(metrics, name)))))
     return table
 

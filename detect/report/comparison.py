@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from detect.evaluation.bootstrap import RESAMPLES
+from detect.evaluation.metrics import metric_names
 from detect.inspection.models import TABLE_6, PaperRow
 from detect.report.latency_files import LatencyRow, assign, read_benchmark, untied_notices
 from detect.report.run_files import read_run
 from detect.report.run_groups import Pair, RunGroup, compare_pairs, group_runs
 from detect.report.run_page import read_model
 
-METRICS = ("mAP", "AP50", "APs", "APm", "APl")
+COMPARED = metric_names("comparison")
 BENCHMARK_FILE = "benchmark.json"
 """Read from a run folder where it lies there."""
 
@@ -84,7 +85,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
                         "spread": group.spread(name),
                         "values": group.values(name),
                     }
-                    for name in METRICS
+                    for name in COMPARED
                 },
                 "params": group.model.counts.params if group.model else None,
                 "madds": group.model.counts.madds if group.model else None,

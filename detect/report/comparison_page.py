@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from detect.report.comparison import METRICS, Comparison, paper_row
+from detect.report.comparison import COMPARED, Comparison, paper_row
 from detect.report.html import DASH, figures, notice, paragraph, percent, table, text, write_page
 from detect.report.pareto import PANEL_INCHES, draw_panel, panels
 from detect.report.plots import SIZE_INCHES, Series, figure, line_chart
@@ -24,7 +24,7 @@ LEGEND_ROW_INCHES = 0.2
 
 def result_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """Headings and rows in plain text, the highest mAP first."""
-    headings = ["run", "seeds", *METRICS, "params (M)", "MAdds (B)"]
+    headings = ["run", "seeds", *COMPARED, "params (M)", "MAdds (B)"]
     headings += [f"{setting} (ms)" for setting in comparison.settings]
     headings += ["paper row", "paper mAP", "paper params (M)", "paper MAdds (B)", "paper ms"]
     ranked = sorted(comparison.groups, key=lambda group: -(group.mean("mAP") or -1.0))
@@ -32,7 +32,7 @@ def result_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
 
 
 def _result_row(group: RunGroup, comparison: Comparison) -> list[str]:
-    row = [group.name, str(len(group.runs)), *(with_spread(group, metric) for metric in METRICS)]
+    row = [group.name, str(len(group.runs)), *(with_spread(group, metric) for metric in COMPARED)]
     if group.model is None:
         row += [DASH, DASH]
     else:

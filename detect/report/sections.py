@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from detect.evaluation.confusion import confusion_matrix
 from detect.evaluation.error_types import EXPLAINED, POSITIVE_IOU
+from detect.evaluation.metrics import METRICS, metric_names
 from detect.inspection.anchor_fit import AnchorFit
 from detect.inspection.anchor_layout import MATCH_IOU
 from detect.model.counts import Counts
@@ -29,7 +30,6 @@ from detect.report.plots import (
 )
 from detect.report.run_files import RunFiles
 
-HEADLINES = ("mAP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 MATRIX_CLASSES = 20
 """More classes than this are listed by their most frequent confusions instead."""
 LISTED_CONFUSIONS = 20
@@ -42,7 +42,7 @@ KIND_NAMES = {kind: kind.name.lower() for kind in EXPLAINED}
 
 def summary(run: RunFiles, metrics: dict[str, Any] | None, counts: Counts | None) -> str:
     """The figures that everyone asks for first."""
-    values = [(name, percent((metrics or {}).get(name))) for name in HEADLINES]
+    values = [(name, percent((metrics or {}).get(name))) for name in metric_names("epoch")]
     if counts is not None:
         values += [
             ("params", f"{counts.params / 1e6:.2f} M"),
@@ -116,13 +116,14 @@ def training(run: RunFiles) -> str:
         for part, word in (("cls", "class"), ("box", "box"))
         for stage in ("train", "val")
     }
-    metrics = {f"val/{name}": name for name in ("mAP", "AP50", "AP75")}
-    sizes = {f"val/{name}": name for name in ("APs", "APm", "APl")}
+    by_chart: dict[str, dict[str, str]] = {}
+    for metric in METRICS:
+        if metric.chart:
+            by_chart.setdefault(metric.chart, {})[f"val/{metric.name}"] = metric.name
     charts = [
         ("Loss", lines(losses), "loss", False),
         ("Class and box loss", lines(parts), "loss", False),
-        ("mAP", lines(metrics, 100), "percent", True),
-        ("mAP by size of box", lines(sizes, 100), "percent", True),
+        *((title, lines(names, 100), "percent", True) for title, names in by_chart.items()),
         ("Learning rate", lines({"lr": "learning rate"}), "learning rate", True),
         ("Speed", _speed(run), "images per second", True),
     ]

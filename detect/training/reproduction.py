@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from detect.evaluation.metrics import metric_names
+
 STUDENT_975 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
 """97.5 % quantile of Student's t with 1, 2, ... 9 degrees of freedom; the last stands for more."""
 ASSUMED_MARGIN = 0.01
 """Of mAP, where no other seed is given: four standard deviations of the seeds in docs/results.md."""
-SHOWN = ("mAP", "AP50", "AP75", "APs", "APm", "APl")
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def judge(
         on_cpu: the new run was trained on one.
     """
     old, new = original["metrics"], now["metrics"]
-    metrics = {name: (old[name], new[name]) for name in SHOWN if name in old and name in new}
+    metrics = {name: (old[name], new[name]) for name in metric_names("brief") if name in old and name in new}
     promised = on_cpu and not decisive
     if original["weights"] == now["weights"]:
         names = " and ".join(f"{name}.ckpt" for name in now["weights"])

@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from detect.evaluation.metrics import metric_names
 from detect.training.module import DetectionModule
 
 LOSSES = ("loss", "loss_cls", "loss_box")
-METRICS = ("mAP", "AP50", "AP75", "APs", "APm", "APl")
+METRICS = metric_names("brief")
 COLUMNS = ("epoch", *LOSSES, *METRICS, "img/s", "wait", "left")
 WIDTHS = (9, *(10 for _ in LOSSES), *(7 for _ in METRICS), 7, 6, 9)
 HEADER_EVERY = 20
