@@ -12,12 +12,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from detect.evaluation.matching import WeightedAp
+from detect.evaluation.average_precision import WeightedAp
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95
 CHUNK = 50
-"""Resamples at a time: what is in memory is this many numbers a detection of a class."""
+"""Resamples at a time: what is in memory is this many numbers per detection of a class."""
 
 
 class Difference(NamedTuple):

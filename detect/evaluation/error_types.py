@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detect.data.annotations import Annotations
+from detect.evaluation.average_precision import Ranking, average_precision
 from detect.evaluation.backends import DetectionRows, GroundTruthRows, select
-from detect.evaluation.matching import RECALL_POINTS, UNMATCHED, box_iou_xywh, match_detections
+from detect.evaluation.matching import UNMATCHED, box_iou_xywh, match_detections
 
 POSITIVE_IOU = 0.5
 BACKGROUND_IOU = 0.1
@@ -135,7 +136,7 @@ def _judge_image(
 
 
 class ErrorCosts(NamedTuple):
-    """How much AP50 each kind of error costs: what mending it alone would gain. Fractions of one."""
+    """How much AP50 each kind of error costs: what repairing it alone would gain. Fractions of one."""
 
     ap50: float
     lost: dict[Kind, float]
@@ -147,8 +148,8 @@ class ErrorCosts(NamedTuple):
     """What would be gained if boxes that none found did not exist."""
 
 
-class _Ranking(NamedTuple):
-    """Detections that count, in any order, and the number of boxes of each class."""
+class _Repaired(NamedTuple):
+    """Detections that count after a repair, in any order, and the number of boxes of each class."""
 
     labels: NDArray[np.int64]
     scores: NDArray[np.float64]
@@ -161,34 +162,38 @@ class _Ranking(NamedTuple):
         return float(np.mean([self._class_ap(label) for label in labels])) if labels.size else 0.0
 
     def _class_ap(self, label: int) -> float:
-        own = self.labels == label
-        if not own.any() or self.boxes[label] <= 0:
+        if self.boxes[label] <= 0:
             return 0.0
-        correct = self.correct[own][np.argsort(-self.scores[own], kind="stable")]
-        found = np.cumsum(correct)
-        best_from_here = np.maximum.accumulate((found / np.arange(1, len(found) + 1))[::-1])[::-1]
-        at = np.searchsorted(found / self.boxes[label], RECALL_POINTS)
-        return float(np.append(best_from_here, 0.0)[at].mean())
+        own = np.flatnonzero(self.labels == label)
+        best_first = own[np.argsort(-self.scores[own], kind="stable")]
+        ranking = Ranking(
+            image_rows=np.zeros(len(own), dtype=np.int64),  # all count once, as if of one image
+            found_at=[np.flatnonzero(self.correct[best_first])],
+            ignored_at=[np.zeros(0, dtype=np.int64)],
+        )
+        return float(
+            average_precision(ranking, np.ones((1, 1)), self.boxes[[label]].astype(np.float64))[0, 0]
+        )
 
 
 def error_costs(ground_truth: GroundTruthRows, outcomes: Outcomes) -> ErrorCosts:
-    """Mend one kind of error at a time and compute AP50 again.
+    """Repair one kind of error at a time and compute AP50 again.
 
-    A wrong class or place is mended at the best detection that a box explains, if none found that box; other
-    detections of the kind are removed. A missed box is taken out of the ground truth.
+    A wrong class or place is repaired at the best detection that a box explains, if none found that box;
+    other detections of the kind are removed. A missed box is taken out of the ground truth.
     """
     counted = select(ground_truth, ~ground_truth.ignore)
     boxes = np.bincount(counted.labels, minlength=int(outcomes.detections.labels.max(initial=0)) + 1)
     classes = np.flatnonzero(boxes)
-    mending, missed = _find_repairs(ground_truth, outcomes)
+    repairable, missed = _find_repairs(ground_truth, outcomes)
     unfound = ~outcomes.found_boxes & ~ground_truth.ignore
-    plain = _ranking(outcomes, ground_truth, boxes, mend=np.zeros_like(mending))
+    plain = _repaired(outcomes, ground_truth, boxes, correct=np.zeros_like(repairable))
     base = plain.ap50(classes)
 
-    def gain(repaired: _Ranking) -> float:
+    def gain(repaired: _Repaired) -> float:
         return max(repaired.ap50(classes) - base, 0.0)
 
-    def without_boxes(gone: NDArray[np.bool_]) -> _Ranking:
+    def without_boxes(gone: NDArray[np.bool_]) -> _Repaired:
         return plain._replace(boxes=boxes - np.bincount(ground_truth.labels[gone], minlength=len(boxes)))
 
     lost: dict[Kind, float] = {}
@@ -198,8 +203,8 @@ def error_costs(ground_truth: GroundTruthRows, outcomes: Outcomes) -> ErrorCosts
         if kind == Kind.MISSED:
             lost[kind], counts[kind] = gain(without_boxes(missed)), int(missed.sum())
         else:
-            mended = _ranking(outcomes, ground_truth, boxes, mend=mending & of_kind, remove=of_kind)
-            lost[kind], counts[kind] = gain(mended), int(of_kind.sum())
+            repaired = _repaired(outcomes, ground_truth, boxes, correct=repairable & of_kind, remove=of_kind)
+            lost[kind], counts[kind] = gain(repaired), int(of_kind.sum())
     return ErrorCosts(
         ap50=base,
         lost=lost,
@@ -212,31 +217,31 @@ def error_costs(ground_truth: GroundTruthRows, outcomes: Outcomes) -> ErrorCosts
 def _find_repairs(
     ground_truth: GroundTruthRows, outcomes: Outcomes
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """(N,) detections that find a box once they are mended, and (M,) boxes that none would find."""
+    """(N,) detections that find a box once they are repaired, and (M,) boxes that none would find."""
     candidates = np.flatnonzero(np.isin(outcomes.kinds, (Kind.CLASSIFICATION, Kind.LOCALISATION)))
     candidates = candidates[~outcomes.found_boxes[outcomes.box_rows[candidates]]]
     best_first = candidates[np.argsort(-outcomes.detections.scores[candidates], kind="stable")]
     explained, first = np.unique(outcomes.box_rows[best_first], return_index=True)
-    mending = np.zeros(len(outcomes.kinds), dtype=np.bool_)
-    mending[best_first[first]] = True
+    repairable = np.zeros(len(outcomes.kinds), dtype=np.bool_)
+    repairable[best_first[first]] = True
     missed = ~outcomes.found_boxes & ~ground_truth.ignore
     missed[explained] = False
-    return mending, missed
+    return repairable, missed
 
 
-def _ranking(
+def _repaired(
     outcomes: Outcomes,
     ground_truth: GroundTruthRows,
     boxes: NDArray[np.int64],
     *,
-    mend: NDArray[np.bool_],
+    correct: NDArray[np.bool_],
     remove: NDArray[np.bool_] | None = None,
-) -> _Ranking:
-    """The detections with those at `mend` correct and the rest of those at `remove` gone."""
+) -> _Repaired:
+    """The detections with those at `correct` taken as correct and the rest of those at `remove` gone."""
     keep = outcomes.kinds != Kind.IGNORED
     if remove is not None:
-        keep &= mend | ~remove
+        keep &= correct | ~remove
     labels = outcomes.detections.labels.copy()
-    labels[mend] = ground_truth.labels[outcomes.box_rows[mend]]
-    correct = (outcomes.kinds == Kind.FOUND) | mend
-    return _Ranking(labels[keep], outcomes.detections.scores[keep], correct[keep], boxes)
+    labels[correct] = ground_truth.labels[outcomes.box_rows[correct]]
+    found = (outcomes.kinds == Kind.FOUND) | correct
+    return _Repaired(labels[keep], outcomes.detections.scores[keep], found[keep], boxes)

@@ -80,7 +80,7 @@ def read_ground_truth(path: Path) -> Annotations:
     if bad.size:
         raise InputError(
             f"{path}: the bbox of annotation {_plain(raw.annotation_ids[bad[0]])!r} is not four finite "
-            f"numbers ({bad.size} such boxes); mend or remove them"
+            f"numbers ({bad.size} such boxes); correct or remove them"
         )
     listed = (raw.image_rows >= 0) & (raw.labels > 0)
     if not listed.all():

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from detect.evaluation.average_precision import WeightedAp
 from detect.evaluation.bootstrap import RESAMPLES, Difference, compare_groups, draw_weights, resampled_map
-from detect.evaluation.matching import WeightedAp, match_detections
 from detect.inspection.models import Model
 from detect.report.run_files import RunFiles
 from detect.report.scored_files import Scored
@@ -130,7 +130,7 @@ def compare_pairs(groups: Sequence[RunGroup], *, resamples: int = RESAMPLES, see
     for run in (run for group in groups for run in group.runs if run.scored is not None):
         assert run.scored is not None
         key = str(run.folder)
-        ap = weighted_ap(run.scored)
+        ap = WeightedAp(*run.scored)
         images = len(run.scored.annotations)
         splits[key] = fingerprint(run.scored)
         full[key] = float(ap.mean(np.ones((1, images)))[0])
@@ -154,17 +154,6 @@ def compare_pairs(groups: Sequence[RunGroup], *, resamples: int = RESAMPLES, see
         return Pair(first, second, compare_groups(one, two, full=of_all, seed=seed), "")
 
     return [pair(first, second) for first, second in combinations(groups, 2)]
-
-
-def weighted_ap(scored: Scored) -> WeightedAp:
-    """Average precision of a run's detections under any weights of its images."""
-    annotations, ground_truth, detections = scored
-    return WeightedAp(
-        ground_truth,
-        match_detections(annotations, ground_truth, detections),
-        num_images=len(annotations),
-        num_classes=annotations.classes.num_classes,
-    )
 
 
 def fingerprint(scored: Scored) -> str:

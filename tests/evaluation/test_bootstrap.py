@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from detect.evaluation.average_precision import WeightedAp
 from detect.evaluation.backends import ground_truth_rows
 from detect.evaluation.bootstrap import CHUNK, Difference, compare_groups, draw_weights, resampled_map
-from detect.evaluation.matching import WeightedAp, match_detections
 from tests.coco_cases import annotations_of, random_case
 from tests.evaluation.test_matching import rows_of
 
@@ -23,8 +23,7 @@ def test_resampled_map__chunks_change_nothing_and_the_mean_is_near_the_full_map(
     dataset, results = random_case(2, images=40, classes=3)
     annotations = annotations_of(dataset)
     truth = ground_truth_rows(annotations)
-    matches = match_detections(annotations, truth, rows_of(annotations, results))
-    ap = WeightedAp(truth, matches, num_images=40, num_classes=3)
+    ap = WeightedAp(annotations, truth, rows_of(annotations, results))
     weights = draw_weights(40, resamples=CHUNK + 7)
     resampled = resampled_map(ap, weights)
     assert resampled.shape == (CHUNK + 7,)
