@@ -36,7 +36,9 @@ def test_what_an_image_copies_exists_and_is_not_ignored(file: str) -> None:
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     let_through = [line[1:] for line in ignored if line.startswith("!")]
     assert "*" in ignored
-    for line in re.findall(r"^COPY (.+)$", (ROOT / file).read_text(), re.MULTILINE):
+    copied = re.findall(r"^COPY (.+)$", (ROOT / file).read_text(), re.MULTILINE)
+    assert copied
+    for line in copied:
         for source in line.split()[:-1]:
             assert (ROOT / source).exists(), source
             assert any(source == name or source.startswith(f"{name}/") for name in let_through), source

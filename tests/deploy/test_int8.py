@@ -111,10 +111,12 @@ def test_quantise__leaves_named_layers_alone(options, tmp_path):
     model = onnx.load(quantised(tmp_path / "a.onnx", options, keep_fp32=("backbone", "cls_heads")))
     producers = {node.output[0]: node.op_type for node in model.graph.node}
     slow = slow_convolutions(onnx.load(exported()))
-    for node in model.graph.node:
-        if node.op_type == "Conv":
-            kept = in_layers(node, ("backbone", "cls_heads")) or node.name in slow
-            assert producers.get(node.input[1]) == (None if kept else "DequantizeLinear")
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    kept = [in_layers(node, ("backbone", "cls_heads")) or node.name in slow for node in convolutions]
+    assert {True, False} == set(kept)
+    assert [producers.get(node.input[1]) for node in convolutions] == [
+        None if in_float else "DequantizeLinear" for in_float in kept
+    ]
 
 
 def test_gate__the_same_file_drops_nothing(options):

@@ -125,8 +125,9 @@ def test_every_command_is_run_or_there_is_a_reason() -> None:
             pattern for pattern in patterns if any(re.search(pattern, line.text) for line in FENCED_LINES)
         }
         assert patterns.keys() - found == set(), "patterns of commands that are in no document"
-    for file in re.findall(r"tests/test_\w+\.py", " ".join(NOT_RUN.values())):
-        assert (ROOT / file).is_file()
+    files = re.findall(r"tests/[\w/]+\.py", " ".join(NOT_RUN.values()))
+    assert len(files) >= len([why for why in NOT_RUN.values() if "tests/" in why]) > 0
+    assert [file for file in files if not (ROOT / file).is_file()] == []
     assert set(PAGES) == set(GIVEN)
 
 

@@ -1,4 +1,4 @@
-"""What the documents tell a reader to type, the parsers take; `test_docs_run.py` runs it."""
+"""What the documents tell a reader to type, the parsers take; `test_commands.py` runs it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import importlib.util
 import re
 import runpy
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from glob import glob
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,10 @@ from detect.commands.sweep import split_fit_flags
 from tests.documents import FENCED, FENCED_LINES, PAGES, ROOT, Line
 
 INLINE = re.compile(r"`(detect [a-z][^`]* --[^`]*)`")
+SETTING = re.compile(r"[A-Z_]+=")
+"""A variable of the environment, before a command."""
+OTHER_PROGRAMS = ("curl", "mkdir", "pre-commit", "source")
+"""Programs of which nothing is the project's to check."""
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
 
 
@@ -85,8 +91,14 @@ def check_detect(words: list[str]) -> None:
     pytest.fail(f"exit code {exit_code}")
 
 
-def check_script(file: Path, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The script is there; where it has a parser, that takes the words."""
+def check_python(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file or module exists; where it has a parser, that takes the words."""
+    if words[0] == "-m":
+        spec = importlib.util.find_spec(words[1])
+        assert spec is not None, f"there is no module {words[1]}"
+        file, words = Path(str(spec.origin)), words[2:]
+    else:
+        file, words = ROOT / words[0], words[1:]
     assert file.is_file(), f"{file} does not exist"
     if "ArgumentParser" in file.read_text():
         monkeypatch.setattr(sys, "argv", [str(file), *words])
@@ -94,20 +106,70 @@ def check_script(file: Path, words: list[str], monkeypatch: pytest.MonkeyPatch) 
             runpy.run_path(str(file), run_name="__main__")
 
 
+def check_shell_script(words: list[str]) -> None:
+    """The script exists; what it hands on to `detect fit` is parsed."""
+    assert (ROOT / words[0]).is_file(), f"{words[0]} does not exist"
+    if words[0] == "scripts/quickstart":
+        check_detect(["fit", "--config", "configs/quickstart.yaml", *words[1:]])
+    elif words[0] in ("scripts/torchrun", "scripts/slurm"):
+        check_detect(["fit", "--out", words[1], "--ckpt_path", "last", *words[2:]])
+
+
+def check_pip(words: list[str]) -> None:
+    """The extras of the project that are asked for exist."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    asked = [extra for word in words if word.startswith(".[") for extra in word[2:-1].split(",")]
+    assert set(asked) <= extras.keys()
+
+
+def check_docker(words: list[str]) -> None:
+    """The files of the project that are named exist."""
+    named = [word for word in words if word.startswith(("docker/", "scripts/"))]
+    assert [word for word in named if not (ROOT / word).is_file()] == []
+
+
+def check_line(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail where a command of a page would be refused, or is of a program that no check knows."""
+    program, *words = dropwhile(SETTING.match, line.words)
+    program = Path(program).name
+    if (of_detect := detect_words(line)) is not None:
+        check_detect(of_detect)
+    elif program.startswith("python"):
+        check_python(words, monkeypatch)
+    elif program in ("bash", "sbatch"):
+        check_shell_script(words)
+    elif program == "pip":
+        check_pip(words)
+    elif program == "docker":
+        check_docker(words)
+    else:
+        assert program in OTHER_PROGRAMS, f"{program}: a command that this test cannot check"
+
+
 @pytest.mark.parametrize("line", FENCED_LINES, ids=str)
 @pytest.mark.usefixtures("parse_only")
 def test_a_command_of_the_documents_is_one_that_runs(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = line.words
-    if (of_detect := detect_words(line)) is not None:
-        check_detect(of_detect)
-    elif words[0] == "bash" and len(words) > 1:
-        assert (ROOT / words[1]).is_file(), f"{words[1]} does not exist"
-        if words[1] == "scripts/quickstart":
-            check_detect(["fit", "--config", "configs/quickstart.yaml", *words[2:]])
-    elif Path(words[0]).name.startswith("python") and words[1] == "-m":
-        assert importlib.util.find_spec(words[2]), f"there is no module {words[2]}"
-    elif Path(words[0]).name.startswith("python") and words[1].endswith(".py"):
-        check_script(ROOT / words[1], words[2:], monkeypatch)
+    check_line(line, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "detekt fit --config configs/bccd.yaml",
+        "bash scripts/quickstrat",
+        "sbatch scripts/slurm runs/a --config configs/bccd.yaml --data.rot D",
+        "NODES=2 bash scripts/torchrun runs/a --config configs/bccd.yaml --data.rot D",
+        "pip install .[exprot]",
+        "python -m tests.fuz_data",
+        "python -m tests.fuzz_data --cuont 3",
+        "python benchmarks/step.py --rotos 3",
+        "docker run --rm --entrypoint bash detect scripts/quickstrat",
+    ],
+)
+@pytest.mark.usefixtures("parse_only")
+def test_a_command_that_does_not_run_is_found(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises((AssertionError, pytest.fail.Exception, ModuleNotFoundError, SystemExit)):
+        check_line(Line("a.md", command.split()), monkeypatch)
 
 
 @pytest.mark.parametrize("line", INLINE_LINES, ids=str)

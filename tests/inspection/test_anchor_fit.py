@@ -71,8 +71,14 @@ def test_first_look__few_are_met__says_what_would_meet_more(tmp_path: Path) -> N
     assert line.startswith("anchors: 0.0% of the training boxes meet one at IoU 0.5 (small 0.0%)")
     assert len(more) == 2
     assert all("more with --model." in one for one in more)
-    kept = first_look(found, AnchorLayout(), keep_anchors=True)[1:]
-    assert all("--model.anchors" not in one for one in kept)
+
+
+def test_first_look__trained_anchors__advice_keeps_them(tmp_path: Path) -> None:
+    found = open_boxes(tmp_path, [[x, y, 44, 36] for x in range(3, 590, 61) for y in range(5, 430, 47)])
+    assert "--model.anchors" in "".join(first_look(found, AnchorLayout(), keep_anchors=False))
+    (kept,) = first_look(found, AnchorLayout(), keep_anchors=True)[1:]
+    assert "--model.image_size '[512,512]'" in kept
+    assert "--model.anchors" not in kept
 
 
 def test_first_look__anchors_that_fit__one_line(tmp_path: Path) -> None:

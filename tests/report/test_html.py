@@ -39,6 +39,7 @@ def test_text__is_escaped_wherever_it_comes_in() -> None:
         folded(evil, ""),
     ]
     assert not any("<script" in piece for piece in pieces)
+    assert all("&lt;script&gt;" in piece for piece in pieces)
 
 
 def test_sentence__a_flag_is_in_one_piece() -> None:

@@ -52,6 +52,7 @@ def test_figure__two_on_a_page__no_id_in_common() -> None:
         set(re.findall(r'\bid="([^"]+)"', figure(title, line_chart(LINES, x_label="", y_label=""))))
         for title in ("one", "two")
     ]
+    assert ids[0]
     assert not ids[0] & ids[1]
 
 

@@ -20,6 +20,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_page__needs_nothing_from_elsewhere(page: str) -> None:
     sources = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert len(sources) > page.count("<img") > 0  # images and links
     assert all(source.startswith(("data:image/jpeg;base64,", "#")) for source in sources)
     assert "<script" not in page
     assert "url(http" not in page
@@ -40,3 +41,4 @@ def test_page__says_what_becomes_of_the_boxes(page: str) -> None:
 
 def test_page__names_are_escaped(page: str) -> None:
     assert "<coco>" not in page
+    assert "&lt;coco&gt;" in page

@@ -17,8 +17,9 @@ from torch._subclasses.fake_tensor import (
 from detect.data.datamodule import DetectionData
 from detect.errors import InputError
 from detect.model.checkpoint import build_module
+from detect.model.ssdlite import SSDLite
 from detect.training.module import LOSS_UNIT, DetectionModule
-from detect.types import Batch, Target
+from detect.types import Batch, HeadOutputs, Target
 from tests.conftest import make_coco
 
 SETTINGS: dict[str, Any] = {
@@ -47,20 +48,34 @@ def module(request: pytest.FixtureRequest) -> DetectionModule:
     return build_module({**SETTINGS, "loss": {"class_path": request.param}})
 
 
-def test_the_step_neither_reads_values_nor_makes_shapes_of_them(module: DetectionModule) -> None:
-    """Fake tensors have no values: `.item()`, `nonzero`, `if tensor:` and a mask as index fail on them."""
+def step_without_values(module: DetectionModule) -> DetectionModule:
+    """A step on fake tensors: they have no values, so `.item()`, `nonzero`, `if tensor:`, a mask as index fail."""
     mode = FakeTensorMode()
     with FakeCopyMode(mode):
         images, target, fake = deepcopy((random_images(2), tuple(random_target(2)), module))
     with mode:
         sums = fake.loss_sums(images, Target(*target))
         (sums.loss_cls + sums.loss_box).backward()
-    assert all(parameter.grad is not None for parameter in fake.parameters())
+    return fake
 
 
-def test_a_step_that_reads_a_value_would_be_found() -> None:
-    with FakeTensorMode() as mode, pytest.raises(DataDependentOutputException):
-        mode.from_tensor(torch.ones(())).item()
+def test_the_step_neither_reads_values_nor_makes_shapes_of_them(module: DetectionModule) -> None:
+    assert all(parameter.grad is not None for parameter in step_without_values(module).parameters())
+
+
+def test_a_step_that_reads_a_value_would_be_found(
+    module: DetectionModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = SSDLite.forward
+
+    def read(self: SSDLite, images: Tensor) -> HeadOutputs:
+        outputs = forward(self, images)
+        outputs.cls_logits.sum().item()
+        return outputs
+
+    monkeypatch.setattr(SSDLite, "forward", read)
+    with pytest.raises(DataDependentOutputException):
+        step_without_values(module)
 
 
 def test_the_step_compiles_without_a_graph_break(module: DetectionModule) -> None:
