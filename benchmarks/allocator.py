@@ -19,8 +19,8 @@ from pathlib import Path
 
 import torch
 
-from detect.model.checkpoint import build_module
 from detect.system.memory import keep_freed_memory
+from detect.training.build import build_module
 from detect.types import Target
 
 BATCH, SIZE, BOXES = 8, 320, 16
@@ -51,7 +51,7 @@ def measure(steps: int) -> dict[str, float]:
     optimizer = torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9, fused=True)
 
     def train() -> None:
-        sums = module.loss_sums(module._layout(images), target)
+        sums = module.loss_sums(module.detector.layout(images), target)
         ((sums.loss_cls + sums.loss_box) / sums.positives).backward()
         optimizer.step()
         optimizer.zero_grad()

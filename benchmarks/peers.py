@@ -42,7 +42,8 @@ from detect.deploy.latency import Protocol, Stopwatch, interleave, load_average,
 from detect.deploy.load import open_exported, random_detector
 from detect.deploy.runtimes.base import RuntimeOptions, require
 from detect.inspection.models import read_model_section
-from detect.training.module import DetectionModule
+from detect.model.checkpoint import checkpoint_content, write_checkpoint
+from detect.model.detector import TorchDetector
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "table6" / "v3_large_reduced.yaml"
 SCORE_THRESHOLD, NMS_THRESHOLD, MAX_DETECTIONS = 0.05, 0.55, 100
@@ -194,7 +195,7 @@ def count_candidates(logits: Tensor, background: float) -> int:
     return int((shifted.softmax(-1)[..., 1:] > SCORE_THRESHOLD).sum()) // len(logits)
 
 
-def build_ours() -> DetectionModule:
+def build_ours() -> TorchDetector:
     """Our detector of configs/table6, with softmax scores and thresholds as theirs."""
     settings = read_model_section(CONFIG)
     assert settings is not None
@@ -207,10 +208,10 @@ def build_ours() -> DetectionModule:
     return random_detector({**settings, "loss": loss, "postprocess": thresholds})
 
 
-def export_ours(module: DetectionModule, folder: Path) -> Path:
+def export_ours(module: TorchDetector, folder: Path) -> Path:
     """An ONNX file of the raw form; decoding and NMS are ours, outside."""
     checkpoint, file = folder / "ours.ckpt", folder / "ours.onnx"
-    torch.save({"detect": module.describe(), "state_dict": module.state_dict()}, checkpoint)
+    write_checkpoint(checkpoint, checkpoint_content(module))
     export(checkpoint, file, ExportOptions(form="raw"))
     return file
 

@@ -33,7 +33,7 @@ from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 from detect.data.datamodule import DetectionData
 from detect.data.dataset import padded_box_count
 from detect.data.synthetic.shapes import make_shapes
-from detect.model.checkpoint import build_module
+from detect.training.build import build_module
 from detect.training.finite_guard import FiniteGuard
 from detect.training.module import LOSS_UNIT, DetectionModule
 from detect.types import Batch, HeadOutputs, Target

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from detect.inspection.models import Model, agrees, count_config, read_model_section
+from detect.config.model_section import read_model_section
+from detect.inspection.models import Model, agrees, count_config
 from detect.model.blocks import ConvNormAct, InvertedResidual
 from detect.model.ssdlite import SSDLite
 

@@ -23,8 +23,10 @@ from detect.data.datamodule import DetectionData
 from detect.model import backbones
 from detect.model.backbones.base import Backbone
 from detect.model.blocks import ConvSettings
+from detect.model.configurable import class_path
+from detect.model.detector import TorchDetector
+from detect.training.build import detection_module
 from detect.training.losses import FocalLoss, MultiBoxLoss
-from detect.training.module import DetectionModule
 
 INTRODUCTION = """# Every value of a configuration
 
@@ -161,9 +163,10 @@ def meanings(cls: type | Callable[..., Any]) -> dict[str, str]:
     return found
 
 
-def values_of(cls: type, prefix: str) -> Iterator[Value]:
+def values_of(cls: type | Callable[..., Any], prefix: str) -> Iterator[Value]:
     """The values that `cls` takes, those of nested dataclasses after their own row."""
-    hints = get_type_hints(cls if dataclasses.is_dataclass(cls) else vars(cls)["__init__"])
+    is_plain_class = isinstance(cls, type) and not dataclasses.is_dataclass(cls)
+    hints = get_type_hints(vars(cls)["__init__"] if is_plain_class else cls)
     said = meanings(cls)
     factories = {
         field.name: field.default_factory
@@ -182,6 +185,15 @@ def values_of(cls: type, prefix: str) -> Iterator[Value]:
                 yield from values_of(one, f"{key}.")
 
 
+def model_values() -> list[Value]:
+    """The values of the `model:` section: those of the detector, then those of its training."""
+    of_detector = [
+        value for value in values_of(TorchDetector, "model.") if value.key != "model.score_activation"
+    ]
+    of_training = [value for value in values_of(detection_module, "model.") if value.key != "model.detector"]
+    return [*of_detector, *of_training]
+
+
 def table(values: Sequence[Value]) -> list[str]:
     """A Markdown table."""
     lines = ["| key | type | default | meaning |", "|---|---|---|---|"]
@@ -194,14 +206,13 @@ def table(values: Sequence[Value]) -> list[str]:
 def class_section(cls: type) -> list[str]:
     """A class that can be chosen, with its init_args."""
     summary = parse_from_object(cls).short_description or ""
-    package = "detect.model.backbones" if issubclass(cls, Backbone) else cls.__module__
-    return [f"### `{package}.{cls.__name__}`", "", summary, "", *table(list(values_of(cls, ""))), ""]
+    return [f"### `{class_path(cls)}`", "", summary, "", *table(list(values_of(cls, ""))), ""]
 
 
 def configuration_page() -> str:
     """The whole of docs/configuration.md."""
     top = [Value(key, kind, default_in_words(value), text) for key, (kind, value, text) in TOP_LEVEL.items()]
-    model, data = list(values_of(DetectionModule, "model.")), list(values_of(DetectionData, "data."))
+    model, data = model_values(), list(values_of(DetectionData, "data."))
     lines = [INTRODUCTION, "## Outside of the sections", "", *table(top), ""]
     lines += ["## `model`: the network and how it learns", "", *table(model), ""]
     lines += ["## `data`: pictures and batches", "", *table(data), ""]

@@ -17,8 +17,8 @@ from detect.deploy.exported_file import SUFFIXES, Format
 from detect.deploy.load import set_statistics
 from detect.deploy.spec import Form
 from detect.model.blocks import PredictionHead
-from detect.model.checkpoint import build_module
-from detect.training.module import DetectionModule
+from detect.model.checkpoint import build_detector, checkpoint_content, write_checkpoint
+from detect.model.detector import TorchDetector
 from detect.types import ClassMap
 
 IMAGE_SIZE = (96, 128)  # not square, so that a swap of height and width shows
@@ -30,20 +30,20 @@ SETTINGS = {
 }
 
 
-def lively_module(**settings: object) -> DetectionModule:
+def lively_detector(**settings: object) -> TorchDetector:
     """Random weights whose scores spread from 0 to 1, so that few of them tie."""
     torch.manual_seed(0)
-    module = build_module({**SETTINGS, **settings})
-    set_statistics(module.net)
-    for head in module.net.cls_heads:
+    detector = build_detector({**SETTINGS, **settings})
+    set_statistics(detector.net)
+    for head in detector.net.cls_heads:
         assert isinstance(head, PredictionHead)
         torch.nn.init.normal_(head.predictor.weight, std=0.05)
-    module.classes = CLASSES
-    return module.eval()
+    detector.classes = CLASSES
+    return detector.eval()
 
 
-def save_checkpoint(module: DetectionModule, path: Path) -> Path:
-    torch.save({"detect": module.describe(), "state_dict": module.state_dict()}, path)
+def save_checkpoint(detector: TorchDetector, path: Path) -> Path:
+    write_checkpoint(path, checkpoint_content(detector))
     return path
 
 
@@ -57,7 +57,7 @@ def case_folder() -> Path:
 
 @functools.cache
 def checkpoint() -> Path:
-    return save_checkpoint(lively_module(), case_folder() / "small.ckpt")
+    return save_checkpoint(lively_detector(), case_folder() / "small.ckpt")
 
 
 @functools.cache

@@ -20,7 +20,7 @@ from detect.deploy.load import open_exported
 from detect.deploy.runtimes.base import RuntimeName, RuntimeOptions
 from detect.deploy.spec import Form, ModelSpec
 from detect.errors import InputError
-from tests.detector_cases import checkpoint, lively_module, photo
+from tests.detector_cases import checkpoint, lively_detector, photo
 
 METRICS = ("mAP", "AP50", "AR100")
 
@@ -34,9 +34,9 @@ def needs(package: str, extra: str) -> pytest.MarkDecorator:
 
 def assert_runs_as_torch(path: Path, form: Form, *, batches: tuple[int, ...], atol: float) -> None:
     """The same numbers as the graph in torch at every batch."""
-    images = verification_images(ModelSpec.of_module(lively_module()), None)
+    images = verification_images(ModelSpec.of_detector(lively_detector()), None)
     images = images.repeat(-(-max(batches) // len(images)), 1, 1, 1)
-    graph = build_graph(lively_module(), form)
+    graph = build_graph(lively_detector(), form)
     with open_exported(path, options=RuntimeOptions(threads=1)) as runtime:
         for batch in batches:
             outputs = runtime.run(images[:batch])

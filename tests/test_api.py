@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +8,7 @@ from PIL import Image
 
 from detect.api import Detector
 from detect.errors import InputError
-from tests.detector_cases import CLASSES, IMAGE_SIZE, checkpoint, exported, lively_module, photo
+from tests.detector_cases import CLASSES, IMAGE_SIZE, checkpoint, exported, lively_detector, photo
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +31,7 @@ def test_predict__gives_boxes_inside_the_picture_best_first(detector):
 def test_predict__equals_the_module_on_the_resized_picture(detector):
     picture = photo()
     inputs = detector.prepare([np.array(picture)])
-    expected = lively_module()(inputs.images)
+    expected = lively_detector()(inputs.images)
     found = detector.predict(picture, score_threshold=0.0)
     assert found.labels.tolist() == expected.labels[0].tolist()
     scale = np.array([200 / IMAGE_SIZE[1], 150 / IMAGE_SIZE[0]] * 2)
@@ -115,7 +118,7 @@ def test_load__refuses_what_is_no_model(tmp_path):
 
 
 def test_detector__refuses_a_module_without_classes():
-    module = lively_module()
+    module = lively_detector()
     module.classes = None
     with pytest.raises(InputError, match="knows no classes"):
         Detector(module)
@@ -124,3 +127,12 @@ def test_detector__refuses_a_module_without_classes():
 def test_detect__refuses_images_of_another_size(detector):
     with pytest.raises(ValueError, match="the network takes"):
         detector.detect(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.tensor([[8, 8]]))
+
+
+HEAVY = ("jsonargparse", "lightning", "matplotlib", "pycocotools")
+
+
+def test_importing_it_loads_no_trainer_parser_evaluator_or_plotter() -> None:
+    code = f"import sys, detect.api; print([name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

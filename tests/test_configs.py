@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from detect.model.checkpoint import build_module
+from detect.training.build import build_module
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 TABLE6 = sorted((CONFIGS / "table6").glob("*.yaml"))
@@ -17,8 +17,7 @@ def test_every_configuration_builds(path: Path) -> None:
     init_args.pop("weights", None)  # building needs no download
     module = build_module(settings)
     assert module.net.num_classes == settings["num_classes"]
-    assert module.settings is not None
-    assert module.settings["image_size"] == settings.get("image_size", [320, 320])
+    assert module.detector.to_settings()["image_size"] == settings.get("image_size", [320, 320])
 
 
 def test_compared_configurations_differ_in_the_backbone_alone() -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 from detect.api import Detector
 from detect.data.augment.view import resize_pixels
 from detect.deploy.exported_file import json_path
-from tests.detector_cases import IMAGE_SIZE, exported, lively_module, photo
+from tests.detector_cases import IMAGE_SIZE, exported, lively_detector, photo
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "numpy_detector.py"
 spec = importlib.util.spec_from_file_location("numpy_detector", EXAMPLE)
@@ -49,7 +49,7 @@ def test_resize__is_ours(rule, size):
     ],
 )
 def test_decode_and_nms__are_ours(postprocess):
-    module = lively_module(postprocess=postprocess)
+    module = lively_detector(postprocess=postprocess)
     image = photo()
     images = Detector(module, device="cpu").prepare([np.array(image)]).images
     head_outputs = [output.detach().numpy() for output in module.net(images)]

@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from detect.commands.main import main
-from detect.model.checkpoint import build_module
+from detect.training.build import build_module
 from detect.training.parameters import parameter_groups, parts_of
 
 CONFIGS = Path(__file__).parents[1] / "configs"

@@ -146,18 +146,18 @@ def start_from_weights(cli: FitCLI, console: Console) -> None:
     """Say what pretrained weights filled, and copy what `model.init_from` has."""
     if cli.model.net.backbone.transfer_report:
         console.print(transfer_table(cli.model.net.backbone))
-    if cli.model.init_from is not None:
-        match = init_from(cli.model.net, cli.data.classes, Path(cli.model.init_from))
-        console.print(match_table(match, source=cli.model.init_from))
+    if cli.config.model.init_from is not None:
+        match = init_from(cli.model.net, cli.data.classes, Path(cli.config.model.init_from))
+        console.print(match_table(match, source=cli.config.model.init_from))
     if cli.trainer.is_global_zero:
-        update_manifest(cli.run_folder, initial_weights=hash_weights(cli.model.state_dict()))
+        update_manifest(cli.run_folder, initial_weights=hash_weights(cli.model.detector.state_dict()))
 
 
 def look_at_anchors(cli: FitCLI, console: Console) -> None:
     """Say how many of the training boxes some anchor meets, and what would meet more where they are few."""
     if not cli.trainer.is_global_zero:
         return
-    trained_before = cli.model.init_from is not None
+    trained_before = cli.config.model.init_from is not None
     for line in first_look(cli.data.train, AnchorLayout.of(cli.model.net), keep_anchors=trained_before):
         console.print(line, highlight=False, markup=False)
 
@@ -205,8 +205,8 @@ def finish(cli: FitCLI, console: Console) -> None:
     if not cli.checkpoints.best.exists():
         console.print("no validation ran, so there is no best checkpoint")
         return
-    module = build_from_checkpoint(read_checkpoint(cli.checkpoints.best))
-    console.print(metrics_table(score_run(cli.run_folder, module, cli.datamodule)))
+    detector = build_from_checkpoint(read_checkpoint(cli.checkpoints.best))
+    console.print(metrics_table(score_run(cli.run_folder, detector, cli.datamodule)))
     if cli.trainer.is_global_zero:
         update_manifest(cli.run_folder, result=describe_result(cli.run_folder))
         write_report(cli.run_folder)

@@ -6,7 +6,6 @@ import importlib.util
 import json
 import os
 import tempfile
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +20,17 @@ from detect.config.unknown_keys import constructor_errors, explain
 from detect.data.datamodule import DetectionData
 from detect.data.sampler import require_full_batch
 from detect.errors import InputError
-from detect.model.checkpoint import AtomicCheckpointIO, model_parser
+from detect.model.checkpoint import without_weights
+from detect.training.build import detection_module, model_parser
 from detect.training.callbacks.checkpoints import RunCheckpoints
 from detect.training.callbacks.loader_advice import LoaderAdvice
 from detect.training.callbacks.metrics_file import MetricsFile, SpeedFile
 from detect.training.callbacks.progress import TrainingProgress
 from detect.training.callbacks.run_checks import RunChecks
 from detect.training.callbacks.validation_images import ValidationPictures
+from detect.training.checkpoint_io import AtomicCheckpointIO
 from detect.training.manifest import describe_split
-from detect.training.module import LOGGED_LOSSES, LOGGED_METRICS, DetectionModule, check_class_count
+from detect.training.module import LOGGED_LOSSES, LOGGED_METRICS, check_class_count
 from detect.training.resume import Resume, find_resume, refuse_changes, refuse_other_data
 from detect.training.run_folder import choose_run_folder
 from detect.training.stop_signals import StopSignals
@@ -75,7 +76,7 @@ class FitCLI(LightningCLI):
     def __init__(self, args: list[str]) -> None:
         self.resume: Resume | None = find_resume(args)
         super().__init__(
-            DetectionModule,
+            detection_module,
             DetectionData,
             run=False,
             args=args,
@@ -158,11 +159,9 @@ class FitCLI(LightningCLI):
         with constructor_errors():
             super().instantiate_classes()
         self.datamodule = self.data  # the one that has read its annotations
-        self.model.settings = self.run["config"]["model"]
         if self.resume is not None:
-            description = self.resume.checkpoint.description
-            self.model.settings = description["model"]
-            self.model.net.backbone.weights_origin = description.get("weights_origin")
+            origin = self.resume.checkpoint.description.get("weights_origin")
+            self.model.net.backbone.weights_origin = origin
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         config = self.config_init.trainer.as_dict()
@@ -203,7 +202,7 @@ class FitCLI(LightningCLI):
         progress = [TrainingProgress()] if self.config.trainer.enable_progress_bar is not False else []
         return [
             *progress,
-            RunChecks(self.run_folder),
+            RunChecks(self.run_folder, fresh=self.config.model.init_from is None),
             MetricsFile(self.run_folder / "metrics.csv"),
             SpeedFile(self.run_folder / "speed.csv"),
             LoaderAdvice(),
@@ -251,9 +250,8 @@ class FitCLI(LightningCLI):
 
     def _build_without_other_weights(self, resume: Resume) -> None:
         """Build the network from what the checkpoint says; its weights are the only ones that are read."""
-        settings = deepcopy(resume.checkpoint.description["model"])
-        settings["backbone"].get("init_args", {}).pop("weights", None)
-        settings["compile"] = self.config.model.compile
+        settings = self.plain_config()["model"] | resume.checkpoint.description["model"]
+        settings = without_weights(settings)
         self.config.model = model_parser().parse_object({"model": settings}).model
 
 

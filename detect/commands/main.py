@@ -13,6 +13,7 @@ from typing import Literal
 
 from detect.commands.arguments import Command, add_model_arguments, model_argument, new_parser, one_of, parse
 from detect.commands.data import DATA_COMMANDS
+from detect.config.renames import accept_old_class_paths, renamed_arguments
 from detect.errors import DISK_IS_FULL, EXIT_STOPPED, InputError, RunStopped
 from detect.system.files import require_writable
 from detect.system.memory import keep_freed_memory
@@ -341,6 +342,8 @@ def main(argv: list[str]) -> int:
     if name not in commands:
         print(f"detect: unknown command {' '.join(argv[:2])!r}\n\n{usage()}", file=sys.stderr)
         return EXIT_INPUT
+    accept_old_class_paths()
+    rest = renamed_arguments(rest)
     keep_freed_memory()
     # Pillow's, without the file's name; `data check` names it, and what is twice as large is refused.
     warnings.filterwarnings("ignore", r"Image size \(\d+ pixels\) exceeds limit", RuntimeWarning)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 
 from detect.commands.fit import fit
+from detect.config.renames import renamed
 from detect.config.trusted_classes import refuse_foreign_classes
 from detect.errors import InputError
 from detect.report.run_files import read_run
@@ -167,7 +168,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(manifest, dict):
         raise InputError(f"{path} holds a {type(manifest).__name__}, which is no manifest")
-    return manifest
+    return {key: renamed(value) for key, value in manifest.items()}
 
 
 def values_of_seeds(original: Original, runs: Sequence[Path]) -> list[float]:

@@ -8,11 +8,12 @@ import inspect
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
-
-from jsonargparse import ArgumentParser
+from typing import TYPE_CHECKING, Any
 
 from detect.errors import InputError
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
 
 UNKNOWN_FLAG = re.compile(r"unrecognized arguments: --([\w.]+)")
 UNKNOWN_IN_GROUP = re.compile(r"Group '([\w.]+)' does not accept option '([\w.]+)'")

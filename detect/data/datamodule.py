@@ -85,7 +85,7 @@ class DetectionData(LightningDataModule):
 
     def __init__(
         self,
-        root: Path | None = None,
+        root: Path | str | None = None,
         train_split: str | None = None,
         val_split: str | None = None,
         train_annotations: Path | None = None,
@@ -114,7 +114,7 @@ class DetectionData(LightningDataModule):
         if cache is not None and not cache_gb > 0:
             raise InputError(f"data.cache_gb is {cache_gb}; give more than 0, or leave data.cache out")
         self.allow_zero_length_dataloader_with_multiple_devices = True  # a rank may have no validation image
-        self.root = root
+        self.root = None if root is None else Path(root)
         self.split_names = {"train": train_split, "val": val_split}
         self.annotation_files = {"train": train_annotations, "val": val_annotations}
         self.image_folders = {"train": train_images, "val": val_images}

@@ -23,11 +23,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from detect.api import Detector
 from detect.data.images.decode import load_pixels
 from detect.data.synthetic.images import generated_pictures
 from detect.deploy.export import ExportOptions, export
 from detect.deploy.exported_file import SUFFIXES, Format, Precision, file_sha256
+from detect.deploy.inference import Detector
 from detect.deploy.latency import (
     STAGES,
     Protocol,
@@ -41,7 +41,7 @@ from detect.deploy.latency import (
     summarise,
 )
 from detect.deploy.latency_plot import plot_latency
-from detect.deploy.load import CONFIG_SUFFIXES, READERS, exported_format, load_module, open_exported
+from detect.deploy.load import CONFIG_SUFFIXES, READERS, exported_format, load_detector, open_exported
 from detect.deploy.runtimes.base import Runtime, RuntimeName, RuntimeOptions
 from detect.deploy.spec import Form
 from detect.errors import InputError
@@ -188,10 +188,10 @@ def open_row(row: Row) -> Runtime:
         return open_exported(row.file, row.runtime, options=row.options)
     from detect.deploy.runtimes.eager import CompiledRuntime, EagerRuntime
 
-    module = load_module(row.file).module
+    detector = load_detector(row.file).detector
     if row.runtime == "compiled":
-        return CompiledRuntime(module, row.options)
-    return EagerRuntime(module, row.options, device="cpu")
+        return CompiledRuntime(detector, row.options)
+    return EagerRuntime(detector, row.options, device="cpu")
 
 
 def write_pictures(folder: Path) -> list[Path]:

@@ -31,12 +31,12 @@ from detect.deploy.exported_file import (
 )
 from detect.deploy.graphs import DetectorGraph, build_graph
 from detect.deploy.int8 import Gate, Int8Options, calibrate, gate, quantise, refuse
-from detect.deploy.load import ModuleFile, load_module, open_exported
+from detect.deploy.load import DetectorFile, load_detector, open_exported
 from detect.deploy.model_card import card_path, write_card
 from detect.deploy.spec import Form, ModelSpec
 from detect.deploy.verify import BATCHES, Verification, verify
 from detect.errors import InputError
-from detect.training.module import DetectionModule
+from detect.model.detector import TorchDetector
 
 FORMS: dict[Format, tuple[Form, ...]] = {
     "onnx": ("nms", "decoded", "raw"),
@@ -81,9 +81,9 @@ def export(source: Path, output: Path, options: ExportOptions = ExportOptions())
         raise InputError("--int8: LiteRT would run it slower than fp32 (h-swish stays outside XNNPACK)")
     if output.suffix != SUFFIXES[options.format]:
         raise InputError(f"--output {output}: a file of {options.format} ends in {SUFFIXES[options.format]}")
-    model = load_module(source)
+    model = load_detector(source)
     if options.score_threshold is not None:
-        set_score_threshold(model.module, options.score_threshold)
+        set_score_threshold(model.detector, options.score_threshold)
     console = Console(soft_wrap=True)
     weights = "" if model.checkpoint is not None else ", random weights"
     console.print(
@@ -96,7 +96,7 @@ def export(source: Path, output: Path, options: ExportOptions = ExportOptions())
             found = write_int8(model, staging, form=form, options=options)
             console.print(str(found), highlight=False)
         content = json.loads(json_path(staging).read_text(encoding="utf-8"))
-        write_card(staging, model.module, content, checkpoint=model.checkpoint)
+        write_card(staging, model.detector, content, checkpoint=model.checkpoint)
     console.print(
         f"{output} ({sum_bytes(output) / 1e6:.1f} MB), {json_path(output)}, {card_path(output)}",
         highlight=False,
@@ -119,7 +119,7 @@ def choose_form(options: ExportOptions) -> Form:
     return options.form or able[0]
 
 
-def set_score_threshold(module: DetectionModule, score_threshold: float) -> None:
+def set_score_threshold(detector: TorchDetector, score_threshold: float) -> None:
     """Change the threshold of a loaded detector.
 
     Raises:
@@ -127,7 +127,7 @@ def set_score_threshold(module: DetectionModule, score_threshold: float) -> None
     """
     if not 0 <= score_threshold < 1:
         raise InputError(f"--score_threshold is {score_threshold}; give a value from 0 to below 1")
-    module.postprocess.config = replace(module.postprocess.config, score_threshold=score_threshold)
+    detector.postprocess.config = replace(detector.postprocess.config, score_threshold=score_threshold)
 
 
 @contextlib.contextmanager
@@ -141,21 +141,21 @@ def staged(output: Path) -> Iterator[Path]:
             os.replace(part, output.parent / part.name)
 
 
-def write_verified(model: ModuleFile, path: Path, *, form: Form, options: ExportOptions) -> Verification:
+def write_verified(model: DetectorFile, path: Path, *, form: Form, options: ExportOptions) -> Verification:
     """Write a file and FILE.json, and run it against torch.
 
     Raises:
         InputError: see `export`.
     """
-    module = model.module
+    detector = model.detector
     description = describe_export(
-        module, form=form, format=options.format, precision="fp32", checkpoint=model.checkpoint
+        detector, form=form, format=options.format, precision="fp32", checkpoint=model.checkpoint
     )
-    images = verification_images(ModelSpec.of_module(module), options.pictures)
-    write_graph(build_graph(module, form), images, path, form=form, description=description)
+    images = verification_images(ModelSpec.of_detector(detector), options.pictures)
+    write_graph(build_graph(detector, form), images, path, form=form, description=description)
     write_json(path, description, None)  # some formats have no other place for it
     with open_exported(path) as runtime:
-        verification = verify(runtime, module, images)
+        verification = verify(runtime, detector, images)
     if verification.faults:
         shown = "\n".join(f"  {fault}" for fault in verification.faults[:FAULTS_SHOWN])
         more = len(verification.faults) - FAULTS_SHOWN
@@ -194,17 +194,17 @@ def write_graph(
             write_openvino(path.with_suffix(SUFFIXES["onnx"]), path, description=description)
 
 
-def write_int8(model: ModuleFile, path: Path, *, form: Form, options: ExportOptions) -> Gate:
+def write_int8(model: DetectorFile, path: Path, *, form: Form, options: ExportOptions) -> Gate:
     """Replace a verified float32 file by one in 8 bits, if its mAP holds.
 
     Raises:
         InputError: see `export`.
     """
     assert options.int8 is not None
-    module = model.module
-    calibration = calibrate(module, options.int8)
+    detector = model.detector
+    calibration = calibrate(detector, options.int8)
     description = describe_export(
-        module, form=form, format=options.format, precision="int8", checkpoint=model.checkpoint
+        detector, form=form, format=options.format, precision="int8", checkpoint=model.checkpoint
     )
     description["export"]["calibration"] = calibration.description
     int8_file = path.with_name("int8") / path.name
@@ -212,7 +212,7 @@ def write_int8(model: ModuleFile, path: Path, *, form: Form, options: ExportOpti
     if options.format == "executorch":
         from detect.deploy.runtimes.executorch import write_executorch
 
-        write_executorch(build_graph(module, form), calibration.images, int8_file, int8=True)
+        write_executorch(build_graph(detector, form), calibration.images, int8_file, int8=True)
     else:
         onnx_file = path.with_suffix(SUFFIXES["onnx"])
         keep_fp32 = options.int8.keep_fp32
@@ -220,7 +220,7 @@ def write_int8(model: ModuleFile, path: Path, *, form: Form, options: ExportOpti
     write_json(int8_file, description, None)
     found = gate(path, int8_file, options.int8)
     if not found.passes:
-        raise refuse(found, module, calibration)
+        raise refuse(found, detector, calibration)
     write_json(int8_file, description, found.to_json())
     for part in [*parts(int8_file), json_path(int8_file)]:
         os.replace(part, path.parent / part.name)

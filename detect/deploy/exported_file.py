@@ -17,8 +17,8 @@ import torch
 from detect.deploy.spec import OUTPUTS, Form
 from detect.errors import InputError
 from detect.model.checkpoint_format import migrate
+from detect.model.detector import TorchDetector
 from detect.system.files import write_atomically
-from detect.training.module import DetectionModule
 
 Format = Literal["onnx", "openvino", "litert", "executorch"]
 Precision = Literal["fp32", "bf16", "int8"]
@@ -43,20 +43,20 @@ CONVENTIONS: dict[Form, str] = {
 
 
 def describe_export(
-    module: DetectionModule, *, form: Form, format: Format, precision: Precision, checkpoint: Path | None
+    detector: TorchDetector, *, form: Form, format: Format, precision: Precision, checkpoint: Path | None
 ) -> dict[str, Any]:
     """The plain values that go into an exported file.
 
     Args:
-        module: the detector; it must know its settings and classes.
+        detector: the detector; it must know its settings and classes.
         form: of the graph.
         format: of the file.
         precision: of its weights and activations.
         checkpoint: where the weights came from; None: random weights of a config.
     """
-    spec_dtype = "uint8" if module.resize_rule == "antialias" else "float32"
+    spec_dtype = "uint8" if detector.resize_rule == "antialias" else "float32"
     return {
-        **module.describe(),
+        **detector.describe(),
         "export": {
             "form": form,
             "format": format,
@@ -64,7 +64,7 @@ def describe_export(
             "outputs": list(OUTPUTS[form]),
             "convention": CONVENTIONS[form],
             "input": f"images, {spec_dtype} RGB in 0..255; normalisation is part of the graph",
-            "anchors": anchor_rows(module.net.anchors) if form == "raw" else None,
+            "anchors": anchor_rows(detector.net.anchors) if form == "raw" else None,
             "checkpoint": None
             if checkpoint is None
             else {"name": checkpoint.name, "sha256": file_sha256([checkpoint])},

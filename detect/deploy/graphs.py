@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torchvision.ops import nms
 
 from detect.deploy.spec import Form
+from detect.model.detector import TorchDetector
 from detect.model.postprocess import PostProcess, class_scores, decode_boxes
-from detect.training.module import DetectionModule
 
 
 @torch.library.custom_op("detect::class_nms", mutates_args=())
@@ -136,15 +136,15 @@ class DetectorGraph(nn.Module):
         return outputs
 
 
-def build_graph(module: DetectionModule, form: Form) -> DetectorGraph:
+def build_graph(detector: TorchDetector, form: Form) -> DetectorGraph:
     """The graph of a form on the CPU, in evaluation mode; its weights are copies."""
     # Weights in the order that their shape says: ExecuTorch refuses those of channels_last.
-    net = deepcopy(module.net).cpu().to(memory_format=torch.contiguous_format)
+    net = deepcopy(detector.net).cpu().to(memory_format=torch.contiguous_format)
     stages: list[nn.Module] = []
     if form != "raw":
-        stages.append(Decode(module.postprocess, net.anchors))
+        stages.append(Decode(detector.postprocess, net.anchors))
     if form == "nms":
-        stages.append(DenseNms(module.postprocess))
+        stages.append(DenseNms(detector.postprocess))
     return DetectorGraph(net, stages).eval()
 
 

@@ -8,16 +8,16 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from detect.api import Detector
 from detect.data.datamodule import DetectionData
 from detect.deploy.calibration import Calibration, calibration_of
+from detect.deploy.inference import Detector
 from detect.deploy.load import open_exported
 from detect.deploy.runtimes.onnx_layers import layers_of
 from detect.deploy.sensitivity import layer_errors
 from detect.deploy.spec import ModelSpec
 from detect.deploy.validate import open_validation, validate_detector
 from detect.errors import InputError
-from detect.training.module import DetectionModule
+from detect.model.detector import TorchDetector
 
 SENSITIVITY_IMAGES = 8
 WORST_LAYERS = 5
@@ -66,13 +66,13 @@ class Gate(NamedTuple):
         )
 
 
-def calibrate(module: DetectionModule, options: Int8Options) -> Calibration:
+def calibrate(detector: TorchDetector, options: Int8Options) -> Calibration:
     """The pictures to take ranges from.
 
     Raises:
         InputError: the data cannot be read.
     """
-    spec = ModelSpec.of_module(module)
+    spec = ModelSpec.of_detector(detector)
     data = DetectionData(**options.data, image_size=spec.image_size)
     data.open(("train",))
     return calibration_of(data.train, spec, options.images)
@@ -133,10 +133,10 @@ def gate(fp32_file: Path, int8_file: Path, options: Int8Options) -> Gate:
     return Gate(fp32.mAP, int8.mAP, fp32.images, options.max_drop)
 
 
-def refuse(gate: Gate, module: DetectionModule, calibration: Calibration) -> InputError:
+def refuse(gate: Gate, detector: TorchDetector, calibration: Calibration) -> InputError:
     """The error of a gate that does not pass, with the layers that suffer most from 8 bits."""
     Console().print("the drop is too large; looking for the layers that hurt most", highlight=False)
-    worst = layer_errors(module.net.cpu(), calibration.images[:SENSITIVITY_IMAGES])[:WORST_LAYERS]
+    worst = layer_errors(detector.net.cpu(), calibration.images[:SENSITIVITY_IMAGES])[:WORST_LAYERS]
     lines = "\n".join(f"  {layer.layer}: {layer.error:.3f}" for layer in worst)
     names = " ".join(layer.layer for layer in worst[:2])
     return InputError(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any, ClassVar, Literal, NamedTuple
 from xml.etree import ElementTree
 
-from detect.api import Prediction
+from detect.deploy.inference import Prediction
 from detect.system.files import write_atomically
 from detect.types import ClassMap
 

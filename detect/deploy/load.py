@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -10,16 +9,23 @@ import numpy as np
 import torch
 from torch import nn
 
+from detect.config.model_section import read_model_section
 from detect.data.augment.view import resize_pixels
 from detect.data.synthetic.images import generated_pictures
 from detect.deploy.exported_file import SUFFIXES, Format
 from detect.deploy.runtimes.base import Runtime, RuntimeName, RuntimeOptions
 from detect.errors import InputError
-from detect.inspection.models import PAPER_CLASSES, read_model_section
 from detect.model.blocks import PredictionHead
-from detect.model.checkpoint import build_from_checkpoint, build_module, read_checkpoint
+from detect.model.checkpoint import (
+    build_detector,
+    build_from_checkpoint,
+    build_loss,
+    read_checkpoint,
+    without_weights,
+)
+from detect.model.counts import PAPER_CLASSES
+from detect.model.detector import TorchDetector
 from detect.model.ssdlite import SSDLite
-from detect.training.module import DetectionModule
 from detect.types import ClassMap
 
 CONFIG_SUFFIXES = (".yaml", ".yml")
@@ -43,10 +49,10 @@ READERS: dict[RuntimeName, tuple[Format, ...]] = {
 """What each runtime reads; the first that takes a format is its default. torch reads no exported file."""
 
 
-class ModuleFile(NamedTuple):
+class DetectorFile(NamedTuple):
     """A detector in torch, and the checkpoint that its weights came from."""
 
-    module: DetectionModule
+    detector: TorchDetector
     checkpoint: Path | None
     """None: random weights."""
 
@@ -56,20 +62,20 @@ def exported_format(path: Path) -> Format | None:
     return next((format for format, suffix in SUFFIXES.items() if path.suffix == suffix), None)
 
 
-def load_module(path: Path) -> ModuleFile:
+def load_detector(path: Path) -> DetectorFile:
     """The detector of a checkpoint, or one with random weights from a config.
 
     Raises:
-        InputError: an exported file, which torch cannot run; or see `read_checkpoint` and `build_module`.
+        InputError: an exported file, which torch cannot run; or see `read_checkpoint` and `build_detector`.
     """
     if exported_format(path) is not None:
         raise InputError(f"{path} is an exported file; this needs a checkpoint or a config")
     if path.suffix in CONFIG_SUFFIXES:
-        return ModuleFile(random_module(path), None)
-    return ModuleFile(build_from_checkpoint(read_checkpoint(path)), path)
+        return DetectorFile(detector_of_config(path), None)
+    return DetectorFile(build_from_checkpoint(read_checkpoint(path)), path)
 
 
-def random_module(config: Path) -> DetectionModule:
+def detector_of_config(config: Path) -> TorchDetector:
     """A detector of a config with random weights: right in its shapes and its speed, not in what it finds.
 
     Weights of other files are not loaded. Where the config takes its classes from data, it gets as many as
@@ -86,26 +92,30 @@ def random_module(config: Path) -> DetectionModule:
     return random_detector(settings)
 
 
-def random_detector(settings: dict[str, Any]) -> DetectionModule:
-    """As `random_module`, from the plain values of a `model:` section.
+def random_detector(settings: dict[str, Any]) -> TorchDetector:
+    """As `detector_of_config`, from the plain values of a `model:` section.
 
     Raises:
         InputError: a wrong setting.
     """
-    settings = deepcopy(settings)
-    settings["backbone"].get("init_args", {}).pop("weights", None)
-    settings.pop("init_from", None)
+    settings = without_weights(settings)
     num_classes = settings.get("num_classes") or PAPER_CLASSES
+    loss = build_loss(settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        module = build_module({**settings, "num_classes": num_classes})
-        set_statistics(module.net)
+        detector = build_detector(
+            {**settings, "num_classes": num_classes},
+            score_activation="softmax" if loss is None else loss.score_activation,
+        )
+        if loss is not None:
+            detector.net.set_class_prior(loss.prior_bias(num_classes))
+        set_statistics(detector.net)
         with torch.no_grad():
-            for head in [*module.net.cls_heads, *module.net.box_heads]:
+            for head in [*detector.net.cls_heads, *detector.net.box_heads]:
                 cast(PredictionHead, head).predictor.weight *= PREDICTOR_SCALE
     labels = range(1, num_classes + 1)
-    module.classes = ClassMap(tuple(f"class {label}" for label in labels), tuple(labels))
-    return module.eval()
+    detector.classes = ClassMap(tuple(f"class {label}" for label in labels), tuple(labels))
+    return detector.eval()
 
 
 @torch.no_grad()
@@ -186,10 +196,10 @@ def open_model(
         device: for torch; null: a GPU where there is one.
 
     Raises:
-        InputError: see `load_module` and `open_exported`.
+        InputError: see `load_detector` and `open_exported`.
     """
     if exported_format(path) is not None:
         return open_exported(path, options=options)
     from detect.deploy.runtimes.eager import EagerRuntime
 
-    return EagerRuntime(load_module(path).module, options, device=device)
+    return EagerRuntime(load_detector(path).detector, options, device=device)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from detect.model.counts import count
+from detect.model.detector import TorchDetector
 from detect.system.files import write_atomically
-from detect.training.module import DetectionModule
 
 RUNTIMES = {
     "onnx": "ONNX Runtime or OpenVINO",
@@ -31,13 +31,13 @@ def card_path(path: Path) -> Path:
 
 
 def write_card(
-    path: Path, module: DetectionModule, content: dict[str, Any], *, checkpoint: Path | None
+    path: Path, detector: TorchDetector, content: dict[str, Any], *, checkpoint: Path | None
 ) -> None:
     """Write FILE.md.
 
     Args:
         path: the exported file.
-        module: the detector that it was made from.
+        detector: the detector that it was made from.
         content: of FILE.json.
         checkpoint: where the weights came from; what its run folder says is told as well. None: random.
     """
@@ -47,7 +47,7 @@ def write_card(
         ["## Use", "", *use(path.name, content)],
         ["## Input and output", "", *input_and_output(content)],
         ["## Classes", "", "| label | category id | name |", "|---:|---:|---|", *class_rows(content)],
-        ["## Size", "", *size_of(module, content)],
+        ["## Size", "", *size_of(detector, content)],
         ["## Training data and metrics", "", *data_and_metrics(content, run)],
         ["## Origin and licence", "", *origin(content)],
     ]
@@ -120,9 +120,9 @@ def class_rows(content: dict[str, Any]) -> Iterator[str]:
         yield f"| {row['label']} | {row['category_id']} | {str(row['name']).replace('|', chr(92) + '|')} |"
 
 
-def size_of(module: DetectionModule, content: dict[str, Any]) -> Iterator[str]:
+def size_of(detector: TorchDetector, content: dict[str, Any]) -> Iterator[str]:
     """Parameters, multiply-adds and bytes."""
-    counts = count(module.net, module.net.image_size)
+    counts = count(detector.net, detector.net.image_size)
     without = f"{counts.params_without_bn / 1e6:.2f} without BatchNorm's"
     yield f"- {counts.params / 1e6:.2f} million parameters ({without})"
     yield f"- {counts.madds / 1e9:.3f} billion multiply-adds a picture"

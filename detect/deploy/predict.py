@@ -23,8 +23,8 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from detect.api import Detector, Prediction
 from detect.data.images.decode import load_pixels, read_size
+from detect.deploy.inference import Detector, Prediction
 from detect.deploy.label_files import (
     WRITERS,
     JsonRows,

@@ -1,6 +1,6 @@
 """What a caller must know to use a network: its input, what its outputs mean, and the way to detections.
 
-A checkpoint's description (`DetectionModule.describe`) and an exported file's hold the same plain values;
+A checkpoint's description (`TorchDetector.describe`) and an exported file's hold the same plain values;
 here they become one object.
 """
 
@@ -12,8 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from detect.model.detector import TorchDetector
 from detect.model.postprocess import PostProcess, PostProcessConfig
-from detect.training.module import DetectionModule
 from detect.types import ClassMap, Detections, HeadOutputs, ResizeRule
 
 Form = Literal["raw", "decoded", "nms"]
@@ -45,16 +45,16 @@ class ModelSpec:
     """Hash of the checkpoint that an exported file was made from; None for random weights and in torch."""
 
     @classmethod
-    def of_module(cls, module: DetectionModule) -> ModelSpec:
+    def of_detector(cls, detector: TorchDetector) -> ModelSpec:
         """The spec of a detector in torch; it must know its classes."""
-        assert module.classes is not None
+        assert detector.classes is not None
         return cls(
-            module.classes,
-            module.net.image_size,
-            module.resize_rule,
+            detector.classes,
+            detector.net.image_size,
+            detector.resize_rule,
             "raw",
-            module.postprocess,
-            module.net.anchors,
+            detector.postprocess,
+            detector.net.anchors,
         )
 
     @classmethod

@@ -9,12 +9,12 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.progress import track
 
-from detect.api import Detector
 from detect.data.datamodule import DetectionData, align_classes
+from detect.deploy.inference import Detector
 from detect.evaluation.evaluator import CocoEvaluator, Metrics
 from detect.evaluation.metrics_table import metrics_table
+from detect.model.detector import TorchDetector
 from detect.system.files import write_atomically
-from detect.training.module import DetectionModule
 
 
 def validate_detector(
@@ -36,11 +36,11 @@ def run_detector(
     return evaluator
 
 
-def validate_module(
-    module: DetectionModule, data: DetectionData, *, backend: Literal["faster", "pycocotools"] = "faster"
+def validate_torch(
+    detector: TorchDetector, data: DetectionData, *, backend: Literal["faster", "pycocotools"] = "faster"
 ) -> Metrics:
-    """As `validate_detector`, for a module, which torch runs on one device."""
-    return validate_detector(Detector(module), data, backend=backend)
+    """As `validate_detector`, for a detector that torch runs on one device."""
+    return validate_detector(Detector(detector), data, backend=backend)
 
 
 def open_validation(detector: Detector, data_settings: dict[str, Any]) -> DetectionData:

@@ -13,8 +13,8 @@ from detect.deploy.graphs import Decode
 from detect.deploy.runtimes.base import Runtime
 from detect.deploy.runtimes.eager import EagerRuntime
 from detect.deploy.spec import OUTPUTS
+from detect.model.detector import TorchDetector
 from detect.model.postprocess import PostProcessConfig
-from detect.training.module import DetectionModule
 from detect.types import Detections
 
 BATCHES = (1, 3)
@@ -54,20 +54,20 @@ class Reference(NamedTuple):
     """(B, A, 4) xyxy px of the input."""
 
 
-def verify(runtime: Runtime, module: DetectionModule, images: Tensor) -> Verification:
-    """Run a file on images at several batch sizes and compare it with the module that it was made from.
+def verify(runtime: Runtime, detector: TorchDetector, images: Tensor) -> Verification:
+    """Run a file on images at several batch sizes and compare it with the detector that it was made from.
 
     Args:
         runtime: the file, loaded.
-        module: the detector in torch.
+        detector: the detector in torch.
         images: (B, 3, H, W) of the input's type, at least `max(BATCHES)`.
     """
     differences: dict[str, float] = {}
     faults: list[str] = []
     kept = 0
-    config = module.postprocess.config
+    config = detector.postprocess.config
     for batch in BATCHES:
-        reference = reference_of(module, images[:batch])
+        reference = reference_of(detector, images[:batch])
         outputs = runtime.run(images[:batch])
         for name, output in zip(OUTPUTS[runtime.spec.form], outputs, strict=True):
             if runtime.spec.form == "nms":
@@ -96,10 +96,10 @@ def tolerance_of(name: str, wanted: Tensor) -> float:
     return max(LOGIT_TOLERANCE, RELATIVE_TOLERANCE * wanted.abs().max().item())
 
 
-def reference_of(module: DetectionModule, images: Tensor) -> Reference:
+def reference_of(detector: TorchDetector, images: Tensor) -> Reference:
     """Head outputs, scores and boxes of every anchor by torch."""
-    cls_logits, box_deltas = EagerRuntime(module, device="cpu").run(images)
-    scores, boxes = Decode(module.postprocess, module.net.anchors)(cls_logits, box_deltas)
+    cls_logits, box_deltas = EagerRuntime(detector, device="cpu").run(images)
+    scores, boxes = Decode(detector.postprocess, detector.net.anchors)(cls_logits, box_deltas)
     outputs = {"cls_logits": cls_logits, "box_deltas": box_deltas, "scores": scores, "boxes": boxes}
     return Reference(outputs, scores, boxes)
 

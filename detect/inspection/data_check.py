@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from detect.config.model_section import read_model_section
 from detect.data.annotations import Annotations
 from detect.data.checks.conventions import BoxConvention
 from detect.data.checks.findings import Finding, Severity
@@ -29,8 +30,7 @@ from detect.data.splits import DEFAULT_SPLITS, Role, not_divided, open_split, re
 from detect.errors import InputError
 from detect.inspection.anchor_fit import AnchorFit, fit_anchors
 from detect.inspection.anchor_layout import AnchorLayout
-from detect.inspection.models import read_model_section
-from detect.model.checkpoint import build_module
+from detect.model.checkpoint import build_detector
 
 EXIT_CLEAN, EXIT_FINDINGS, EXIT_UNTRAINABLE = 0, 1, 2
 
@@ -209,7 +209,7 @@ def read_layout(config: Path | None) -> AnchorLayout:
         raise InputError(f"{config} has no `model:` section with a backbone")
     # Anchors do not depend on the classes, which may come from the data.
     with torch.device("meta"):
-        net = build_module({**settings, "num_classes": settings.get("num_classes") or 1}).net
+        net = build_detector({**settings, "num_classes": settings.get("num_classes") or 1}).net
     return AnchorLayout.of(net)
 
 

@@ -8,21 +8,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import yaml
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from detect.config.model_section import read_model_section
 from detect.errors import InputError
-from detect.model.checkpoint import build_module
-from detect.model.counts import Counts, count
+from detect.model.checkpoint import build_detector
+from detect.model.counts import PAPER_CLASSES, Counts, count
 from detect.model.ssdlite import SSDLite
 
 PIPED_WIDTH = 150  # characters
 PAPER_INPUT = (320, 320)
-PAPER_CLASSES = (
-    90  # COCO's category ids without background; also counted with where a config takes K from data
-)
 
 
 @dataclass(frozen=True)
@@ -99,20 +96,6 @@ def list_models(json_file: Path | None = None, configs: Path | None = None) -> i
     return 0
 
 
-def read_model_section(path: Path) -> dict[str, Any] | None:
-    """The `model:` values of a config; null for an overlay, which names no backbone.
-
-    Raises:
-        InputError: the file is not YAML.
-    """
-    try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not valid YAML: {error}") from error
-    settings = content.get("model") if isinstance(content, dict) else None
-    return settings if isinstance(settings, dict) and "backbone" in settings else None
-
-
 def count_config(path: Path, settings: dict[str, Any]) -> Model:
     """Build the detector of a `model:` section on the meta device and count it; nothing is downloaded.
 
@@ -122,7 +105,7 @@ def count_config(path: Path, settings: dict[str, Any]) -> Model:
     num_classes = settings.get("num_classes")
     try:
         with torch.device("meta"):
-            net = build_module({**settings, "num_classes": num_classes or PAPER_CLASSES}).net
+            net = build_detector({**settings, "num_classes": num_classes or PAPER_CLASSES}).net
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     return Model(path, net, num_classes, count(net, net.image_size), paper_row(net, num_classes))

@@ -1,4 +1,4 @@
-"""From plain values to a detector: how modules are built, and how checkpoints are written and read.
+"""From a file or plain values to a detector, and back into a file.
 
 Reading a checkpoint runs no code from it: tensors and plain values only, and a class is imported only when
 its path is ours or on a short list.
@@ -7,57 +7,86 @@ its path is ours or on a short list.
 from __future__ import annotations
 
 import io
-import os
 import pickle
-from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from jsonargparse import ArgumentError, ArgumentParser, Namespace, get_loader
-from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from torch import nn
 
 from detect.config.trusted_classes import refuse_foreign_classes
 from detect.config.unknown_keys import constructor_errors
 from detect.errors import InputError
 from detect.model.checkpoint_format import migrate
+from detect.model.detector import TorchDetector
 from detect.system.files import write_whole
-from detect.training.module import DetectionModule
-from detect.types import ClassMap
+from detect.types import ClassMap, ScoreActivation
+
+DETECTOR_PREFIX = "detector."
+"""Of the names of a detector's weights in a checkpoint of a run."""
+TRAINING_KEYS = frozenset({"loss", "optimizer", "schedule", "parameters", "init_from", "compile"})
+"""Keys of a `model:` section that say how the detector is trained, not what it is."""
 
 
-def model_parser() -> ArgumentParser:
-    """The parser of a `model:` section, the same for the command line and for checkpoints."""
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(DetectionModule, "model")
-    return parser
-
-
-def build_module(settings: dict[str, Any]) -> DetectionModule:
-    """Build a module from the plain values of a `model:` section.
+def build_detector(
+    settings: dict[str, Any], *, score_activation: ScoreActivation = "softmax"
+) -> TorchDetector:
+    """Build a detector from the plain values of a `model:` section; keys that only train it are left out.
 
     Args:
         settings: what a YAML file holds under `model`, class paths included.
+        score_activation: of the loss that trained it.
 
     Raises:
-        InputError: a key or value that DetectionModule does not take; the message names its path.
+        InputError: a key or value that the detector does not take; the message names its path.
     """
-    parser = model_parser()
+    # Here and not above: a file that is only read needs no parser.
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    own = {key: value for key, value in settings.items() if key not in TRAINING_KEYS}
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(TorchDetector, "model", skip={"score_activation"})
     try:
-        config = parser.parse_object({"model": deepcopy(settings)})
+        config = parser.parse_object({"model": deepcopy(own)})
     except ArgumentError as error:
         raise InputError(f"model settings: {error}") from error
     with constructor_errors():
-        module: DetectionModule = parser.instantiate(config).model
-    module.settings = plain_settings(config.model)
-    return module
+        detector: TorchDetector = parser.instantiate(config).model
+    detector.postprocess.activation = score_activation
+    return detector
 
 
-def plain_settings(model: Namespace) -> dict[str, Any]:
-    """A parsed `model:` section as YAML would hold it: no tuples, no functions, nothing to unpickle."""
-    text = model_parser().dump(Namespace(model=model), skip_unset=False)  # type: ignore[no-untyped-call]
-    settings: dict[str, Any] = get_loader("yaml")(text)["model"]
+def build_loss(settings: dict[str, Any]) -> Any | None:
+    """The loss of a `model:` section, which decides the score activation and what a fresh head starts from.
+
+    None where the section names none. The class is found by its path alone: which losses there are is no
+    business of a detector.
+
+    Raises:
+        InputError: a value that the loss does not take.
+    """
+    loss = settings.get("loss")
+    if loss is None:
+        return None
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(nn.Module, "loss")
+    try:
+        config = parser.parse_object({"loss": deepcopy(loss)})
+    except ArgumentError as error:
+        raise InputError(f"model settings: {error}") from error
+    with constructor_errors():
+        return parser.instantiate(config).loss
+
+
+def without_weights(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings that read no other file: weights of a backbone and a detector to start from are left out."""
+    settings = deepcopy(settings)
+    settings.pop("init_from", None)
+    if isinstance(arguments := settings["backbone"].get("init_args"), dict):
+        arguments.pop("weights", None)
     return settings
 
 
@@ -66,15 +95,15 @@ class Checkpoint(NamedTuple):
 
     path: Path
     description: dict[str, Any]
-    """See `DetectionModule.describe`."""
+    """See `TorchDetector.describe`."""
     state_dict: dict[str, torch.Tensor]
-    """Weights; the averaged ones where an average was kept."""
+    """Weights of the detector; the averaged ones where an average was kept."""
     raw: dict[str, Any]
     """Everything in the file: optimizer, loops, callbacks."""
 
     @property
     def classes(self) -> ClassMap:
-        """Which label means what."""
+        """The meaning of each label."""
         return ClassMap.from_list(self.description["classes"])
 
 
@@ -105,50 +134,55 @@ def read_checkpoint(path: Path) -> Checkpoint:
     raw = migrate(raw, path)
     description = raw["detect"]
     refuse_foreign_classes(description["model"], path)
-    return Checkpoint(path, description, raw["state_dict"], raw)
+    weights = {
+        key.removeprefix(DETECTOR_PREFIX): value
+        for key, value in raw["state_dict"].items()
+        if key.startswith(DETECTOR_PREFIX)
+    }
+    return Checkpoint(path, description, weights, raw)
 
 
-def build_from_checkpoint(checkpoint: Checkpoint) -> DetectionModule:
-    """The detector of a checkpoint in evaluation mode; no other weights are read or downloaded."""
-    settings = deepcopy(checkpoint.description["model"])
-    # The weights are in the checkpoint; the file or hub that training started from is not needed again.
-    settings["backbone"].get("init_args", {}).pop("weights", None)
-    settings.pop("optimizer", None)  # nor is what trained them
-    module = build_module(settings)
-    module.settings = deepcopy(checkpoint.description["model"])
-    module.classes = checkpoint.classes
-    module.net.backbone.weights_origin = checkpoint.description.get("weights_origin")
+def build_from_checkpoint(checkpoint: Checkpoint) -> TorchDetector:
+    """The detector of a checkpoint in evaluation mode; no other weights are read or downloaded.
+
+    Raises:
+        InputError: weights and settings in the file do not fit each other.
+    """
+    description = checkpoint.description
+    detector = build_detector(
+        without_weights(description["model"]),
+        score_activation=description["postprocess"]["score_activation"],
+    )
+    load_weights(detector, checkpoint)
+    return detector.eval()
+
+
+def load_weights(detector: TorchDetector, checkpoint: Checkpoint) -> None:
+    """Fill a detector of the same settings with the weights of a checkpoint, its classes and their origin.
+
+    Raises:
+        InputError: the weights do not fit.
+    """
+    detector.classes = checkpoint.classes
+    detector.net.backbone.weights_origin = checkpoint.description.get("weights_origin")
     try:
-        module.load_state_dict(checkpoint.state_dict)
+        detector.load_state_dict(checkpoint.state_dict)
     except RuntimeError as error:
         raise InputError(
             f"{checkpoint.path}: weights do not fit the settings in the file: {error}"
         ) from error
-    return module.eval()
 
 
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Write a checkpoint whole or not at all: a temporary file beside it, fsync, rename.
+def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Write tensors and plain values with torch, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # In memory first: torch's writer hides a full disk behind an error of its own.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_whole(path, buffer.getbuffer())
 
-    Lightning's own goes through the system's temporary folder, which may be another, smaller disk.
-    """
 
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
-    ) -> None:
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # In memory first: torch's writer hides a full disk behind an error of its own.
-        content = io.BytesIO()
-        torch.save(checkpoint, content)
-        write_whole(target, content.getbuffer())
-
-    def load_checkpoint(
-        self,
-        path: str | os.PathLike[str],
-        map_location: Callable[..., Any] | None = lambda storage, loc: storage,
-        weights_only: bool | None = None,
-    ) -> dict[str, Any]:
-        """What Lightning resumes from, at today's format version."""
-        content = super().load_checkpoint(Path(path), map_location, weights_only)
-        return migrate(content, Path(path)) if "detect" in content else content
+def checkpoint_content(detector: TorchDetector) -> dict[str, Any]:
+    """A checkpoint of a detector alone, without a run: for `write_checkpoint`."""
+    weights = {DETECTOR_PREFIX + key: value for key, value in detector.state_dict().items()}
+    return {"detect": detector.describe(), "state_dict": weights}

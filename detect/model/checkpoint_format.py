@@ -6,16 +6,32 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from detect.config.renames import renamed
 from detect.errors import InputError
 
-FORMAT_VERSION = 1
-"""Raised when the keys of `DetectionModule.describe` or the names of weights change in a way that an older
+FORMAT_VERSION = 2
+"""Raised when the keys of `TorchDetector.describe` or the names of weights change in a way that an older
 file does not fit; the step from the version before goes into MIGRATIONS in the same commit, and
 `python -m tests.make_checkpoint` makes the file that proves that the new version stays readable."""
 
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
 
-MIGRATIONS: dict[int, Migration] = {}
+
+def _name_the_detector(content: dict[str, Any]) -> dict[str, Any]:
+    """1 -> 2: the weights are those of `detector` in the module that trains it; class paths moved."""
+    content = {**content, "detect": renamed(content["detect"])}
+    for key in ("state_dict", "current_model_state"):  # the second: raw weights beside averaged ones
+        if key in content:
+            weights = content[key].items()
+            content[key] = {
+                f"detector.{name}" if name.startswith("net.") else name: value for name, value in weights
+            }
+    if "run" in content:
+        content["run"] = renamed(content["run"])
+    return content
+
+
+MIGRATIONS: dict[int, Migration] = {1: _name_the_detector}
 """From version n to n + 1: a function of the whole checkpoint (`detect` is the description, `state_dict` the
 weights; an exported file has only `detect`). It returns a new dictionary and leaves the given one alone."""
 

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+PAPER_CLASSES = 90
+"""COCO's category ids without background; also counted with where a config takes K from data."""
 HARD_SWISH_MADDS = 1.5  # an element: add, clamp, two products; with it V3-Large has the paper's 0.62 billion
 
 

@@ -14,10 +14,11 @@ from torch import Tensor
 from detect.errors import InputError
 from detect.model.backbones.pretrained import read_state_dict
 from detect.model.checkpoint import (
-    AtomicCheckpointIO,
+    build_detector,
     build_from_checkpoint,
-    build_module,
+    checkpoint_content,
     read_checkpoint,
+    write_checkpoint,
 )
 from detect.model.ssdlite import SSDLite
 from detect.model.torchvision_weights import coco_classes, from_torchvision, to_torchvision
@@ -65,15 +66,16 @@ def convert_weights(
     """
     if to == "torchvision":
         net = build_from_checkpoint(read_checkpoint(source)).net
-        AtomicCheckpointIO().save_checkpoint(to_torchvision(net), target)
+        write_checkpoint(target, dict(to_torchvision(net)))
         return
     state_dict, settings = from_torchvision(read_state_dict(source))
-    module = build_module(settings)
-    module.net.load_state_dict(state_dict)
-    module.classes = imported_classes(settings["num_classes"], class_names)
-    module.net.backbone.weights_origin = {"weights": source.name, "licence": TORCHVISION_LICENCE}
-    checkpoint = {"detect": module.describe(), "state_dict": module.state_dict()}
-    AtomicCheckpointIO().save_checkpoint(checkpoint, target)
+    detector = build_detector(settings)
+    detector.net.load_state_dict(state_dict)
+    detector.classes = imported_classes(settings["num_classes"], class_names)
+    detector.net.backbone.weights_origin = {"weights": source.name, "licence": TORCHVISION_LICENCE}
+    content = checkpoint_content(detector)
+    content["detect"]["model"]["loss"] = settings["loss"]
+    write_checkpoint(target, content)
 
 
 def imported_classes(num_classes: int, names: Sequence[str] | None) -> ClassMap:

@@ -7,10 +7,10 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from detect.api import Detector
 from detect.config.trusted_classes import refuse_foreign_classes
 from detect.data.annotations import Annotations
 from detect.data.datamodule import DetectionData
+from detect.deploy.inference import Detector
 from detect.deploy.validate import run_detector
 from detect.errors import InputError
 from detect.evaluation.evaluator import Metrics
@@ -18,6 +18,7 @@ from detect.inspection.anchor_fit import AnchorFit, fit_anchors
 from detect.inspection.anchor_layout import AnchorLayout
 from detect.inspection.models import Model, count_config
 from detect.model.checkpoint import build_from_checkpoint, read_checkpoint
+from detect.model.detector import TorchDetector
 from detect.report import sections
 from detect.report.data_facts import SplitFacts, open_data, split_facts
 from detect.report.html import notice, paragraph, write_page
@@ -26,7 +27,6 @@ from detect.report.run_files import RunFiles, read_run
 from detect.report.scored_files import write_scored
 from detect.system.files import write_atomically
 from detect.system.ranks import rank_by_environment
-from detect.training.module import DetectionModule
 
 REPORT_FILE = "report.html"
 
@@ -91,20 +91,20 @@ def score_if_needed(folder: Path) -> None:
     if run.scored is not None or not best.is_file() or not run.config:
         return
     try:
-        module = build_from_checkpoint(read_checkpoint(best))
+        detector = build_from_checkpoint(read_checkpoint(best))
         data = open_data(
-            run.section("data"), image_size=module.net.image_size, resize_rule=module.resize_rule
+            run.section("data"), image_size=detector.image_size, resize_rule=detector.resize_rule
         )
     except InputError as error:
         print(f"{best} could not be scored: {error}")
         return
     print(f"scoring {best} on {len(data.val)} images of {data.val.source}")
-    score_run(folder, module, data)
+    score_run(folder, detector, data)
 
 
-def score_run(folder: Path, module: DetectionModule, data: DetectionData) -> Metrics:
-    """Score a module on `data.val`, on all ranks together; keep metrics and detections in `folder`."""
-    evaluator = run_detector(Detector(module), data)
+def score_run(folder: Path, detector: TorchDetector, data: DetectionData) -> Metrics:
+    """Score a detector on `data.val`, on all ranks together; keep metrics and detections in `folder`."""
+    evaluator = run_detector(Detector(detector), data)
     metrics = evaluator.compute()
     if rank_by_environment() == 0:
         write_scored(folder, evaluator)

@@ -6,7 +6,6 @@ No arithmetic on boxes stands here; the order of the calls is the order of the d
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import asdict
 from typing import Any
 
 import lightning as L
@@ -20,11 +19,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from detect.boxes import rescale_boxes
 from detect.errors import InputError
 from detect.evaluation.evaluator import CocoEvaluator, Metrics
-from detect.model.anchors import AnchorConfig
-from detect.model.backbones.base import Backbone, Rgb
-from detect.model.blocks import ConvSettings, Init
-from detect.model.checkpoint_format import FORMAT_VERSION
-from detect.model.postprocess import PostProcess, PostProcessConfig
+from detect.model.detector import TorchDetector
 from detect.model.ssdlite import SSDLite
 from detect.system.ranks import sum_over_ranks, take_statistics_of_rank_0
 from detect.training.finite_guard import FiniteGuard
@@ -38,7 +33,7 @@ from detect.training.parameters import (
 )
 from detect.training.run_state import RunLength, data_of, run_length, validate_on_every_rank
 from detect.training.schedule import ScheduleConfig, warmup_cosine
-from detect.types import Batch, ClassMap, Detections, ResizeRule, Target
+from detect.types import Batch, ClassMap, Detections, Target
 
 LOSS_UNIT = 256.0
 """Divides the summed loss before backward, so that gradients stay in the range of float16: about the
@@ -56,91 +51,45 @@ def default_optimizer(params: Any) -> torch.optim.Optimizer:
 
 
 class DetectionModule(L.LightningModule):
-    """An SSDLite detector in training.
+    """A detector in training.
 
     Args:
-        backbone: a class of detect.model.backbones; the only part that differs between compared experiments.
-        num_classes: K, without background; null: taken from the data by the command line.
-        image_size: (H, W) of the input in px; anchors, data and exported files follow. Time grows with the
-            area; small objects want it larger.
-        anchors: style of the head ("paper" or "torchvision"), and anchors by hand.
+        detector: what is trained; a fresh one starts from the prior of the loss, and scores as the loss says.
         loss: class and box loss, a class of detect.training.losses; null: MultiBoxLoss.
-        postprocess: from scores to detections.
         optimizer: a class of torch.optim with its init_args but the parameters. Its lr belongs to
             `data.total_batch_size`: change both by the same factor. Default: SGD, lr 0.025 for a total batch
             of 32, momentum 0.9, weight_decay 4e-5.
         schedule: warm-up and cosine, in optimizer steps.
         parameters: freezing, learning rates by part, weight decay by kind.
-        init_from: a checkpoint to start from; its classes may be others, heads are copied by class name.
-        norm: BatchNorm of extra levels and heads; the backbone's are its own `settings`.
-        mean: of each input channel in 0..1; null: what the backbone was trained with.
-        std: of each input channel in 0..1; null: likewise.
-        init: of every convolution without pretrained weights: normal with a deviation of 0.03, or Kaiming's
-            but for the last of each head.
-        resize_rule: how files are stretched onto the input in evaluation and prediction. "antialias" is
-            Pillow's; "torchvision" is for checkpoints from there, which were trained without antialias.
-        channels_last: memory layout of images and weights; faster on CPU and on tensor cores.
         compile: run forward and loss through torch.compile; it takes minutes at the start, so for runs of
             hours.
     """
 
     def __init__(
         self,
-        backbone: Backbone,
+        detector: TorchDetector,
         *,
-        num_classes: int | None = None,
-        image_size: tuple[int, int] = (320, 320),
-        anchors: AnchorConfig = AnchorConfig(),
         loss: DetectionLoss | None = None,
-        postprocess: PostProcessConfig = PostProcessConfig(),
         optimizer: OptimizerCallable = default_optimizer,
         schedule: ScheduleConfig = ScheduleConfig(),
         parameters: ParameterConfig = ParameterConfig(),
-        init_from: str | None = None,
-        norm: ConvSettings = ConvSettings(),
-        mean: Rgb | None = None,
-        std: Rgb | None = None,
-        init: Init = "normal",
-        resize_rule: ResizeRule = "antialias",
-        channels_last: bool = True,
         compile: bool = False,
     ) -> None:
         super().__init__()
-        if num_classes is None:
-            raise InputError("model.num_classes is null: give the number of classes, or data to take it from")
-        self.net = SSDLite(
-            backbone,
-            num_classes,
-            image_size=image_size,
-            anchors=anchors,
-            settings=norm,
-            mean=mean,
-            std=std,
-            init=init,
-        )
+        self.detector = detector
         self.loss = MultiBoxLoss() if loss is None else loss
-        self.net.set_class_prior(self.loss.prior_bias(num_classes))
-        self.postprocess = PostProcess(
-            postprocess, activation=self.loss.score_activation, image_size=self.net.image_size
-        )
+        detector.postprocess.activation = self.loss.score_activation
+        if detector.classes is None:  # neither trained nor loaded
+            detector.net.set_class_prior(self.loss.prior_bias(detector.net.num_classes))
         self.parameter_config = parameters
         freeze(self.net, parameters.freeze)
-        self.init_from = init_from
         self.optimizer_from = optimizer
         self.schedule = schedule
-        self.resize_rule: ResizeRule = resize_rule
-        self.channels_last = channels_last
-        if channels_last:
-            self.net.to(memory_format=torch.channels_last)
         self.compile_step = compile
 
-        self.settings: dict[str, Any] | None = None
-        """The plain values that this module was built from; `checkpoint.build_module` sets them."""
-        self.classes: ClassMap | None = None
-        """Which label means what; from the data, or from the checkpoint."""
         self.evaluator: CocoEvaluator | None = None
         self.metrics: Metrics | None = None
-        """Of the last validation."""
+        """Results of the last validation."""
         self.max_steps: int | None = None
         """End the run after so many optimizer steps, before the trainer's epochs are over."""
         self.length: RunLength | None = None
@@ -150,17 +99,23 @@ class DetectionModule(L.LightningModule):
         self._epoch_sums = torch.zeros(3)
         self._val_sums = torch.zeros(3)
 
+    @property
+    def net(self) -> SSDLite:
+        """The network of the detector."""
+        return self.detector.net
+
     # ---- set-up
 
     def setup(self, stage: str) -> None:
         data = data_of(self.trainer)
         check_class_count(self.net.num_classes, data.classes)
-        if self.classes is not None and self.classes.names != data.classes.names:
+        known = self.detector.classes
+        if known is not None and known.names != data.classes.names:
             raise InputError(
-                f"the checkpoint knows the classes {list(self.classes.names)}, the data has "
+                f"the checkpoint knows the classes {list(known.names)}, the data has "
                 f"{list(data.classes.names)}: names and order must be the same"
             )
-        self.classes = data.classes
+        self.detector.classes = data.classes
         self.evaluator = CocoEvaluator(data.val)
         # DDP would send BatchNorm's averages around in every forward pass, in validation as well, where ranks
         # may have different numbers of batches. See `take_statistics_of_rank_0`.
@@ -195,7 +150,8 @@ class DetectionModule(L.LightningModule):
 
     def forward(self, images: Tensor) -> Detections:
         """(B, 3, H, W) uint8 images to detections in px of the input."""
-        return self.postprocess(self.net(self._layout(images)), self.net.anchors)
+        detections: Detections = self.detector(images)
+        return detections
 
     def loss_sums(self, images: Tensor, target: Target) -> LossSums:
         """Forward and loss of a batch: the part that torch.compile takes whole."""
@@ -218,7 +174,7 @@ class DetectionModule(L.LightningModule):
         torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        sums = self.loss_sums(self._layout(batch.images), batch.target)
+        sums = self.loss_sums(self.detector.layout(batch.images), batch.target)
         self._window_sums = self._window_sums + torch.stack([value.detach() for value in sums])
         # Divided by a constant here and by the positives of all ranks and the whole accumulation window
         # in on_before_optimizer_step: only then is their number known.
@@ -262,9 +218,9 @@ class DetectionModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         assert self.evaluator is not None
-        head_outputs = self.net(self._layout(batch.images))
+        head_outputs = self.net(self.detector.layout(batch.images))
         self._val_sums += torch.stack(self.loss(head_outputs, self.net.anchors, batch.target))
-        detections = self.postprocess(head_outputs, self.net.anchors)
+        detections = self.detector.postprocess(head_outputs, self.net.anchors)
         boxes = rescale_boxes(detections.boxes, self.net.image_size, batch.orig_size)
         self.evaluator.update(batch.sample_idx, detections._replace(boxes=boxes))
 
@@ -294,40 +250,11 @@ class DetectionModule(L.LightningModule):
         self._epoch_sums = checkpoint["epoch_sums"]
 
     def describe(self) -> dict[str, Any]:
-        """What a checkpoint or an exported file must say so that it can be used alone: plain values only."""
-        if self.settings is None:
-            raise RuntimeError(
-                "this module was built by hand; build it with detect.model.checkpoint.build_module"
-            )
-        if self.classes is None:
-            raise RuntimeError("this module knows no classes yet; fit it, or load it from a checkpoint")
-        return {
-            "format_version": FORMAT_VERSION,
-            "model": self._resolved_settings(self.settings),
-            "weights_origin": self.net.backbone.weights_origin,
-            "classes": self.classes.to_list(),
-            "input": {
-                "image_size": list(self.net.image_size),
-                "resize_rule": self.resize_rule,
-                "mean": self.net.mean.tolist(),
-                "std": self.net.std.tolist(),
-            },
-            "anchors": asdict(self.net.anchor_generator.config),
-            "postprocess": {
-                **asdict(self.postprocess.config),
-                "score_activation": self.postprocess.activation,
-            },
-        }
+        """The detector's description, with the loss that trains it."""
+        description = self.detector.describe()
+        return description | {"model": description["model"] | {"loss": self.loss.to_settings()}}
 
     # ---- helpers
-
-    def _resolved_settings(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """`settings` with what pretrained weights decided: to build this network without them."""
-        if self.net.backbone.weights_origin is None:
-            return settings
-        resolved = deepcopy(settings)
-        resolved["backbone"].setdefault("init_args", {}).update(self.net.backbone.resolved_args())
-        return resolved | {"mean": self.net.mean.tolist(), "std": self.net.std.tolist()}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> DetectionModule:
         """A copy with weights of its own, for averaging; trainer, evaluator and optimizer stay shared.
@@ -340,10 +267,6 @@ class DetectionModule(L.LightningModule):
         for name in ("_parameters", "_buffers", "_modules"):
             copied.__dict__[name] = deepcopy(self.__dict__[name], memo)
         return copied
-
-    def _layout(self, images: Tensor) -> Tensor:
-        """Images in the memory layout of the weights."""
-        return images.contiguous(memory_format=torch.channels_last) if self.channels_last else images
 
     def _follow_schedule(self) -> None:
         """Set the learning rates of this step: a resumed run may have another length than its checkpoint."""

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from detect.data.annotations import Annotations
 from detect.data.sampler import TrainLoader
 from detect.errors import InputError
-from detect.model.checkpoint import AtomicCheckpointIO, build_from_checkpoint, read_checkpoint
+from detect.model.checkpoint import read_checkpoint, write_checkpoint
 from detect.system.files import write_atomically
+from detect.training.build import module_from_checkpoint
 from detect.training.losses import LossSums
 from detect.training.module import DetectionModule
 from detect.training.run_state import data_of, steps_per_epoch
@@ -63,9 +64,9 @@ def write_nan_report(trainer: L.Trainer, module: DetectionModule, folder: Path, 
     if trainer.is_global_zero:
         folder.mkdir(exist_ok=True)
         checkpoint = {"detect": module.describe(), "state_dict": module.state_dict()}
-        AtomicCheckpointIO().save_checkpoint(checkpoint, folder / "weights.ckpt")
+        write_checkpoint(folder / "weights.ckpt", checkpoint)
         plain = {"batches": [_to_plain(batch) for batch in batches]}
-        AtomicCheckpointIO().save_checkpoint(plain, folder / "batches.pt")
+        write_checkpoint(folder / "batches.pt", plain)
         write_atomically(folder / "report.json", json.dumps(report, indent=1))
     return _message(report, folder)
 
@@ -126,7 +127,7 @@ def replay(folder: Path) -> int:
     for name in ("report.json", "weights.ckpt", "batches.pt"):
         if not (folder / name).is_file():
             raise InputError(f"{folder / name} is missing: give the folder RUN/nan of a run that stopped so")
-    module = build_from_checkpoint(read_checkpoint(folder / "weights.ckpt"))
+    module = module_from_checkpoint(read_checkpoint(folder / "weights.ckpt"))
     module = module.to("cuda" if torch.cuda.is_available() else "cpu")
     try:
         report = json.loads((folder / "report.json").read_text(encoding="utf-8"))

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from detect.config.model_section import read_model_section
 from detect.deploy.benchmark import Measured
-from detect.inspection.models import TABLE_6, read_model_section
+from detect.inspection.models import TABLE_6
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "table6.py"
 ROUNDS = 8

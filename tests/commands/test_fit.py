@@ -64,7 +64,7 @@ def test_last_is_at_the_end_and_holds_averaged_and_raw_weights(straight: Path) -
     raw = read_raw(straight)
     assert raw["position"] == {"epoch": EPOCHS, "steps": 0, "steps_per_epoch": STEPS_PER_EPOCH}
     assert raw["global_step"] == EPOCHS * STEPS_PER_EPOCH
-    key = "net.backbone.stem.0.weight"
+    key = "detector.net.backbone.stem.0.weight"
     assert not raw["state_dict"][key].equal(raw["current_model_state"][key])
     assert not list((straight / "checkpoints").glob(".*"))
 

@@ -9,7 +9,7 @@ from detect.deploy.calibration import calibration_of
 from detect.deploy.spec import ModelSpec
 from detect.errors import InputError
 from tests.conftest import make_coco
-from tests.detector_cases import lively_module
+from tests.detector_cases import lively_detector
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def split(tmp_path):
 
 
 def test_calibration_of__spreads_over_the_split_and_resizes_as_the_network_wants(split):
-    spec = ModelSpec.of_module(lively_module())
+    spec = ModelSpec.of_detector(lively_detector())
     few = calibration_of(split, spec, 3)
     assert few.images.shape == (3, 3, 96, 128)
     assert few.images.dtype == torch.uint8
@@ -31,7 +31,7 @@ def test_calibration_of__spreads_over_the_split_and_resizes_as_the_network_wants
 
 
 def test_calibration_of__the_hash_names_the_pictures(split):
-    spec = ModelSpec.of_module(lively_module())
+    spec = ModelSpec.of_detector(lively_detector())
     whole = calibration_of(split, spec, 7).description
     assert whole == calibration_of(split, spec, 7).description
     assert whole["sha256"] != calibration_of(split, spec, 6).description["sha256"]
@@ -42,4 +42,4 @@ def test_calibration_of__the_hash_names_the_pictures(split):
 
 def test_calibration_of__no_picture_is_no_calibration(split):
     with pytest.raises(InputError, match="--calibration_images is 0; give at least 1"):
-        calibration_of(split, ModelSpec.of_module(lively_module()), 0)
+        calibration_of(split, ModelSpec.of_detector(lively_detector()), 0)

@@ -14,7 +14,7 @@ from detect.deploy.load import open_exported
 from detect.deploy.runtimes.base import RuntimeOptions
 from detect.deploy.spec import ModelSpec
 from detect.errors import InputError
-from tests.detector_cases import CLASSES, checkpoint, exported, lively_module, photo
+from tests.detector_cases import CLASSES, checkpoint, exported, lively_detector, photo, save_checkpoint
 
 
 def test_export__file_and_json_hold_all_that_an_app_needs():
@@ -32,7 +32,7 @@ def test_export__file_and_json_hold_all_that_an_app_needs():
 
 
 def test_export__leaves_no_file_that_differs_from_torch(tmp_path, monkeypatch):
-    other, of_another = lively_module(init="kaiming"), exported().read_bytes()
+    other, of_another = lively_detector(init="kaiming"), exported().read_bytes()
     monkeypatch.setattr(
         export_module, "build_graph", lambda module, form: build_graph(other, form)
     )  # as a wrong translation would
@@ -41,10 +41,10 @@ def test_export__leaves_no_file_that_differs_from_torch(tmp_path, monkeypatch):
         "write_graph",
         lambda graph, images, path, **rest: path.write_bytes(of_another),
     )
-    module = lively_module()
+    detector = lively_detector()
     with torch.no_grad():
-        module.net.cls_heads[0].predictor.bias += 1
-    torch.save({"detect": module.describe(), "state_dict": module.state_dict()}, tmp_path / "other.ckpt")
+        detector.net.cls_heads[0].predictor.bias += 1
+    save_checkpoint(detector, tmp_path / "other.ckpt")
     with pytest.raises(InputError, match="differs from"):
         export(tmp_path / "other.ckpt", tmp_path / "out" / "a.onnx", ExportOptions())
     assert list((tmp_path / "out").iterdir()) == []
@@ -72,7 +72,7 @@ def test_export__wrong_suffix_threshold_pictures(tmp_path):
 def test_verification_images__are_the_given_pictures(tmp_path):
     for i in range(3):
         photo(seed=i).save(tmp_path / f"{i}.png")
-    spec = ModelSpec.of_module(lively_module())
+    spec = ModelSpec.of_detector(lively_detector())
     images = verification_images(spec, sorted(tmp_path.glob("*.png")))
     assert images.shape == (3, 3, 96, 128)
     assert images.dtype == torch.uint8
@@ -81,7 +81,7 @@ def test_verification_images__are_the_given_pictures(tmp_path):
 
 
 def test_export__a_failure_of_torch_is_one_line(tmp_path, monkeypatch):
-    module = lively_module()
+    module = lively_detector()
     graph = build_graph(module, "raw")
 
     def data_dependent(images: torch.Tensor) -> torch.Tensor:
@@ -129,8 +129,8 @@ def test_export_command__one_source_and_one_form(tmp_path, capsys):
 @pytest.mark.parametrize("form", FORMS["onnx"])
 @pytest.mark.parametrize("format", ["onnx", "openvino"])
 def test_export__every_form_runs_at_several_batches(format, form):
-    images = verification_images(ModelSpec.of_module(lively_module()), None)
-    expected = build_graph(lively_module(), form)
+    images = verification_images(ModelSpec.of_detector(lively_detector()), None)
+    expected = build_graph(lively_detector(), form)
     with open_exported(exported(format, form), options=RuntimeOptions(threads=1)) as runtime:
         for batch in (1, 2, 3):
             outputs = runtime.run(images[:batch])
@@ -149,6 +149,6 @@ def test_export__every_form_runs_at_several_batches(format, form):
 @pytest.mark.parametrize("family", ["MobileNetV2", "MobileNetV3", "MnasNetA1"])
 def test_export__every_family(family, tmp_path):
     settings = {"backbone": {"class_path": f"detect.model.backbones.{family}"}}
-    module = lively_module(**settings)
+    module = lively_detector(**settings)
     torch.save({"detect": module.describe(), "state_dict": module.state_dict()}, tmp_path / "a.ckpt")
     assert export(tmp_path / "a.ckpt", tmp_path / "a.onnx", ExportOptions()) == 0

@@ -15,12 +15,12 @@ from detect.deploy.exported_file import (
     write_json,
 )
 from detect.errors import InputError
-from tests.detector_cases import checkpoint, lively_module
+from tests.detector_cases import checkpoint, lively_detector
 
 
 def described(form="decoded", format="onnx"):
     return describe_export(
-        lively_module(), form=form, format=format, precision="fp32", checkpoint=checkpoint()
+        lively_detector(), form=form, format=format, precision="fp32", checkpoint=checkpoint()
     )
 
 
@@ -36,7 +36,7 @@ def file(tmp_path):
 def test_describe_export__is_plain_and_complete():
     description = described("raw")
     assert json.loads(json.dumps(description)) == description
-    assert len(description["export"]["anchors"]) == len(lively_module().net.anchors)
+    assert len(description["export"]["anchors"]) == len(lively_detector().net.anchors)
     assert description["input"]["mean"] == [0.5, 0.5, 0.5]
     assert described("nms")["export"]["anchors"] is None
     assert "uint8" in description["export"]["input"]
@@ -95,7 +95,7 @@ def test_read_description__a_newer_version_and_an_unknown_form_are_refused(file)
 
 def test_check_graph__takes_its_own_and_refuses_another_with_a_table(tmp_path):
     description = described("raw")
-    rows = len(lively_module().net.anchors)
+    rows = len(lively_detector().net.anchors)
     own = {
         "images": [None, 3, 96, 128],
         "cls_logits": [None, rows, 4],

@@ -4,7 +4,7 @@ from detect.deploy.graphs import Decode, DenseNms, build_graph, class_nms
 from detect.deploy.spec import OUTPUTS
 from detect.model.postprocess import PostProcess, PostProcessConfig
 from detect.types import HeadOutputs
-from tests.detector_cases import lively_module
+from tests.detector_cases import lively_detector
 from tests.test_boxes import random_boxes
 
 SIZE = (320, 320)
@@ -58,7 +58,7 @@ def test_dense_nms__nothing_found_is_zero_rows():
 
 
 def test_build_graph__each_form_has_its_outputs_and_the_weights_are_copies():
-    module = lively_module()
+    module = lively_detector()
     images = torch.randint(256, (2, 3, 96, 128), dtype=torch.uint8)
     for form, names in OUTPUTS.items():
         graph = build_graph(module, form)
@@ -71,7 +71,7 @@ def test_build_graph__each_form_has_its_outputs_and_the_weights_are_copies():
 
 
 def test_build_graph__weights_in_plain_order():
-    module = lively_module()
+    module = lively_detector()
     module.net.to(memory_format=torch.channels_last)
     graph = build_graph(module, "raw")
     assert all(parameter.is_contiguous() for parameter in graph.parameters())

@@ -15,7 +15,7 @@ from detect.deploy.spec import OUTPUTS
 from detect.errors import InputError
 from tests.conftest import make_coco
 from tests.deploy.test_sensitivity import spoil
-from tests.detector_cases import checkpoint, exported, lively_module
+from tests.detector_cases import checkpoint, exported, lively_detector
 
 DATA = {"workers": 0, "batch_size": 4}
 SCORES = OUTPUTS["nms"].index("scores")
@@ -39,7 +39,7 @@ def quantised(path, options, *, keep_fp32=()):
     quantise(
         exported(),
         path,
-        calibrate(lively_module(), options),
+        calibrate(lively_detector(), options),
         description=int8_description(exported()),
         keep_fp32=keep_fp32,
     )
@@ -67,7 +67,7 @@ def test_gate__by_hand():
 
 
 def test_refuse__names_the_layers_that_hurt_most(options):
-    module = lively_module()
+    module = lively_detector()
     spoil(module.net.cls_heads[1])
     message = str(refuse(Gate(0.5, 0.3, 4, 0.01), module, calibrate(module, options)))
     lines = message.splitlines()
@@ -100,7 +100,7 @@ def test_quantise__onnx_has_int8_weights_uint8_activations_and_its_description(o
         assert types[weight.input[0]] == onnx.TensorProto.INT8
     scale = next(i for i in model.graph.initializer if i.name == producers[convolutions[0].input[1]].input[1])
     assert scale.dims[0] > 1  # a scale for each channel
-    images = calibrate(lively_module(), options).images[:3]
+    images = calibrate(lively_detector(), options).images[:3]
     with open_exported(path) as runtime, open_exported(exported()) as reference:
         assert runtime.precision == "int8"
         found, wanted = (model.run(images)[SCORES] for model in (runtime, reference))
@@ -194,13 +194,13 @@ def test_export__litert_in_int8_is_refused_with_the_reason(options, tmp_path):
 
 @pytest.mark.slow
 def test_quantise__openvino_by_nncf(options, tmp_path):
-    images = calibrate(lively_module(), options).images[:3]
+    images = calibrate(lively_detector(), options).images[:3]
     description = int8_description(exported("openvino"))
     for name, keep in (("a.xml", ()), ("b.xml", ("backbone",))):
         quantise(
             exported(),
             tmp_path / name,
-            calibrate(lively_module(), options),
+            calibrate(lively_detector(), options),
             description=description,
             keep_fp32=keep,
         )

@@ -13,11 +13,11 @@ from detect.deploy import load as model_file
 from detect.deploy.export import verification_images
 from detect.deploy.load import (
     default_runtime,
+    detector_of_config,
     exported_format,
-    load_module,
+    load_detector,
     open_exported,
     open_model,
-    random_module,
 )
 from detect.deploy.spec import ModelSpec
 from detect.deploy.verify import LOGIT_TOLERANCE
@@ -37,29 +37,29 @@ def config(tmp_path: Path, **init_args: object) -> Path:
     return path
 
 
-def test_random_module__needs_no_pretrained_weights(tmp_path, monkeypatch):
+def test_detector_of_config__needs_no_pretrained_weights(tmp_path, monkeypatch):
     def no_network(*args, **rest):
         raise AssertionError("asked the network")
 
     monkeypatch.setattr("torch.hub.load_state_dict_from_url", no_network)
     monkeypatch.setattr("detect.model.backbones.pretrained._fetch", no_network)
-    module = random_module(config(tmp_path, size="small", weights="imagenet"))
+    module = detector_of_config(config(tmp_path, size="small", weights="imagenet"))
     assert module.net.backbone.weights_origin is None
     assert module.classes.names == ("class 1", "class 2", "class 3")
-    again = random_module(config(tmp_path, size="small"))
+    again = detector_of_config(config(tmp_path, size="small"))
     assert torch.equal(next(module.net.parameters()), next(again.net.parameters()))
 
 
-def test_random_module__leaves_the_generator_of_others_alone(tmp_path):
+def test_detector_of_config__leaves_the_generator_of_others_alone(tmp_path):
     torch.manual_seed(3)
     wanted = torch.rand(2)
     torch.manual_seed(3)
-    random_module(config(tmp_path, size="small"))
+    detector_of_config(config(tmp_path, size="small"))
     assert torch.equal(torch.rand(2), wanted)
 
 
-def test_random_module__activations_neither_fade_nor_explode(tmp_path):
-    net = random_module(config(tmp_path, size="large")).net
+def test_detector_of_config__activations_neither_fade_nor_explode(tmp_path):
+    net = detector_of_config(config(tmp_path, size="large")).net
     spreads: list[float] = []
     for layer in net.modules():
         if isinstance(layer, nn.BatchNorm2d):
@@ -76,9 +76,9 @@ def test_random_module__activations_neither_fade_nor_explode(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mnasnet", "v2_035", "v3_small_reduced"])
-def test_random_module__rounding_stays_below_what_an_export_may_be_off(name):
-    module = random_module(CONFIGS / "table6" / f"{name}.yaml")
-    images = verification_images(ModelSpec.of_module(module), None)
+def test_detector_of_config__rounding_stays_below_what_an_export_may_be_off(name):
+    module = detector_of_config(CONFIGS / "table6" / f"{name}.yaml")
+    images = verification_images(ModelSpec.of_detector(module), None)
     with torch.no_grad():
         rounded, exact = module.net(images), deepcopy(module.net).double()(images)
     for output, want in zip(rounded, exact, strict=True):
@@ -86,19 +86,19 @@ def test_random_module__rounding_stays_below_what_an_export_may_be_off(name):
         assert want.std() > 100 * LOGIT_TOLERANCE  # a wrong graph would show
 
 
-def test_load_module__refuses_what_is_no_model(tmp_path):
+def test_load_detector__refuses_what_is_no_model(tmp_path):
     with pytest.raises(InputError, match=r"no\.yaml: no such config"):
-        load_module(tmp_path / "no.yaml")
+        load_detector(tmp_path / "no.yaml")
     (tmp_path / "overlay.yaml").write_text("trainer: {max_epochs: 1}\n")
     with pytest.raises(InputError, match=r"overlay\.yaml: has no model\.backbone"):
-        load_module(tmp_path / "overlay.yaml")
+        load_detector(tmp_path / "overlay.yaml")
     with pytest.raises(InputError, match=r"a\.onnx is an exported file; this needs a checkpoint"):
-        load_module(tmp_path / "a.onnx")
+        load_detector(tmp_path / "a.onnx")
 
 
-def test_load_module__says_where_weights_came_from(tmp_path):
-    assert load_module(checkpoint()).checkpoint == checkpoint()
-    assert load_module(config(tmp_path, size="small")).checkpoint is None
+def test_load_detector__says_where_weights_came_from(tmp_path):
+    assert load_detector(checkpoint()).checkpoint == checkpoint()
+    assert load_detector(config(tmp_path, size="small")).checkpoint is None
 
 
 def test_exported_format__by_suffix():

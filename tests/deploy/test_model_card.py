@@ -3,11 +3,11 @@ import json
 from detect.deploy.exported_file import describe_export, json_path
 from detect.deploy.model_card import card_path, run_facts, write_card
 from detect.model.checkpoint import build_from_checkpoint, read_checkpoint
-from tests.detector_cases import checkpoint, exported, lively_module, save_checkpoint
+from tests.detector_cases import checkpoint, exported, lively_detector, save_checkpoint
 
 
 def card(tmp_path, *, source, form="nms", **changes):
-    module = lively_module()
+    module = lively_detector()
     description = describe_export(module, form=form, format="onnx", precision="fp32", checkpoint=source)
     content = (
         description | {"file": {"bytes": 2_500_000, "sha256": "ab" * 32}, "verification": None} | changes
@@ -41,7 +41,7 @@ def test_write_card__tells_what_the_run_folder_says(tmp_path):
     (run / "metrics.json").write_text(json.dumps(metrics))
     splits = {"train": {"images": 292, "boxes": 3951, "sha256": "cd" * 32}}
     (run / "manifest.json").write_text(json.dumps({"data": splits}))
-    source = save_checkpoint(lively_module(), run / "checkpoints" / "best.ckpt")
+    source = save_checkpoint(lively_detector(), run / "checkpoints" / "best.ckpt")
     assert set(run_facts(source)) == {"manifest", "metrics"}
     text = card(tmp_path, source=source)
     assert "train: 292 images, 3951 boxes" in text

@@ -8,7 +8,7 @@ from detect.deploy.sensitivity import (
     round_per_tensor,
     rounded,
 )
-from tests.detector_cases import lively_module
+from tests.detector_cases import lively_detector
 
 
 def images():
@@ -40,7 +40,7 @@ def test_round_per_tensor__keeps_the_extremes_and_zero():
 
 
 def test_layer_errors__every_convolution_and_the_spoiled_one_first():
-    net = lively_module().net
+    net = lively_detector().net
     spoil(net.box_heads[0])
     before = {name: value.clone() for name, value in net.state_dict().items()}
     found = layer_errors(net, images())
@@ -53,7 +53,7 @@ def test_layer_errors__every_convolution_and_the_spoiled_one_first():
 
 
 def test_rounded__puts_the_layer_back():
-    net = lively_module().net
+    net = lively_detector().net
     (name, conv), *_ = convolutions(net).items()
     before = conv.weight.clone()
     with rounded(net, conv, name):
@@ -63,7 +63,7 @@ def test_rounded__puts_the_layer_back():
 
 
 def test_folded_scale__is_what_batch_norm_multiplies_with():
-    net = lively_module().net
+    net = lively_detector().net
     name = next(name for name, conv in convolutions(net).items() if conv.bias is None)
     block = net.get_submodule(name)
     probe = torch.zeros(1, block[1].num_features, 1, 1)

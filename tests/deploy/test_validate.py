@@ -4,11 +4,11 @@ import pytest
 
 from detect.api import Detector
 from detect.commands.main import main
-from detect.deploy.validate import open_validation, validate_module
+from detect.deploy.validate import open_validation, validate_torch
 from detect.errors import InputError
 from detect.evaluation.evaluator import CocoEvaluator
 from tests.conftest import make_coco
-from tests.detector_cases import checkpoint, exported, lively_module, save_checkpoint
+from tests.detector_cases import checkpoint, exported, lively_detector, save_checkpoint
 
 KEYS = ["mAP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
 
@@ -43,8 +43,8 @@ def test_validate__an_exported_file_scores_as_its_checkpoint(coco_root, tmp_path
     assert [of_file[key] for key in KEYS] == pytest.approx([of_checkpoint[key] for key in KEYS], abs=2e-3)
 
 
-def test_validate_module__sees_every_image_once(coco_root, monkeypatch):
-    module = lively_module()
+def test_validate_torch__sees_every_image_once(coco_root, monkeypatch):
+    module = lively_detector()
     data = open_validation(
         Detector(module), {"root": coco_root, "workers": 0, "batch_size": 3, "val_split": "val"}
     )
@@ -56,12 +56,12 @@ def test_validate_module__sees_every_image_once(coco_root, monkeypatch):
         real(self, sample_idx, detections)
 
     monkeypatch.setattr(CocoEvaluator, "update", update)
-    assert validate_module(module, data).images == 4
+    assert validate_torch(module, data).images == 4
     assert sorted(seen) == [0, 1, 2, 3]
 
 
 def test_open_validation__takes_size_and_resize_rule_of_the_detector(coco_root, tmp_path):
-    detector = Detector.load(save_checkpoint(lively_module(resize_rule="torchvision"), tmp_path / "a.ckpt"))
+    detector = Detector.load(save_checkpoint(lively_detector(resize_rule="torchvision"), tmp_path / "a.ckpt"))
     data = open_validation(detector, {"root": coco_root, "workers": 0})
     batch = next(iter(data.val_dataloader()))
     assert batch.images.shape[1:] == (3, 96, 128)
@@ -69,7 +69,7 @@ def test_open_validation__takes_size_and_resize_rule_of_the_detector(coco_root, 
 
 
 def test_open_validation__classes_by_name(coco_root, tmp_path):
-    detector = Detector(lively_module())
+    detector = Detector(lively_detector())
     root = make_coco(tmp_path / "other")
     file = root / "annotations" / "instances_val.json"
     content = json.loads(file.read_text())

@@ -4,7 +4,7 @@ from detect.deploy.runtimes.eager import EagerRuntime
 from detect.deploy.verify import lowest_candidates, nms_faults, verify
 from detect.model.postprocess import PostProcess, PostProcessConfig, class_scores, decode_boxes
 from detect.types import Detections, HeadOutputs
-from tests.detector_cases import lively_module
+from tests.detector_cases import lively_detector
 from tests.test_boxes import random_boxes
 
 SIZE = (320, 320)
@@ -67,9 +67,9 @@ def test_lowest_candidates__by_hand():
 
 
 def test_verify__the_module_equals_itself_and_differs_from_another():
-    module = lively_module()
+    module = lively_detector()
     images = torch.randint(256, (3, 3, 96, 128), dtype=torch.uint8)
-    runtime = EagerRuntime(lively_module(), device="cpu")
+    runtime = EagerRuntime(lively_detector(), device="cpu")
     same = verify(runtime, module, images)
     assert same.faults == []
     assert same.detections > 0
@@ -81,9 +81,9 @@ def test_verify__the_module_equals_itself_and_differs_from_another():
 
 
 def test_verify__a_nan_is_a_fault():
-    module = lively_module()
+    module = lively_detector()
     with torch.no_grad():
         module.net.cls_heads[0].predictor.bias.fill_(float("nan"))
     images = torch.randint(256, (3, 3, 96, 128), dtype=torch.uint8)
-    faults = verify(EagerRuntime(module, device="cpu"), lively_module(), images).faults
+    faults = verify(EagerRuntime(module, device="cpu"), lively_detector(), images).faults
     assert any("cls_logits differ by nan" in fault for fault in faults)

@@ -13,20 +13,21 @@ import yaml
 from detect.commands.fit_cli import TRAINER_DEFAULTS, FitCLI
 from detect.data.datamodule import DetectionData
 from detect.model.anchors import AnchorConfig
-from detect.training.module import DetectionModule
+from detect.model.detector import TorchDetector
 from scripts.write_configuration import (
     SWAPPED,
     TOP_LEVEL,
     TRAINER,
     configuration_page,
     default_in_words,
+    model_values,
     type_in_words,
     values_of,
 )
 from tests.fit_cases import fit_args, write_config
 
 ROOT = Path(__file__).parents[2]
-CONFIGURED = [(DetectionModule, "model."), (DetectionData, "data.")]
+CONFIGURED = [(TorchDetector, "model."), (DetectionData, "data.")]
 LEAST_WORDS = 2
 
 
@@ -55,9 +56,10 @@ def test_the_tables_hold_what_detect_fit_takes(coco_root: Path, tmp_path: Path) 
     for key, (_, default, _) in TOP_LEVEL.items():
         if key != "config":
             assert cli.parser.get_default(key) == default, key
-    for cls, prefix in CONFIGURED:
-        keys = {value.key.split(".")[1] for value in values_of(cls, prefix)}
-        assert keys == inspect.signature(cls).parameters.keys()
+    for values, section in ((model_values(), "model"), (values_of(DetectionData, "data."), "data")):
+        keys = {value.key.split(".")[1] for value in values}
+        linked = {"image_size", "resize_rule", "seed"} if section == "data" else set()
+        assert keys - linked == config[section].keys() - linked
     assert TRAINER_DEFAULTS.keys() <= TRAINER.keys() <= inspect.signature(L.Trainer).parameters.keys()
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from detect.inspection.anchor_fit import Share, first_look, fit_anchors
 from detect.inspection.anchor_layout import AnchorLayout
-from detect.model.checkpoint import build_module
+from detect.training.build import build_module
 from tests.coco_cases import annotations_of, coco_dict
 from tests.data_sets import open_boxes
 from tests.run_cases import MODEL

@@ -6,13 +6,14 @@ import torch
 
 from detect.errors import InputError
 from detect.model.checkpoint import (
-    AtomicCheckpointIO,
+    build_detector,
     build_from_checkpoint,
-    build_module,
+    checkpoint_content,
     read_checkpoint,
+    write_checkpoint,
 )
 from detect.model.checkpoint_format import FORMAT_VERSION
-from detect.training.module import DetectionModule
+from detect.model.detector import TorchDetector
 from detect.types import ClassMap
 
 SETTINGS = {
@@ -24,33 +25,33 @@ SETTINGS = {
 
 
 @pytest.fixture
-def module() -> DetectionModule:
-    built = build_module(SETTINGS)
+def detector() -> TorchDetector:
+    built = build_detector(SETTINGS)
     built.classes = ClassMap(("cat", "dog"), (17, 18))
     return built.eval()
 
 
-def save(module: DetectionModule, path: Path, **changes: object) -> Path:
-    description = module.describe() | changes
-    AtomicCheckpointIO().save_checkpoint({"detect": description, "state_dict": module.state_dict()}, path)
+def save(detector: TorchDetector, path: Path, **changes: object) -> Path:
+    content = checkpoint_content(detector)
+    write_checkpoint(path, content | {"detect": content["detect"] | changes})
     return path
 
 
-def test_a_checkpoint_alone_gives_the_same_detector(module: DetectionModule, tmp_path: Path) -> None:
-    checkpoint = read_checkpoint(save(module, tmp_path / "a.ckpt"))
+def test_a_checkpoint_alone_gives_the_same_detector(detector: TorchDetector, tmp_path: Path) -> None:
+    checkpoint = read_checkpoint(save(detector, tmp_path / "a.ckpt"))
     loaded = build_from_checkpoint(checkpoint)
-    assert loaded.classes == module.classes
-    assert loaded.describe() == module.describe()
+    assert loaded.classes == detector.classes
+    assert loaded.describe() == detector.describe()
     assert not loaded.training
     images = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8)
     with torch.no_grad():
-        for one, other in zip(loaded.net(images), module.net(images), strict=True):
+        for one, other in zip(loaded.net(images), detector.net(images), strict=True):
             assert one.equal(other)
 
 
-def test_settings_that_no_module_takes_are_refused() -> None:
+def test_settings_that_no_detector_takes_are_refused() -> None:
     with pytest.raises(InputError, match=r"image_sise"):
-        build_module({**SETTINGS, "image_sise": [64, 64]})
+        build_detector({**SETTINGS, "image_sise": [64, 64]})
 
 
 @pytest.mark.parametrize(
@@ -63,16 +64,16 @@ def test_settings_that_no_module_takes_are_refused() -> None:
     ],
 )
 def test_classes_that_are_not_trusted_are_refused_before_import(
-    class_path: str, module: DetectionModule, tmp_path: Path
+    class_path: str, detector: TorchDetector, tmp_path: Path
 ) -> None:
     for where in ({"class_path": class_path}, class_path):
-        path = save(module, tmp_path / "a.ckpt", model={**SETTINGS, "backbone": where})
+        path = save(detector, tmp_path / "a.ckpt", model={**SETTINGS, "backbone": where})
         with pytest.raises(InputError, match=f"asks for the class '{class_path}'"):
             read_checkpoint(path)
 
 
-def test_a_newer_format_is_refused(module: DetectionModule, tmp_path: Path) -> None:
-    path = save(module, tmp_path / "a.ckpt", format_version=FORMAT_VERSION + 1)
+def test_a_newer_format_is_refused(detector: TorchDetector, tmp_path: Path) -> None:
+    path = save(detector, tmp_path / "a.ckpt", format_version=FORMAT_VERSION + 1)
     with pytest.raises(InputError, match=f"format version {FORMAT_VERSION + 1}; this detect reads 1 up to"):
         read_checkpoint(path)
 
@@ -105,16 +106,16 @@ def test_reading_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert os.listdir() == ["a.ckpt"]
 
 
-def test_weights_of_another_network_are_refused(module: DetectionModule, tmp_path: Path) -> None:
-    path = save(module, tmp_path / "a.ckpt", model={**SETTINGS, "num_classes": 5})
+def test_weights_of_another_network_are_refused(detector: TorchDetector, tmp_path: Path) -> None:
+    path = save(detector, tmp_path / "a.ckpt", model={**SETTINGS, "num_classes": 5})
     with pytest.raises(InputError, match=r"weights do not fit the settings in the file"):
         build_from_checkpoint(read_checkpoint(path))
 
 
 def test_a_failed_write_leaves_the_old_checkpoint(
-    module: DetectionModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    detector: TorchDetector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = save(module, tmp_path / "a.ckpt")
+    path = save(detector, tmp_path / "a.ckpt")
     before = path.read_bytes()
 
     def full(descriptor: int) -> None:
@@ -122,6 +123,6 @@ def test_a_failed_write_leaves_the_old_checkpoint(
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        save(module, path)
+        save(detector, path)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["a.ckpt"]

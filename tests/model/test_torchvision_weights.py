@@ -18,10 +18,10 @@ from detect.api import Detector
 from detect.errors import InputError
 from detect.model.anchors import AnchorConfig
 from detect.model.backbones import MobileNetV2, MobileNetV3
-from detect.model.checkpoint import build_module
 from detect.model.ssdlite import SSDLite
 from detect.model.torchvision_weights import coco_classes, from_torchvision, to_torchvision
 from detect.model.weights import imported_classes
+from detect.training.build import build_module
 from detect.training.module import DetectionModule
 from detect.types import Target
 
@@ -76,7 +76,7 @@ def import_module(model: SSD) -> DetectionModule:
     state_dict, settings = from_torchvision(model.state_dict())
     module = build_module(settings)
     module.net.load_state_dict(state_dict)
-    module.classes = imported_classes(module.net.num_classes, None)
+    module.detector.classes = imported_classes(module.net.num_classes, None)
     return module.eval()
 
 
@@ -98,7 +98,7 @@ def test_settings_are_read_from_the_shapes(pair: tuple[SSD, DetectionModule]) ->
     tail = model.backbone.features[1][3][0].out_channels
     assert module.net.backbone.out_channels == (672, tail)
     assert module.net.backbone.reduced_tail == (tail == 480)
-    assert module.resize_rule == "torchvision"
+    assert module.detector.resize_rule == "torchvision"
     assert module.loss.min_negatives == 0
 
 
@@ -132,7 +132,7 @@ def test_a_photograph_of_any_size_gives_torchvisions_detections(
 ) -> None:
     model, module = pair
     photo = photograph(*size)
-    prediction = Detector(module, device="cpu").predict(photo, score_threshold=0.0)
+    prediction = Detector(module.detector, device="cpu").predict(photo, score_threshold=0.0)
     with torch.inference_mode():
         (expected,) = model([to_tensor(photo)])
     # Torchvision normalises before it resizes, we after: the last bit differs, and may swap two equal scores.

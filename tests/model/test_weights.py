@@ -13,7 +13,13 @@ from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
 from detect.errors import InputError
 from detect.model.backbones import MobileNetV2, MobileNetV3
-from detect.model.checkpoint import AtomicCheckpointIO, build_from_checkpoint, build_module, read_checkpoint
+from detect.model.checkpoint import (
+    build_detector,
+    build_from_checkpoint,
+    checkpoint_content,
+    read_checkpoint,
+    write_checkpoint,
+)
 from detect.model.ssdlite import SSDLite
 from detect.model.weights import convert_weights, copy_matching, imported_classes, init_from, match_table
 from detect.types import ClassMap
@@ -34,11 +40,9 @@ def small_net(num_classes: int, seed: int) -> SSDLite:
 
 
 def save_checkpoint(path: Path, class_map: ClassMap, backbone: dict | None = None) -> Path:
-    module = build_module({"backbone": backbone or SMALL, "num_classes": class_map.num_classes})
-    module.classes = class_map
-    AtomicCheckpointIO().save_checkpoint(
-        {"detect": module.describe(), "state_dict": module.state_dict()}, path
-    )
+    detector = build_detector({"backbone": backbone or SMALL, "num_classes": class_map.num_classes})
+    detector.classes = class_map
+    write_checkpoint(path, checkpoint_content(detector))
     return path
 
 
@@ -98,9 +102,7 @@ def test_a_checkpoint_needs_no_pretrained_weights(tmp_path: Path) -> None:
 
     # and what is written from it again says the same
     again = tmp_path / "b.ckpt"
-    AtomicCheckpointIO().save_checkpoint(
-        {"detect": module.describe(), "state_dict": module.state_dict()}, again
-    )
+    write_checkpoint(again, checkpoint_content(module))
     assert read_checkpoint(again).description == checkpoint.description
 
 

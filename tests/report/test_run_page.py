@@ -7,11 +7,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-import torch
 
 from detect.data.datamodule import DetectionData
 from detect.errors import InputError
-from detect.model.checkpoint import build_module
+from detect.model.checkpoint import build_detector, checkpoint_content, write_checkpoint
 from detect.report.plots import PLACEHOLDERS
 from detect.report.run_files import read_run
 from detect.report.run_page import read_model, report, score_if_needed, score_run, write_report
@@ -161,10 +160,9 @@ def test_score_if_needed__stopped_run_with_a_checkpoint__scored(run: Path) -> No
         (run / name).unlink()
     data = DetectionData(root=run.parent / "coco")
     data.open()
-    module = build_module(MODEL)
+    module = build_detector(MODEL)
     module.classes = data.classes
-    checkpoint = {"detect": module.describe(), "state_dict": module.state_dict()}
-    torch.save(checkpoint, run / "checkpoints" / "best.ckpt")
+    write_checkpoint(run / "checkpoints" / "best.ckpt", checkpoint_content(module))
     score_if_needed(run)
     scored = read_run(run)
     assert scored.metrics is not None
@@ -175,7 +173,7 @@ def test_score_if_needed__stopped_run_with_a_checkpoint__scored(run: Path) -> No
 def test_score_run__keeps_what_it_computed(tmp_path: Path, coco_root: Path) -> None:
     data = DetectionData(root=coco_root, image_size=(160, 160), workers=0)
     data.open()
-    module = build_module(MODEL)
+    module = build_detector(MODEL)
     module.classes = data.classes
     metrics = score_run(tmp_path, module, data)
     assert json.loads((tmp_path / "metrics.json").read_text()) == metrics.to_json()

@@ -16,8 +16,8 @@ from torch._subclasses.fake_tensor import (
 
 from detect.data.datamodule import DetectionData
 from detect.errors import InputError
-from detect.model.checkpoint import build_module
 from detect.model.ssdlite import SSDLite
+from detect.training.build import build_module
 from detect.training.module import LOSS_UNIT, DetectionModule
 from detect.types import Batch, HeadOutputs, Target
 from tests.conftest import make_coco
@@ -150,7 +150,7 @@ def test_accumulation_gives_the_step_of_the_large_batch(
     start = warmed_up_module().state_dict()
     for (key, large), small in zip(one.state_dict().items(), four.state_dict().values(), strict=True):
         torch.testing.assert_close(small, large, rtol=1e-5, atol=1e-5, msg=key)
-    first, last = "net.backbone.stem.0.weight", "net.box_heads.0.1.weight"
+    first, last = "detector.net.backbone.stem.0.weight", "detector.net.box_heads.0.1.weight"
     for key in (first, last):
         assert (one.state_dict()[key] - start[key]).abs().max() > 1e-3, key
     torch.testing.assert_close(one.train_losses(), four.train_losses(), rtol=1e-5, atol=1e-5)
@@ -197,5 +197,5 @@ def test_a_batch_without_boxes_has_a_loss_of_background_alone(module: DetectionM
 
 
 def test_a_description_is_of_plain_values_and_needs_classes(module: DetectionModule) -> None:
-    with pytest.raises(RuntimeError, match="knows no classes"):
+    with pytest.raises(InputError, match="knows no classes"):
         module.describe()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from detect.deploy.runtimes.base import Runtime, RuntimeName, RuntimeOptions, refuse_precision
 from detect.deploy.spec import ModelSpec
-from detect.training.module import DetectionModule
+from detect.model.detector import TorchDetector
 from detect.types import HeadOutputs
 
 
@@ -19,7 +19,7 @@ class EagerRuntime(Runtime):
     """A detector run by torch, operator by operator; the outputs stay on its device.
 
     Args:
-        module: the detector; put into evaluation mode.
+        detector: the detector; put into evaluation mode.
         options: threads count for the network alone.
         device: null: a GPU where there is one.
     """
@@ -28,19 +28,19 @@ class EagerRuntime(Runtime):
 
     def __init__(
         self,
-        module: DetectionModule,
+        detector: TorchDetector,
         options: RuntimeOptions = RuntimeOptions(),
         *,
         device: torch.device | str | None = None,
     ) -> None:
         refuse_precision(self.name, options.precision, "fp32")
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.module = module.eval().to(self.device)
-        self.spec = ModelSpec.of_module(self.module)
+        self.detector = detector.eval().to(self.device)
+        self.spec = ModelSpec.of_detector(self.detector)
         self.version = torch.__version__
         self.precision = "fp32"
         self.threads = options.threads
-        self._layout = torch.channels_last if module.channels_last else torch.contiguous_format
+        self._layout = torch.channels_last if detector.channels_last else torch.contiguous_format
 
     @torch.inference_mode()
     def run_batch(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -49,11 +49,11 @@ class EagerRuntime(Runtime):
 
     def network(self, images: Tensor) -> HeadOutputs:
         """(B, 3, H, W) images on the device to head outputs."""
-        head_outputs: HeadOutputs = self.module.net(images)
+        head_outputs: HeadOutputs = self.detector.net(images)
         return head_outputs
 
     def close(self) -> None:
-        del self.module
+        del self.detector
 
 
 @contextmanager
@@ -75,9 +75,9 @@ class CompiledRuntime(EagerRuntime):
 
     name: ClassVar[RuntimeName] = "compiled"
 
-    def __init__(self, module: DetectionModule, options: RuntimeOptions = RuntimeOptions()) -> None:
-        super().__init__(module, options, device="cpu")
-        self._compiled = torch.compile(module.net, fullgraph=True, dynamic=False)
+    def __init__(self, detector: TorchDetector, options: RuntimeOptions = RuntimeOptions()) -> None:
+        super().__init__(detector, options, device="cpu")
+        self._compiled = torch.compile(detector.net, fullgraph=True, dynamic=False)
 
     def network(self, images: Tensor) -> HeadOutputs:
         head_outputs: HeadOutputs = self._compiled(images)

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, cast
 from torch import Tensor, nn
 
 from detect.model.blocks import ConvNormAct, ConvSettings, Init, InvertedResidual, init_weights
+from detect.model.configurable import Configurable
 
 Rgb = tuple[float, float, float]
 Action = Literal["copied", "sliced", "fresh"]
@@ -25,7 +26,7 @@ class Transfer(NamedTuple):
     """Null where the source has no such layer."""
 
 
-class Backbone(nn.Module, ABC):
+class Backbone(Configurable, nn.Module, ABC):
     """A classification network without its classifier, tapped twice.
 
     `c4` is the expansion layer of the last block that strides from 16 to 32 (after norm and activation),

@@ -33,10 +33,12 @@ class RunChecks(Callback):
 
     Args:
         folder: the run's; an explanation is written to its triage.txt as well.
+        fresh: the heads start from their prior, and not from another detector.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, fresh: bool = True) -> None:
         self.folder = folder
+        self.fresh = fresh
         self._explained = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -48,7 +50,7 @@ class RunChecks(Callback):
                 self_test()
             except RuntimeError as error:  # the user's environment, and the message says how to mend it
                 raise InputError(str(error)) from error
-        if pl_module.init_from is None:
+        if self.fresh:
             check_fresh_loss(pl_module, first_batch(trainer.train_dataloader))
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

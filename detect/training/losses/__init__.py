@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from detect.errors import InputError
 from detect.model.box_coder import encode
+from detect.model.configurable import Configurable
 from detect.training.assigners.max_iou import IGNORED, match_anchors
 from detect.types import HeadOutputs, ScoreActivation, Target
 
@@ -64,7 +65,7 @@ def _require_not_negative(**settings: float) -> None:
             raise InputError(f"loss.{name} is {value}; give 0 or more")
 
 
-class DetectionLoss(nn.Module, ABC):
+class DetectionLoss(Configurable, nn.Module, ABC):
     """Smooth L1 on the boxes of matched anchors, and a class loss that the subclass defines.
 
     Args:

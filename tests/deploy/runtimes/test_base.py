@@ -6,7 +6,7 @@ import torch
 from detect.deploy.runtimes.base import Runtime, refuse_precision, require
 from detect.deploy.spec import ModelSpec
 from detect.errors import InputError
-from tests.detector_cases import lively_module
+from tests.detector_cases import lively_detector
 
 
 class Doubling(Runtime):
@@ -15,7 +15,7 @@ class Doubling(Runtime):
     fixed_batch = 2
 
     def __init__(self):
-        self.spec = ModelSpec.of_module(lively_module())
+        self.spec = ModelSpec.of_detector(lively_detector())
         self.sizes: list[int] = []
 
     def run_batch(self, images):

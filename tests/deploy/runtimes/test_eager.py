@@ -2,11 +2,11 @@ import torch
 
 from detect.deploy.runtimes.base import RuntimeOptions
 from detect.deploy.runtimes.eager import EagerRuntime
-from tests.detector_cases import lively_module
+from tests.detector_cases import lively_detector
 
 
 def test_run__threads_are_those_of_the_network_alone(monkeypatch):
-    module = lively_module()
+    module = lively_detector()
     runtime = EagerRuntime(module, RuntimeOptions(threads=2), device="cpu")
     seen = []
     monkeypatch.setattr(runtime, "network", lambda images: seen.append(torch.get_num_threads()) or ())

@@ -10,7 +10,7 @@ from detect.deploy.load import open_exported
 from detect.deploy.runtimes.base import RuntimeOptions
 from detect.deploy.spec import ModelSpec
 from tests.conftest import make_coco
-from tests.detector_cases import checkpoint, exported, lively_module
+from tests.detector_cases import checkpoint, exported, lively_detector
 from tests.runtime_cases import (
     assert_commands_read,
     assert_refuses_what_is_not_its_own,
@@ -40,7 +40,7 @@ def test_executorch__refuses_what_is_not_its_own(tmp_path):
 
 
 def test_executorch__outputs_outlive_the_next_run():
-    images = verification_images(ModelSpec.of_module(lively_module()), None)
+    images = verification_images(ModelSpec.of_detector(lively_detector()), None)
     with open_exported(exported("executorch", "raw")) as runtime:
         (first, _), kept = runtime.run(images[:1]), runtime.run(images[:1])[0]
         runtime.run(images[1:2])
@@ -58,7 +58,7 @@ def test_executorch__int8_by_command(tmp_path, capsys):
     assert content["export"]["calibration"]["images"] == 6
     assert len(content["export"]["calibration"]["sha256"]) == 64
     assert sum_bytes(output) < 0.6 * sum_bytes(exported("executorch", "raw"))
-    images = verification_images(ModelSpec.of_module(lively_module()), None)
+    images = verification_images(ModelSpec.of_detector(lively_detector()), None)
     with open_exported(output, options=RuntimeOptions(threads=1)) as int8:
         assert int8.precision == "int8"
         logits = int8.run(images)[0]

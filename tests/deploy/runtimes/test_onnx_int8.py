@@ -22,7 +22,7 @@ from detect.deploy.runtimes.onnx_int8 import (
     write_hard_swish_in_8_bits,
     write_means_as_pools,
 )
-from tests.detector_cases import lively_module, save_checkpoint
+from tests.detector_cases import lively_detector, save_checkpoint
 
 HARD_SWISH = {
     "class_path": "detect.model.backbones.MobileNetV3",
@@ -76,7 +76,7 @@ def test_write_hard_swish_in_8_bits__one_in_float_is_left() -> None:
 @pytest.fixture(scope="module")
 def fp32_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hard-swish")
-    module = lively_module(backbone=HARD_SWISH)
+    module = lively_detector(backbone=HARD_SWISH)
     file = folder / "fp32.onnx"
     export(save_checkpoint(module, folder / "small.ckpt"), file, ExportOptions(form="raw"))
     return file

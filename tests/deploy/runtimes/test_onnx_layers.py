@@ -8,7 +8,7 @@ from detect.deploy.runtimes.onnx_layers import (
     node_scopes,
     nodes_left_in_fp32,
 )
-from tests.detector_cases import exported, lively_module
+from tests.detector_cases import exported, lively_detector
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def model():
 
 def test_layers_of__are_those_of_the_network(model):
     found = layers_of(model)
-    known = {name for name, _ in lively_module().net.named_modules() if name}
+    known = {name for name, _ in lively_detector().net.named_modules() if name}
     assert {"backbone", "cls_heads", "cls_heads.0", "cls_heads.0.1"} <= found & known
     assert len(found & known) > 40
     assert "stages" not in found  # decoding and NMS are no part of the network

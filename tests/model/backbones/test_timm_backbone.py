@@ -10,7 +10,7 @@ import torch
 from detect.errors import InputError
 from detect.model.backbones import MobileNetV2, Timm, timm_backbone
 from detect.model.blocks import ConvSettings
-from detect.model.checkpoint import build_module
+from detect.training.build import build_module
 
 timm = pytest.importorskip("timm", reason="needs the timm extra: pip install detect[timm]")
 

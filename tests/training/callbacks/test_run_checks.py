@@ -10,7 +10,7 @@ import torch
 from detect.data.datamodule import DetectionData
 from detect.errors import InputError
 from detect.evaluation.evaluator import CocoEvaluator
-from detect.model.checkpoint import build_module
+from detect.training.build import build_module
 from detect.training.callbacks.run_checks import (
     FRESH_LOSS_MARGIN,
     RunChecks,

@@ -1,0 +1,142 @@
+"""From images to detections in their pixels, whatever runs the network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from detect.boxes import rescale_boxes
+from detect.data.augment.view import resize_pixels
+from detect.data.images.decode import load_pixels, upright_rgb
+from detect.deploy.load import open_model
+from detect.deploy.runtimes.base import Runtime, RuntimeOptions
+from detect.deploy.runtimes.eager import EagerRuntime
+from detect.errors import InputError
+from detect.model.detector import TorchDetector
+from detect.types import Detections
+
+Picture = Image.Image | Path | str
+"""A Pillow image of any mode, or a file."""
+
+
+class Prediction(NamedTuple):
+    """Detections of one picture, best first."""
+
+    boxes: NDArray[np.float32]
+    """(D, 4) xyxy, px of the upright picture."""
+    scores: NDArray[np.float32]
+    """(D,) in 0..1."""
+    labels: NDArray[np.int64]
+    """(D,) 1..K."""
+    names: list[str]
+    """Class name of each."""
+
+
+class Inputs(NamedTuple):
+    """Pictures as the network takes them."""
+
+    images: Tensor
+    """(B, 3, H, W) uint8, or float32 in 0..255, by the resize rule."""
+    orig_size: Tensor
+    """(B, 2) height and width of each upright picture in px."""
+
+
+class Detector:
+    """A trained detector, whatever runs it.
+
+    Example:
+        detector = Detector.load("model.onnx")  # or "runs/a/checkpoints/best.ckpt"
+        prediction = detector.predict("photo.jpg")
+        for name, score, box in zip(prediction.names, prediction.scores, prediction.boxes): ...
+
+    Args:
+        model: a loaded network, or a detector that torch will run.
+        device: for torch; null: a GPU where there is one.
+    """
+
+    def __init__(self, model: Runtime | TorchDetector, *, device: torch.device | str | None = None) -> None:
+        if isinstance(model, TorchDetector):
+            if model.classes is None:
+                raise InputError("this detector knows no classes: load it from a checkpoint")
+            model = EagerRuntime(model, device=device)
+        self.runtime = model
+        self.spec = model.spec
+        self.classes = model.spec.classes
+
+    @classmethod
+    def load(cls, path: Path | str, *, device: str | None = None, threads: int | None = None) -> Detector:
+        """Load a checkpoint, an exported file (ONNX, OpenVINO, LiteRT, ExecuTorch) or a config.
+
+        Args:
+            path: the file; a config gives random weights.
+            device: for a checkpoint; null: a GPU where there is one.
+            threads: of the network; null leaves the choice to the runtime.
+
+        Raises:
+            InputError: not written by detect, or its runtime is not installed; see `load.open_model`.
+        """
+        return cls(open_model(Path(path), options=RuntimeOptions(threads), device=device))
+
+    def predict(self, image: Picture, *, score_threshold: float = 0.3) -> Prediction:
+        """Detect objects in one picture.
+
+        Args:
+            image: a file, or a Pillow image of any mode.
+            score_threshold: keep only detections that score at least this.
+
+        Raises:
+            InputError: the file is missing or cannot be decoded.
+        """
+        return self.predict_batch([image], score_threshold=score_threshold)[0]
+
+    def predict_batch(self, images: list[Picture], *, score_threshold: float = 0.3) -> list[Prediction]:
+        """As `predict`, for several pictures in one pass of the network."""
+        pixels = [
+            np.array(upright_rgb(image)) if isinstance(image, Image.Image) else load_pixels(Path(image))
+            for image in images
+        ]
+        return self.predictions(self.detect(*self.prepare(pixels)), score_threshold=score_threshold)
+
+    def prepare(self, pixels: list[NDArray[np.uint8]]) -> Inputs:
+        """(h, w, 3) upright RGB pictures to the network's input, stretched by the model's resize rule."""
+        size, rule = self.spec.image_size, self.spec.resize_rule
+        images = np.stack([resize_pixels(picture, size, rule) for picture in pixels])
+        orig_size = torch.tensor([picture.shape[:2] for picture in pixels])
+        return Inputs(torch.from_numpy(images).permute(0, 3, 1, 2), orig_size)
+
+    def detect(self, images: Tensor, orig_size: Tensor) -> Detections:
+        """Detections in px of the files, on the CPU.
+
+        Args:
+            images: (B, 3, H, W) of the network input, uint8 or float32 in 0..255 units.
+            orig_size: (B, 2) height and width of each file in px.
+        """
+        return self.finish(self.runtime.run(images), orig_size)
+
+    @torch.inference_mode()
+    def finish(self, outputs: tuple[Tensor, ...], orig_size: Tensor) -> Detections:
+        """What is left to do after the network: decoding and NMS where the graph lacks them, px of the files.
+
+        Args:
+            outputs: of `runtime.run`.
+            orig_size: (B, 2) height and width of each file in px.
+        """
+        detections = self.spec.detections(outputs)
+        boxes = rescale_boxes(detections.boxes, self.spec.image_size, orig_size.to(detections.boxes.device))
+        return Detections(boxes.cpu(), detections.scores.cpu(), detections.labels.cpu())
+
+    def predictions(self, detections: Detections, *, score_threshold: float) -> list[Prediction]:
+        """Padded detections to one `Prediction` an image."""
+        found = []
+        for boxes, scores, labels in zip(*detections, strict=True):
+            keep = (labels > 0) & (scores >= score_threshold)
+            kept = labels[keep].numpy()
+            names = [self.classes.name(int(label)) for label in kept]
+            found.append(Prediction(boxes[keep].numpy(), scores[keep].numpy(), kept, names))
+        return found

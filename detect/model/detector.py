@@ -1,0 +1,143 @@
+"""A detector as a plain torch module: network, post-processing, and what one must know to use it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from detect.errors import InputError
+from detect.model.anchors import AnchorConfig
+from detect.model.backbones.base import Backbone, Rgb
+from detect.model.blocks import ConvSettings, Init
+from detect.model.checkpoint_format import FORMAT_VERSION
+from detect.model.configurable import plain
+from detect.model.postprocess import PostProcess, PostProcessConfig
+from detect.model.ssdlite import SSDLite
+from detect.types import ClassMap, Detections, ResizeRule, ScoreActivation
+
+
+class TorchDetector(nn.Module):
+    """An SSDLite detector: images in, detections out. It knows no training and no runtime but torch.
+
+    Args:
+        backbone: a class of detect.model.backbones; the only part that differs between compared experiments.
+        num_classes: K, without background; null: taken from the data by the command line.
+        image_size: (H, W) of the input in px; anchors, data and exported files follow. Time grows with the
+            area; small objects want it larger.
+        anchors: style of the head ("paper" or "torchvision"), and anchors by hand.
+        postprocess: from scores to detections.
+        norm: BatchNorm of extra levels and heads; the backbone's are its own `settings`.
+        mean: of each input channel in 0..1; null: what the backbone was trained with.
+        std: of each input channel in 0..1; null: likewise.
+        init: of every convolution without pretrained weights: normal with a deviation of 0.03, or Kaiming's
+            but for the last of each head.
+        resize_rule: how files are stretched onto the input in evaluation and prediction. "antialias" is
+            Pillow's; "torchvision" is for checkpoints from there, which were trained without antialias.
+        channels_last: memory layout of images and weights; faster on CPU and on tensor cores.
+        score_activation: what turns logits into scores; the loss that trains the network decides it.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        num_classes: int | None = None,
+        image_size: tuple[int, int] = (320, 320),
+        anchors: AnchorConfig = AnchorConfig(),
+        postprocess: PostProcessConfig = PostProcessConfig(),
+        norm: ConvSettings = ConvSettings(),
+        mean: Rgb | None = None,
+        std: Rgb | None = None,
+        init: Init = "normal",
+        resize_rule: ResizeRule = "antialias",
+        channels_last: bool = True,
+        score_activation: ScoreActivation = "softmax",
+    ) -> None:
+        super().__init__()
+        if num_classes is None:
+            raise InputError("model.num_classes is null: give the number of classes, or data to take it from")
+        self.net = SSDLite(
+            backbone,
+            num_classes,
+            image_size=image_size,
+            anchors=anchors,
+            settings=norm,
+            mean=mean,
+            std=std,
+            init=init,
+        )
+        self.postprocess = PostProcess(
+            postprocess, activation=score_activation, image_size=self.net.image_size
+        )
+        self._given = {"mean": mean, "std": std}
+        self.norm = norm
+        self.init: Init = init
+        self.resize_rule: ResizeRule = resize_rule
+        self.channels_last = channels_last
+        if channels_last:
+            self.net.to(memory_format=torch.channels_last)
+        self.classes: ClassMap | None = None
+        """The meaning of each label; known once the detector was trained or loaded."""
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(H, W) of the input in px."""
+        return self.net.image_size
+
+    def forward(self, images: Tensor) -> Detections:
+        """(B, 3, H, W) uint8 images to detections in px of the input."""
+        return self.postprocess(self.net(self.layout(images)), self.net.anchors)
+
+    def layout(self, images: Tensor) -> Tensor:
+        """Images in the memory layout of the weights."""
+        return images.contiguous(memory_format=torch.channels_last) if self.channels_last else images
+
+    def to_settings(self) -> dict[str, Any]:
+        """Arguments that build this network without other weights, in plain values."""
+        net, backbone = self.net, self.net.backbone
+        given = backbone.to_settings()
+        if "weights" in given["init_args"]:
+            given["init_args"]["weights"] = None
+        pretrained = backbone.weights_origin is not None
+        if pretrained:
+            given["init_args"] |= backbone.resolved_args()
+        return {
+            "backbone": given,
+            "num_classes": net.num_classes,
+            "image_size": list(net.image_size),
+            "anchors": plain(net.anchor_generator.config),
+            "postprocess": plain(self.postprocess.config),
+            "norm": plain(self.norm),
+            **({"mean": net.mean.tolist(), "std": net.std.tolist()} if pretrained else plain(self._given)),
+            "init": self.init,
+            "resize_rule": self.resize_rule,
+            "channels_last": self.channels_last,
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """What a checkpoint or an exported file must say so that it can be used alone: plain values only.
+
+        Raises:
+            InputError: the detector does not know its classes yet.
+        """
+        if self.classes is None:
+            raise InputError("this detector knows no classes yet: train it, or load it from a checkpoint")
+        return {
+            "format_version": FORMAT_VERSION,
+            "model": self.to_settings(),
+            "weights_origin": self.net.backbone.weights_origin,
+            "classes": self.classes.to_list(),
+            "input": {
+                "image_size": list(self.net.image_size),
+                "resize_rule": self.resize_rule,
+                "mean": self.net.mean.tolist(),
+                "std": self.net.std.tolist(),
+            },
+            "anchors": plain(self.net.anchor_generator.config),
+            "postprocess": {
+                **plain(self.postprocess.config),
+                "score_activation": self.postprocess.activation,
+            },
+        }

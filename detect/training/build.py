@@ -1,0 +1,89 @@
+"""From the plain values of a `model:` section to a detector in training."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse.typing import class_from_function
+from lightning.pytorch.cli import OptimizerCallable
+
+from detect.config.unknown_keys import constructor_errors
+from detect.errors import InputError
+from detect.model.checkpoint import Checkpoint, load_weights, without_weights
+from detect.model.detector import TorchDetector
+from detect.training.losses import DetectionLoss, MultiBoxLoss
+from detect.training.module import DetectionModule, default_optimizer
+from detect.training.parameters import ParameterConfig
+from detect.training.schedule import ScheduleConfig
+
+
+def detection_module(
+    *,
+    loss: DetectionLoss | None = None,
+    optimizer: OptimizerCallable = default_optimizer,
+    schedule: ScheduleConfig = ScheduleConfig(),
+    parameters: ParameterConfig = ParameterConfig(),
+    init_from: str | None = None,
+    compile: bool = False,
+    **detector: Any,
+) -> DetectionModule:
+    """A fresh detector in training: the keys of a `model:` section, those of the detector first.
+
+    Args:
+        loss: class and box loss, a class of detect.training.losses; null: MultiBoxLoss.
+        optimizer: a class of torch.optim with its init_args but the parameters. Its lr belongs to
+            `data.total_batch_size`: change both by the same factor. Default: SGD, lr 0.025 for a total batch
+            of 32, momentum 0.9, weight_decay 4e-5.
+        schedule: warm-up and cosine, in optimizer steps.
+        parameters: freezing, learning rates by part, weight decay by kind.
+        init_from: a checkpoint to start from; its classes may be others, heads are copied by class name.
+            `detect fit` reads it, once the classes of the data are known.
+        compile: run forward and loss through torch.compile; it takes minutes at the start, so for runs of
+            hours.
+        detector: arguments of TorchDetector.
+    """
+    del init_from
+    loss = MultiBoxLoss() if loss is None else loss
+    return DetectionModule(
+        TorchDetector(**detector, score_activation=loss.score_activation),
+        loss=loss,
+        optimizer=optimizer,
+        schedule=schedule,
+        parameters=parameters,
+        compile=compile,
+    )
+
+
+def model_parser() -> ArgumentParser:
+    """The parser of a `model:` section, the same for the command line and for checkpoints."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(class_from_function(detection_module), "model")
+    return parser
+
+
+def build_module(settings: dict[str, Any]) -> DetectionModule:
+    """Build a module from the plain values of a `model:` section.
+
+    Args:
+        settings: what a YAML file holds under `model`, class paths included.
+
+    Raises:
+        InputError: an unknown key or a wrong value; the message names its path.
+    """
+    parser = model_parser()
+    try:
+        config = parser.parse_object({"model": deepcopy(settings)})
+    except ArgumentError as error:
+        raise InputError(f"model settings: {error}") from error
+    with constructor_errors():
+        module: DetectionModule = parser.instantiate(config).model
+    return module
+
+
+def module_from_checkpoint(checkpoint: Checkpoint) -> DetectionModule:
+    """The detector of a checkpoint with the loss that trained it, to compute losses again."""
+    module = build_module(without_weights(checkpoint.description["model"]))
+    load_weights(module.detector, checkpoint)
+    return module.eval()
