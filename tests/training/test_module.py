@@ -49,7 +49,7 @@ def module(request: pytest.FixtureRequest) -> DetectionModule:
 
 
 def step_without_values(module: DetectionModule) -> DetectionModule:
-    """A step on fake tensors: they have no values, so `.item()`, `nonzero`, `if tensor:`, a mask as index fail."""
+    """A step on fake tensors, without values: `.item()`, `nonzero`, `if tensor:`, a mask as index fail."""
     mode = FakeTensorMode()
     with FakeCopyMode(mode):
         images, target, fake = deepcopy((random_images(2), tuple(random_target(2)), module))
