@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from detect.data.readers import IMAGE_SUFFIXES
+from detect.data.writers import voc
 from detect.errors import InputError
-from detect.system.files import write_atomically
 from detect.system.output_folder import ImagePlacement, new_folder, place_image
 
 XML_FOLDERS = ("", "Annotations", "annotations", "xml")
@@ -92,9 +92,8 @@ def divide(
         for stem, pair in pairs.items():
             place_image(pair.xml, folder / "Annotations" / f"{stem}.xml", "copy")
             place_image(pair.picture, folder / "JPEGImages" / pair.picture.name, images)
-        (folder / "ImageSets" / "Main").mkdir(parents=True)
         for name, stems in splits.items():
-            write_atomically(folder / "ImageSets" / "Main" / f"{name}.txt", "\n".join(stems) + "\n")
+            voc.write_list(folder, name, stems)
     return Divided(
         **splits,
         without_xml=[path for stem, path in sorted(pictures.items()) if stem not in files],

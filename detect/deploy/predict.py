@@ -24,18 +24,12 @@ from rich.console import Console
 from rich.progress import track
 
 from detect.data.images.decode import load_pixels, read_size
+from detect.data.writers.coco import JsonRows
 from detect.deploy.inference import Detector, Prediction
-from detect.deploy.label_files import (
-    WRITERS,
-    JsonRows,
-    LabelFormat,
-    LabelledPicture,
-    LabelWriter,
-    whole_file,
-    xywh,
-)
+from detect.deploy.label_files import DECIMALS, WRITERS, LabelFormat, LabelledImage, LabelWriter
 from detect.errors import InputError
 from detect.evaluation.draw import draw_detections
+from detect.system.files import whole_file
 from detect.types import ClassMap
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
@@ -257,11 +251,12 @@ class ResultWriter:
         """Add one picture; drawing goes on behind, within `BUDGET_BYTES`."""
         name = file.resolve().relative_to(self._root).as_posix()
         image_id = name if file.name in self._repeated_names else file.name
-        self._rows.write(result_rows(prediction, file, self.classes, image_id=image_id))
+        for row in result_rows(prediction, file, self.classes, image_id=image_id):
+            self._rows.write(row)
         if self._labels is not None:
             height, width = pixels.shape[:2]
             stem = Path(self.names[file]).stem
-            self._labels.write(LabelledPicture(name, stem, (height, width), prediction))
+            self._labels.write(LabelledImage(name, stem, (height, width), prediction))
         if self.draw:
             self._wait_until(max(0, BUDGET_BYTES - pixels.nbytes))
             future = self.pool.submit(draw, pixels, prediction, self.output / self.names[file])
@@ -364,16 +359,18 @@ def result_rows(
         classes: of the detector.
         image_id: the file's name, or the path below the folder of all pictures where two have one name.
     """
+    boxes = prediction.boxes.astype(np.float64)
+    boxes_xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).round(DECIMALS).tolist()
     return [
         {
             "image_id": image_id,
             "category_id": classes.category_id(int(label)),
-            "bbox": xywh(box),
+            "bbox": box_xywh,
             "score": round(float(score), 5),
             "file_name": str(file),
             "category_name": name,
         }
-        for box, score, label, name in zip(*prediction, strict=True)
+        for box_xywh, score, label, name in zip(boxes_xywh, *prediction[1:], strict=True)
     ]
 
 

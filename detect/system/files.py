@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from detect.errors import InputError
 
@@ -15,10 +18,17 @@ def write_atomically(path: Path, text: str) -> None:
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:
     """Write a file so that a crash at any moment leaves the old one or the new one: never a part of it."""
+    with whole_file(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write bit by bit; it appears whole at the end of the block, and not at all on an error."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

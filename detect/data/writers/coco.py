@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,34 +26,85 @@ def write(folder: Path, splits: dict[str, Annotations]) -> dict[str, list[str]]:
     places = {}
     for split, content in splits.items():
         names = FileNames().of_split(content)
-        with (folder / "annotations" / f"instances_{split}.json").open("w", encoding="utf-8") as file:
-            _write_list(file.write, '{"images": [', _images(content, names))
-            _write_list(file.write, '],\n"annotations": [', _annotations(content))
-            _write_list(file.write, '],\n"categories": [', _categories(content.classes))
-            file.write("]}\n")
+        with (folder / "annotations" / f"instances_{split}.json").open("wb") as file:
+            file.write(b'{"images": ')
+            JsonRows(file).write_all(_images(content, names))
+            file.write(b',\n"annotations": ')
+            JsonRows(file).write_all(_annotations(content))
+            file.write(b',\n"categories": ')
+            JsonRows(file).write_all(category_entries(content.classes))
+            file.write(b"}\n")
         places[split] = [f"{split}/{name}" for name in names]
     return places
 
 
-def _write_list(write: Callable[[str], object], head: str, records: Iterator[dict[str, Any]]) -> None:
-    """One record a line, so that a person can read and search; never all in memory."""
-    write(head)
-    comma = "\n"
-    for record in records:
-        write(comma + json.dumps(record, ensure_ascii=False))
-        comma = ",\n"
+class JsonRows:
+    """A JSON list with one row a line, written as rows come: never all in memory."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.count = 0
+        file.write(b"[")
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Add a row to the list."""
+        separator = ",\n" if self.count else "\n"
+        self.file.write((separator + json.dumps(row, ensure_ascii=False)).encode())
+        self.count += 1
+
+    def end(self) -> None:
+        """Close the list."""
+        self.file.write(b"]")
+
+    def write_all(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Add `rows`, the only or the last ones, and close the list."""
+        for row in rows:
+            self.write(row)
+        self.end()
+
+
+def image_entry(image_id: int, name: str, size: Sequence[int]) -> dict[str, Any]:
+    """What COCO says about an image of `size` (H, W) in px."""
+    height, width = size
+    return {"id": image_id, "file_name": name, "width": width, "height": height}
+
+
+def annotation_entry(
+    annotation_id: int,
+    image_id: int,
+    category_id: int,
+    box: Sequence[float],
+    *,
+    area: float | None = None,
+    crowd: bool = False,
+) -> dict[str, Any]:
+    """What COCO says about a `box` (xyxy px); without an `area` (px^2) it has that of the box."""
+    x0, y0, x1, y1 = box
+    return {
+        "id": annotation_id,
+        "image_id": image_id,
+        "category_id": category_id,
+        "bbox": [short(x0), short(y0), short(x1 - x0), short(y1 - y0)],
+        "area": short((x1 - x0) * (y1 - y0) if area is None else area),
+        "iscrowd": int(crowd),
+    }
+
+
+def category_entries(classes: ClassMap) -> list[dict[str, Any]]:
+    """What COCO says about classes."""
+    ids = category_ids(classes)
+    return [{"id": id_, "name": name} for id_, name in zip(ids, classes.names, strict=True)]
 
 
 def _images(annotations: Annotations, names: list[str]) -> Iterator[dict[str, Any]]:
     ids = _whole_ids(annotations.image_ids)
-    for image_id, name, (height, width) in zip(ids, names, annotations.sizes.tolist(), strict=True):
-        yield {"id": image_id, "file_name": name, "width": width, "height": height}
+    return map(image_entry, ids, names, annotations.sizes.tolist())
 
 
 def _annotations(annotations: Annotations) -> Iterator[dict[str, Any]]:
     image_ids = np.repeat(_whole_ids(annotations.image_ids), np.diff(annotations.offsets))
-    category_ids = _category_ids(annotations.classes)
-    for annotation_id, image_id, label, box, ignore, area in zip(
+    categories = category_ids(annotations.classes)
+    for annotation_id, image_id, label, box, crowd, area in zip(
         _whole_ids(annotations.annotation_ids),
         image_ids.tolist(),
         annotations.labels.tolist(),
@@ -62,23 +113,10 @@ def _annotations(annotations: Annotations) -> Iterator[dict[str, Any]]:
         annotations.areas.tolist(),
         strict=True,
     ):
-        x0, y0, x1, y1 = box
-        yield {
-            "id": annotation_id,
-            "image_id": image_id,
-            "category_id": category_ids[label - 1],
-            "bbox": [short(x0), short(y0), short(x1 - x0), short(y1 - y0)],
-            "area": short(area),
-            "iscrowd": int(ignore),
-        }
+        yield annotation_entry(annotation_id, image_id, categories[label - 1], box, area=area, crowd=crowd)
 
 
-def _categories(classes: ClassMap) -> Iterator[dict[str, Any]]:
-    for category_id, name in zip(_category_ids(classes), classes.names, strict=True):
-        yield {"id": category_id, "name": name}
-
-
-def _category_ids(classes: ClassMap) -> list[int]:
+def category_ids(classes: ClassMap) -> list[int]:
     """The data set's own where they are whole numbers, else 1..K."""
     if all(isinstance(category_id, int) for category_id in classes.category_ids):
         return [int(category_id) for category_id in classes.category_ids]
