@@ -18,7 +18,7 @@ import lightning as L
 from docstring_parser import parse_from_object
 
 from detect.commands.fit_cli import REFUSED, TRAINER_DEFAULTS
-from detect.data.augment import transforms
+from detect.data import augment
 from detect.data.datamodule import DetectionData
 from detect.model import backbones
 from detect.model.backbones.base import Backbone
@@ -95,11 +95,12 @@ SWAPPED = {
     ],
     "model.loss": [MultiBoxLoss, FocalLoss],
     "data.augmentations": [
-        transforms.RandomIoUCrop,
-        transforms.RandomZoomOut,
-        transforms.PhotometricDistort,
-        transforms.RandomHorizontalFlip,
-        transforms.RandomVerticalFlip,
+        augment.RandomIoUCrop,
+        augment.RandomZoomOut,
+        augment.PhotometricDistort,
+        augment.RandomHorizontalFlip,
+        augment.RandomVerticalFlip,
+        augment.Mosaic,
     ],
 }
 """Values that are objects of a class, and the classes to choose from."""

@@ -14,6 +14,7 @@ from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 
 from detect.data.annotations import Annotations
+from detect.data.augment.plan import layout_of
 from detect.data.augment.transforms import Augmentation, default_augmentations
 from detect.data.augment.view import ResizeRule
 from detect.data.cache import GB, CachePlace, NothingFitsError, PixelCache
@@ -69,7 +70,7 @@ class DetectionData(LightningDataModule):
             where memory runs out: gradients of several passes are then added up to the same step.
         workers: loading processes per device; null chooses by the cores, 0 loads in the training process.
         prefetch: batches that each worker prepares ahead; more smooths slow disks and takes memory.
-        augmentations: classes of detect.data.augment, in order; null takes SSD's.
+        augmentations: classes of detect.data.augment, in order, Mosaic first; null takes SSD's.
         repeat_threshold: show training images of classes that fewer than this share of the images hold more
             often, by LVIS's rule; null shows each once an epoch.
         cache: keep decoded images in ram (/dev/shm) or on disk ($DETECT_CACHE); null decodes every time.
@@ -113,6 +114,7 @@ class DetectionData(LightningDataModule):
             _require_at_least(0, workers=workers)
         if cache is not None and not cache_gb > 0:
             raise InputError(f"data.cache_gb is {cache_gb}; give more than 0, or leave data.cache out")
+        layout_of(augmentations or [])  # refuses an order that cannot be
         self.allow_zero_length_dataloader_with_multiple_devices = True  # a rank may have no validation image
         self.root = None if root is None else Path(root)
         self.split_names = {"train": train_split, "val": val_split}
@@ -199,7 +201,15 @@ class DetectionData(LightningDataModule):
         repeats = None
         if self.repeat_threshold is not None:
             repeats = repeat_factors(self.train, self.repeat_threshold)
-        sampler = TrainSampler(np.diff(self.train.offsets), plan, rank=rank, seed=self.seed, repeats=repeats)
+        dataset = self.train_dataset()
+        sampler = TrainSampler(
+            np.diff(self.train.offsets),
+            plan,
+            rank=rank,
+            seed=self.seed,
+            repeats=repeats,
+            count_boxes=dataset.count_boxes if dataset.shows_several else None,
+        )
         rank_zero_info(f"{plan}; {sampler.steps_per_epoch} steps an epoch")
         if repeats is not None:
             rank_zero_info(describe_repeats(repeats))
@@ -207,9 +217,8 @@ class DetectionData(LightningDataModule):
             rank_zero_info(
                 f"{sampler.dropped_per_epoch} images of each epoch, others each time, fill no batch"
             )
-        dataset = self.train_dataset()
         dataset.cache = self._open_cache(dataset, "train")
-        self._require_shared_memory(plan.batch_size)
+        self._require_shared_memory(plan.batch_size, dataset.most_boxes)
         return TrainLoader(dataset, batch_sampler=sampler, **self._loader_options())
 
     def train_dataset(self) -> DetectionDataset:
@@ -280,14 +289,15 @@ class DetectionData(LightningDataModule):
         workers = self.workers if self.workers is not None else choose_workers(available_cores(), ranks_here)
         return LoaderSettings(workers, ranks_here, cached=self.cache is not None)
 
-    def _require_shared_memory(self, train_batch_size: int) -> None:
+    def _require_shared_memory(self, train_batch_size: int, most_boxes: int) -> None:
         """Check before a worker starts that there is room for what the workers of both loaders prepare."""
         settings = self.loader_settings()
         world_size = self.trainer.world_size if self.trainer else 1
-        batches = [batch_bytes(train_batch_size, self.image_size, boxes=_most_boxes(self.train))]
+        batches = [batch_bytes(train_batch_size, self.image_size, boxes=padded_box_count(most_boxes))]
         if "val" in self._opened:
             value_bytes = 1 if self.resize_rule == "antialias" else 4
-            val_batch_size, boxes = self._val_batch_size(world_size), _most_boxes(self.val)
+            val_batch_size = self._val_batch_size(world_size)
+            boxes = padded_box_count(int(np.diff(self.val.offsets).max(initial=0)))
             batches.append(batch_bytes(val_batch_size, self.image_size, boxes=boxes, value_bytes=value_bytes))
         workers, prefetch = settings.workers, self.prefetch
         needed = sum(bytes_in_flight(batch, workers=workers, prefetch=prefetch) for batch in batches)
@@ -311,11 +321,6 @@ def _require_at_least(least: int, **values: int) -> None:
     for name, value in values.items():
         if value < least:
             raise InputError(f"data.{name} is {value}; give {least} or more")
-
-
-def _most_boxes(annotations: Annotations) -> int:
-    """Of an image, as a batch pads it."""
-    return padded_box_count(int(np.diff(annotations.offsets).max(initial=0)))
 
 
 def align_classes(annotations: Annotations, classes: ClassMap) -> Annotations:

@@ -6,7 +6,8 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -15,16 +16,9 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, default_collate
 
 from detect.data.annotations import Annotations
+from detect.data.augment.plan import Plan, Tile, layout_of, single_image, tile_boxes
 from detect.data.augment.transforms import Augmentation
-from detect.data.augment.view import (
-    MappedBoxes,
-    ResizeRule,
-    View,
-    boxes_to_input,
-    render,
-    resize_pixels,
-    snap_view,
-)
+from detect.data.augment.view import FILL, ResizeRule, render, resize_pixels, snap_view
 from detect.data.cache import PixelCache
 from detect.data.images.decode import JPEG_SUFFIXES, choose_draft_scales, load_pixels
 from detect.data.stall import InHand
@@ -32,6 +26,8 @@ from detect.errors import InputError
 from detect.types import Batch, Target
 
 MIN_PADDED_BOXES = 8
+LAYOUT_STREAM = 0x713E5
+"""Sets a layout's random numbers apart from those of the steps after it, for the same sample."""
 
 
 class SampleKey(NamedTuple):
@@ -39,15 +35,26 @@ class SampleKey(NamedTuple):
 
     epoch: int
     row: int
-    """Of the annotations: which image."""
+    """Of the annotations: which image; a mosaic shows others beside it."""
     padded_boxes: int
     """Boxes of the batch after padding; the same on every rank."""
     copy: int = 0
     """Which showing of the image in this epoch, where it is repeated: each is augmented otherwise."""
 
 
+class ShownBoxes(NamedTuple):
+    """Boxes in the input's frame, and which boxes of the annotations they are."""
+
+    boxes: NDArray[np.float32]
+    """(G', 4) xyxy px of the input."""
+    kept: NDArray[np.bool_]
+    """(G,), G' of them true; G boxes are in the images of the plan."""
+    places: NDArray[np.int64]
+    """(G,) places in the annotations' boxes, tile after tile."""
+
+
 class Sample(NamedTuple):
-    """One image as the network will see it, with G boxes."""
+    """One input as the network will see it, with G boxes."""
 
     image: NDArray[np.uint8] | NDArray[np.float32]
     """(H, W, 3) RGB."""
@@ -59,7 +66,7 @@ class Sample(NamedTuple):
     """(G,) crowd and difficult boxes."""
     key: SampleKey
     orig_size: NDArray[np.int32]
-    """(2,) height and width of the upright file."""
+    """(2,) height and width of the upright file of `key.row`."""
 
 
 class DetectionDataset(Dataset[Sample]):
@@ -68,10 +75,13 @@ class DetectionDataset(Dataset[Sample]):
     Args:
         annotations: the split.
         image_size: (H, W) of the network input.
-        augmentations: the plan, in order; None shows every image whole.
+        augmentations: the steps of a plan, in order; None shows every image whole.
         seed: of the augmentations.
         resize_rule: how whole images are resized; a view that was augmented always is by "antialias".
         cache: decoded pixels of `annotations` at `draft_scales`.
+
+    Raises:
+        InputError: an augmentation that shows several images is not the first.
     """
 
     def __init__(
@@ -87,6 +97,7 @@ class DetectionDataset(Dataset[Sample]):
         self.annotations = annotations
         self.image_size = image_size
         self.augmentations = augmentations
+        self._layout = layout_of(augmentations or [])
         self.seed = seed
         self.resize_rule = resize_rule
         self.cache = cache
@@ -101,12 +112,18 @@ class DetectionDataset(Dataset[Sample]):
         """The sample of `key`.
 
         Raises:
-            InputError: the file cannot be decoded, or has another size than when it was checked.
+            InputError: a file cannot be decoded, or has another size than when it was checked.
         """
-        if self.in_hand is None:
-            return self.show(self.pixels(key.row), key)
-        with self.in_hand.take(key.row):
-            return self.show(self.pixels(key.row), key)
+        plan = self.plan(key)
+        return self.show(plan, self.decode(plan), key)
+
+    def decode(self, plan: Plan) -> dict[int, NDArray[np.uint8]]:
+        """The `pixels` of each image of a plan, each decoded once."""
+        decoded = {}
+        for row in dict.fromkeys(tile.row for tile in plan):
+            with nullcontext() if self.in_hand is None else self.in_hand.take(row):
+                decoded[row] = self.pixels(row)
+        return decoded
 
     def pixels(self, row: int) -> NDArray[np.uint8]:
         """(h, w, 3) of the upright file at its draft scale, from the cache where it is there."""
@@ -117,57 +134,98 @@ class DetectionDataset(Dataset[Sample]):
                 self.cache.put(row, pixels)
         return pixels
 
-    def show(self, pixels: NDArray[np.uint8], key: SampleKey) -> Sample:
-        """What the network sees of `pixels` of image `key.row`."""
-        annotations, rows = self.annotations, self.annotations.rows(key.row)
-        view = self.view(key)
-        mapped = self._map(key.row, view)
+    def show(self, plan: Plan, decoded: Mapping[int, NDArray[np.uint8]], key: SampleKey) -> Sample:
+        """What the network sees of `plan`, of which `decoded` has the `pixels` of each image."""
+        shown = self._map(plan)
+        places = shown.places[shown.kept]
         return Sample(
-            image=self._image(pixels, view, key.row),
-            boxes=mapped.boxes,
-            labels=annotations.labels[rows][mapped.kept],
-            ignore=annotations.ignore[rows][mapped.kept],
+            image=self._image(plan, decoded),
+            boxes=shown.boxes,
+            labels=self.annotations.labels[places],
+            ignore=self.annotations.ignore[places],
             key=key,
-            orig_size=annotations.sizes[key.row],
+            orig_size=self.annotations.sizes[key.row],
         )
 
-    def boxes(self, key: SampleKey) -> MappedBoxes:
+    def boxes(self, key: SampleKey) -> ShownBoxes:
         """The boxes of `key` as the network sees them; no pixel is read."""
-        return self._map(key.row, self.view(key))
+        return self._map(self.plan(key))
 
-    def view(self, key: SampleKey) -> View:
-        """What `key` shows of its image: the plan without its pixels."""
-        orig_size = self._orig_size(key.row)
-        view = View.whole(orig_size)
+    def plan(self, key: SampleKey) -> Plan:
+        """What `key` shows of which images, and where: all but the pixels."""
+        plan = self.layout(key)
         if self.augmentations is None:
-            return view
-        rows = self.annotations.rows(key.row)
-        objects = self._boxes(key.row)[~self.annotations.ignore[rows]]
+            return plan
         rng = np.random.default_rng((self.seed, key.epoch, key.row, key.copy))
-        for augment in self.augmentations:
+        return tuple(self._augmented(tile, self.augmentations, rng) for tile in plan)
+
+    def layout(self, key: SampleKey) -> Plan:
+        """Which images `key` shows and where, before each of them is augmented."""
+        if self._layout is None:
+            return single_image(key.row, self._orig_size(key.row), self.image_size)
+        rng = np.random.default_rng((self.seed, key.epoch, key.row, key.copy, LAYOUT_STREAM))
+        return self._layout.tiles(key.row, self.annotations.sizes, self.image_size, rng)
+
+    @property
+    def shows_several(self) -> bool:
+        """Whether a sample may show several images."""
+        return self._layout is not None
+
+    def count_boxes(self, key: SampleKey) -> int:
+        """Boxes of all images that `key` shows: the sample has no more."""
+        offsets = self.annotations.offsets
+        return sum(int(offsets[tile.row + 1] - offsets[tile.row]) for tile in self.layout(key))
+
+    @property
+    def most_boxes(self) -> int:
+        """No sample has more boxes."""
+        images = 1 if self._layout is None else self._layout.max_images
+        return images * int(np.diff(self.annotations.offsets).max(initial=0))
+
+    def _augmented(self, tile: Tile, steps: Sequence[Augmentation], rng: np.random.Generator) -> Tile:
+        objects = self._boxes(tile.row)[~self.annotations.ignore[self.annotations.rows(tile.row)]]
+        view = tile.view
+        for augment in steps:
             view = augment(view, objects, rng)
-        return snap_view(view, orig_size, self.image_size, grid_px=int(self.draft_scales[key.row]))
+        grid_px = int(self.draft_scales[tile.row])
+        view = snap_view(view, self._orig_size(tile.row), tile.area.size, grid_px=grid_px)
+        return Tile(tile.row, view, tile.area)
 
     def _boxes(self, row: int) -> NDArray[np.float64]:
         """(G, 4) xyxy px of the file, cut to the image: what overhangs it cannot be seen."""
         height, width = self._orig_size(row)
         return np.clip(self.annotations.boxes[self.annotations.rows(row)], 0, (width, height, width, height))
 
-    def _map(self, row: int, view: View) -> MappedBoxes:
-        ignore = self.annotations.ignore[self.annotations.rows(row)]
-        return boxes_to_input(self._boxes(row), view, self.image_size, ignore=ignore)
+    def _map(self, plan: Plan) -> ShownBoxes:
+        rows = [self.annotations.rows(tile.row) for tile in plan]
+        mapped = [
+            tile_boxes(self._boxes(tile.row), tile, ignore=self.annotations.ignore[of_image])
+            for tile, of_image in zip(plan, rows, strict=True)
+        ]
+        return ShownBoxes(
+            np.concatenate([one.boxes for one in mapped]),
+            np.concatenate([one.kept for one in mapped]),
+            np.concatenate([np.arange(of_image.start, of_image.stop) for of_image in rows]),
+        )
 
     def _orig_size(self, row: int) -> tuple[int, int]:
         height, width = self.annotations.sizes[row].tolist()
         return height, width
 
     def _image(
-        self, pixels: NDArray[np.uint8], view: View, row: int
+        self, plan: Plan, decoded: Mapping[int, NDArray[np.uint8]]
     ) -> NDArray[np.uint8] | NDArray[np.float32]:
-        file_scale = self._file_scale(pixels, row)
+        scales = {row: self._file_scale(pixels, row) for row, pixels in decoded.items()}
         if self.augmentations is None:
-            return resize_pixels(pixels, self.image_size, self.resize_rule)
-        return render(pixels, view, self.image_size, file_scale=file_scale)
+            return resize_pixels(decoded[plan[0].row], self.image_size, self.resize_rule)
+        parts = [render(decoded[row], view, area.size, file_scale=scales[row]) for row, view, area in plan]
+        if len(parts) == 1 and parts[0].shape[:2] == self.image_size:
+            return parts[0]
+        image = np.empty((*self.image_size, 3), dtype=np.uint8)
+        image[:] = FILL
+        for part, (_, _, (x0, y0, x1, y1)) in zip(parts, plan, strict=True):
+            image[y0:y1, x0:x1] = part
+        return image
 
     def _file_scale(self, pixels: NDArray[np.uint8], row: int) -> int:
         """Px of the file per px of `pixels`: what is named JPEG and is something else has no draft."""

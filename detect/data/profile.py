@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
-
 from detect.data.datamodule import DetectionData
 from detect.data.dataset import DetectionDataset, SampleKey, collate, padded_box_count
 from detect.system.cores import available_cores
@@ -58,11 +56,11 @@ def profile(data: DetectionData, *, images: int = 256) -> LoaderProfile:
 
 def profile_dataset(dataset: DetectionDataset, batch_size: int, *, images: int) -> LoaderProfile:
     """`profile` of a data set that is in use; nothing of it changes."""
-    padded = padded_box_count(int(np.diff(dataset.annotations.offsets).max()))
+    padded = padded_box_count(dataset.most_boxes)
     keys = [SampleKey(*divmod(i, len(dataset)), padded) for i in range(images)]
     if dataset.cache is not None:
         for key in keys:
-            dataset.pixels(key.row)
+            dataset.decode(dataset.layout(key))
     spent = {"decode": 0.0, "augment": 0.0, "collate": 0.0}
 
     @contextmanager
@@ -74,10 +72,12 @@ def profile_dataset(dataset: DetectionDataset, batch_size: int, *, images: int) 
     for batch in _batches(keys, batch_size):
         samples = []
         for key in batch:
-            with timed("decode"):
-                pixels = dataset.pixels(key.row)
             with timed("augment"):
-                samples.append(dataset.show(pixels, key))
+                plan = dataset.plan(key)
+            with timed("decode"):
+                decoded = dataset.decode(plan)
+            with timed("augment"):
+                samples.append(dataset.show(plan, decoded, key))
         with timed("collate"):
             collate(samples)
     mean_ms = {f"{step}_ms": seconds * MS / len(keys) for step, seconds in spent.items()}

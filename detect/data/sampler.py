@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,6 +99,7 @@ class TrainSampler(Sampler[list[SampleKey]]):
         rank: of this process.
         seed: of the order.
         repeats: (N,) of `repeats.repeat_factors`; None shows no image twice in an epoch.
+        count_boxes: boxes of all images that a sample shows; None: each shows its own image alone.
 
     Raises:
         InputError: fewer images than one global batch.
@@ -112,10 +113,12 @@ class TrainSampler(Sampler[list[SampleKey]]):
         rank: int = 0,
         seed: int = 0,
         repeats: NDArray[np.float64] | None = None,
+        count_boxes: Callable[[SampleKey], int] | None = None,
     ) -> None:
         require_full_batch(len(box_counts), plan.total_batch_size)
         self.box_counts = box_counts
         self.plan, self.rank, self.seed, self.repeats = plan, rank, seed, repeats
+        self.count_boxes = count_boxes
         self.epoch = 0
         self.start_batch = 0
         """Batches of this epoch that were trained on already; iteration starts after them."""
@@ -132,7 +135,14 @@ class TrainSampler(Sampler[list[SampleKey]]):
 
     def of_rank(self, rank: int) -> TrainSampler:
         """The same plan for another process, at the start of epoch 0."""
-        return TrainSampler(self.box_counts, self.plan, rank=rank, seed=self.seed, repeats=self.repeats)
+        return TrainSampler(
+            self.box_counts,
+            self.plan,
+            rank=rank,
+            seed=self.seed,
+            repeats=self.repeats,
+            count_boxes=self.count_boxes,
+        )
 
     def order(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Rows and, of each, which showing it is, both (M,) in the order of `epoch`.
@@ -168,14 +178,23 @@ class TrainSampler(Sampler[list[SampleKey]]):
         for batch in range(self.start_batch, len(self)):
             step, micro_step = divmod(batch, self.plan.accumulate)
             first = step * self.plan.total_batch_size
-            images = rows[first : first + self.plan.total_batch_size]
-            padded = padded_box_count(int(self.box_counts[images].max()))
+            together = slice(first, first + self.plan.total_batch_size)
+            padded = padded_box_count(self._most_boxes(epoch, rows[together], copies[together]))
             first += (micro_step * self.plan.world_size + self.rank) * self.plan.batch_size
             own = slice(first, first + self.plan.batch_size)
             yield [
                 SampleKey(epoch, row, padded, copy)
                 for row, copy in zip(rows[own].tolist(), copies[own].tolist(), strict=True)
             ]
+
+    def _most_boxes(self, epoch: int, rows: NDArray[np.int64], copies: NDArray[np.int64]) -> int:
+        """No sample of a global batch has more boxes."""
+        if self.count_boxes is None:
+            return int(self.box_counts[rows].max())
+        return max(
+            self.count_boxes(SampleKey(epoch, row, 0, copy))
+            for row, copy in zip(rows.tolist(), copies.tolist(), strict=True)
+        )
 
 
 class ValSampler(Sampler[list[SampleKey]]):

@@ -54,7 +54,7 @@ class AugmentationAudit:
 
     samples: int
     emptied: int
-    """Samples that show none of the boxes that their image has."""
+    """Samples that show none of the boxes that their images have."""
     class_names: tuple[str, ...]
     labels: NDArray[np.int64]
     """(M,) 1..K."""
@@ -117,14 +117,13 @@ def audit(dataset: DetectionDataset, layout: AnchorLayout, *, samples: int) -> A
     seen: list[NDArray[np.float32]] = []
     emptied = 0
     for key in audit_keys(len(annotations), samples):
-        first = annotations.rows(key.row)
-        trained = ~annotations.ignore[first]
-        mapped = dataset.boxes(key)
+        shown = dataset.boxes(key)
+        trained = ~annotations.ignore[shown.places]
         after = np.full((len(trained), 4), np.nan, dtype=np.float32)
-        after[mapped.kept] = mapped.boxes
-        rows.append(np.arange(first.start, first.stop)[trained])
+        after[shown.kept] = shown.boxes
+        rows.append(shown.places[trained])
         seen.append(after[trained])
-        emptied += bool(trained.any()) and not bool(mapped.kept[trained].any())
+        emptied += bool(trained.any()) and not bool(shown.kept[trained].any())
     row, boxes = np.concatenate(rows), np.concatenate(seen)
     kept = ~np.isnan(boxes[:, 0])
     met_after = np.zeros(len(boxes), dtype=np.bool_)

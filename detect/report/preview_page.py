@@ -86,10 +86,10 @@ def _pictures(preview: Preview, *, epochs: int, anchors: bool) -> str:
     for row in preview.rows:
         whole = preview.whole[SampleKey(0, row, 0)]
         panels = [_panel(preview, whole, "whole", anchors=anchors)]
-        panels += [
-            _panel(preview, preview.dataset[SampleKey(epoch, row, 0)], f"epoch {epoch + 1}", anchors=anchors)
-            for epoch in range(epochs)
-        ]
+        for key in (SampleKey(epoch, row, 0) for epoch in range(epochs)):
+            images = len(preview.dataset.layout(key))
+            name = f"epoch {key.epoch + 1}" + (f", {images} images" if images > 1 else "")
+            panels.append(_panel(preview, preview.dataset[key], name, anchors=anchors))
         name = preview.dataset.annotations.file_names[row].decode(errors="replace")
         strips.append(
             f'<figure class="strip-row"><figcaption>{text(name)}</figcaption>'

@@ -11,8 +11,9 @@ from PIL import Image
 
 from detect.data.annotations import Annotations
 from detect.data.augment.transforms import default_augmentations
-from detect.data.augment.view import View
+from detect.data.augment.view import View, render
 from detect.data.dataset import DetectionDataset, Sample, SampleKey, collate, draft_scales
+from detect.data.images.decode import load_pixels
 from detect.data.splits import open_split
 from detect.errors import InputError
 from tests.conftest import make_coco
@@ -38,14 +39,67 @@ def test_sample__is_a_pure_function_of_seed_epoch_and_row(annotations: Annotatio
     backwards = [one_dataset[key] for key in reversed(keys)][::-1]
     for sample, other in zip(forwards, backwards, strict=True):
         assert_same(sample, other)
-    views = {dataset(seed).view(key) for seed in (5, 6) for key in keys}
-    assert len(views) == 2 * len(keys)  # seed, epoch and row all matter
+    plans = {dataset(seed).plan(key) for seed in (5, 6) for key in keys}
+    assert len(plans) == 2 * len(keys)  # seed, epoch and row all matter
+
+
+RECORDED = {
+    SampleKey(0, 0, 8): (
+        (-9.411764705882353, -8.571428571428571, 367.05882352941177, 265.7142857142857, False),
+        [[9.074999809265137, 7.883333206176758, 11.625, 11.149999618530273]],
+        [1],
+        (144.4, 135.4, 125.0),
+    ),
+    SampleKey(0, 1, 8): (
+        (-40.0, -38.18181818181818, 188.57142857142858, 136.36363636363635, False),
+        [
+            [7.699999809265137, 18.0, 14.175000190734863, 26.433332443237305],
+            [29.75, 15.800000190734863, 33.95000076293945, 21.850000381469727],
+        ],
+        [2, 3],
+        (174.7, 164.2, 165.1),
+    ),
+    SampleKey(0, 2, 8): (
+        (-207.0, -190.0, 69.0, 130.0, True),
+        [[6.231884002685547, 21.5, 9.710144996643066, 25.100000381469727]],
+        [3],
+        (124.3, 122.8, 110.2),
+    ),
+    SampleKey(1, 2, 8): (
+        (0.0, 0.0, 160.0, 120.0, False),
+        [[0.5, 6.666666507720947, 6.5, 16.266666412353516]],
+        [3],
+        (177.4, 230.2, 224.7),
+    ),
+    SampleKey(3, 3, 8, 1): (
+        (1.0, 17.0, 159.0, 99.0, True),
+        [[1.2658227682113647, 1.5609755516052246, 11.39240550994873, 15.609756469726562]],
+        [1],
+        (212.1, 191.4, 195.2),
+    ),
+}
+"""View, boxes, labels and mean colour of samples, as they were before plans could hold several images."""
+
+
+@pytest.mark.parametrize("key", RECORDED)
+def test_sample__of_one_image_stays_what_it_was(annotations: Annotations, key: SampleKey) -> None:
+    dataset = DetectionDataset(annotations, (32, 40), augmentations=default_augmentations(), seed=5)
+    (x0, y0, x1, y1, flip), boxes, labels, mean_colour = RECORDED[key]
+    (tile,), sample = dataset.plan(key), dataset[key]
+    assert (tile.row, tile.area) == (key.row, (0, 0, 40, 32))
+    view = View(x0, y0, x1, y1, flip_horizontal=flip, colour=tile.view.colour)
+    assert tile.view == view
+    assert sample.boxes.tolist() == boxes
+    assert sample.labels.tolist() == labels
+    pixels = load_pixels(annotations.path(key.row))
+    np.testing.assert_array_equal(sample.image, render(pixels, view, (32, 40)))
+    np.testing.assert_allclose(sample.image.mean(axis=(0, 1)), mean_colour, atol=1)  # decoders differ
 
 
 def test_sample__every_showing_of_an_epoch_is_augmented_otherwise(annotations: Annotations) -> None:
     dataset = DetectionDataset(annotations, (32, 40), augmentations=default_augmentations(), seed=5)
-    views = [dataset.view(SampleKey(0, row, 8, copy)) for row in range(4) for copy in range(3)]
-    assert len(set(views)) == len(views)
+    plans = [dataset.plan(SampleKey(0, row, 8, copy)) for row in range(4) for copy in range(3)]
+    assert len(set(plans)) == len(plans)
 
 
 def test_sample__first_showing_is_that_of_runs_without_repeats(annotations: Annotations) -> None:
@@ -56,7 +110,7 @@ def test_sample__first_showing_is_that_of_runs_without_repeats(annotations: Anno
         drawn.append(rng.random())
         return view
 
-    DetectionDataset(annotations, (32, 40), augmentations=[spy], seed=5).view(SampleKey(2, 3, 8))
+    DetectionDataset(annotations, (32, 40), augmentations=[spy], seed=5).plan(SampleKey(2, 3, 8))
     assert drawn == [np.random.default_rng((5, 2, 3)).random()]
 
 

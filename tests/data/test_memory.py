@@ -15,7 +15,6 @@ from pycocotools.coco import COCO
 
 from detect.data.annotations import Annotations
 from detect.data.augment.transforms import default_augmentations
-from detect.data.augment.view import boxes_to_input
 from detect.data.dataset import DetectionDataset, SampleKey
 from detect.types import ClassMap
 
@@ -96,9 +95,7 @@ def measure() -> tuple[list[float], float]:
 
     def ours(epoch: int, images: range) -> None:
         for row in images:
-            view = dataset.view(SampleKey(epoch, row, 8))
-            rows = annotations.rows(row)
-            boxes_to_input(annotations.boxes[rows], view, (320, 320), ignore=annotations.ignore[rows])
+            dataset.boxes(SampleKey(epoch, row, 8))
 
     coco = coco_annotations(annotations)
 

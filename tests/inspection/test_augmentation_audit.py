@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from detect.data.annotations import Annotations
-from detect.data.augment.transforms import (
+from detect.data.augment import (
     Augmentation,
+    Mosaic,
     RandomHorizontalFlip,
     RandomIoUCrop,
     default_augmentations,
@@ -73,6 +74,22 @@ def test_audit__follows_the_boxes_of_the_samples_themselves(annotations: Annotat
     boxes = np.concatenate([sample.boxes for sample in samples])
     sizes = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
     assert found.after_px[~np.isnan(found.after_px)] == pytest.approx(sizes, rel=1e-5)
+
+
+def test_audit__mosaic__follows_the_boxes_of_all_its_images(annotations: Annotations) -> None:
+    training = dataset(annotations, Mosaic(1.0), RandomHorizontalFlip())
+    found = audit(training, LAYOUT, samples=20)
+    keys = [SampleKey(epoch, row, 64) for epoch in (0, 1) for row in range(10)]
+    counts = np.diff(annotations.offsets)
+    plans = [training.plan(key) for key in keys]
+    assert found.fate().shown == sum(int(counts[tile.row]) for plan in plans for tile in plan)
+    boxes = np.concatenate([training[key].boxes for key in keys])
+    assert found.fate().kept == len(boxes) < found.fate().shown
+    sizes = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
+    assert found.after_px[~np.isnan(found.after_px)] == pytest.approx(sizes, rel=1e-5)
+    labels = [annotations.labels[annotations.rows(tile.row)] for plan in plans for tile in plan]
+    np.testing.assert_array_equal(found.labels, np.concatenate(labels))
+    assert found.emptied == 0
 
 
 def test_audit__groups_add_up_and_regions_to_ignore_are_left_out(annotations: Annotations) -> None:

@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from detect.commands.main import main
-from detect.data.augment.transforms import RandomVerticalFlip
+from detect.data.augment import Mosaic, RandomVerticalFlip
 from detect.data.datamodule import DetectionData
 from detect.data.dataset import SampleKey
 from detect.errors import InputError
@@ -62,6 +62,20 @@ def test_open_preview__with_a_config__shows_what_its_training_shows(root: Path, 
     np.testing.assert_array_equal(  # upside down, the whole of it
         preview.dataset[SampleKey(0, 0, 8)].image, preview.whole[SampleKey(0, 0, 8)].image[::-1]
     )
+
+
+def test_open_preview__mosaics__are_those_of_the_training(root: Path, tmp_path: Path) -> None:
+    mosaic = {"class_path": "detect.data.augment.Mosaic", "init_args": {"probability": 1.0}}
+    config = write_config(tmp_path / "a.yaml", data={"augmentations": [mosaic]})
+    preview = open_preview(root, QUICK._replace(config=config))
+    training = DetectionData(
+        root, augmentations=[Mosaic(1.0)], image_size=(96, 128), seed=7, total_batch_size=4
+    )
+    training.open()
+    key = SampleKey(1, 4, 64)
+    assert len(preview.dataset.plan(key)) == 4
+    for one, other in zip(preview.dataset[key], training.train_dataset()[key], strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_open_preview__without_a_config__takes_the_defaults_of_fit(root: Path) -> None:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
+from detect.data.augment import Mosaic
+from detect.data.dataset import DetectionDataset
 from detect.inspection.preview import PreviewOptions, open_preview
 from detect.report.preview_page import write_preview
 from tests.conftest import make_coco
@@ -42,3 +45,16 @@ def test_page__says_what_becomes_of_the_boxes(page: str) -> None:
 def test_page__names_are_escaped(page: str) -> None:
     assert "<coco>" not in page
     assert "&lt;coco&gt;" in page
+
+
+def test_page__mosaics_say_how_many_images_they_show(tmp_path: Path) -> None:
+    root = make_coco(tmp_path / "coco", train=5)
+    preview = open_preview(root, PreviewOptions(images=2, epochs=2, samples=10))
+    shown = DetectionDataset(
+        preview.dataset.annotations, preview.dataset.image_size, augmentations=[Mosaic(1.0)]
+    )
+    preview = preview._replace(dataset=shown)
+    write_preview(tmp_path / "page.html", preview, epochs=2, anchors=True)
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert len(re.findall(r"epoch [12], 4 images: \d+ boxes, \d+ anchors", page)) == 2 * 2 * 2
+    assert "probability 1.0, centre (0.25, 0.75)" in page

@@ -1,5 +1,7 @@
-"""Augmentations: plans that are pure functions of their random numbers, rendered in one resize."""
+"""Augmentations: plans that are pure functions of their random numbers, each image rendered in one resize."""
 
+from detect.data.augment.mosaic import Mosaic
+from detect.data.augment.plan import Layout
 from detect.data.augment.transforms import (
     Augmentation,
     PhotometricDistort,
@@ -12,6 +14,8 @@ from detect.data.augment.transforms import (
 
 __all__ = [
     "Augmentation",
+    "Layout",
+    "Mosaic",
     "PhotometricDistort",
     "RandomHorizontalFlip",
     "RandomIoUCrop",

@@ -18,13 +18,18 @@ from detect.errors import InputError
 
 
 class Augmentation(Protocol):
-    """One step of a plan."""
+    """One step that changes what is seen of an image; of a plan with several images, of each."""
 
     def __call__(self, view: View, boxes: NDArray[np.float64], rng: np.random.Generator) -> View:
         """The changed view; `boxes` are (G, 4) xyxy px of the file, those that are not ignored."""
 
 
-def _require_share(augmentation: object, probability: float) -> None:
+def require_share(augmentation: object, probability: float) -> None:
+    """Refuse a probability that is none.
+
+    Raises:
+        InputError: it is not from 0 to 1; names the class of `augmentation`.
+    """
     if not 0 <= probability <= 1:
         raise InputError(
             f"probability of {type(augmentation).__name__} is {probability}; give a share from 0 to 1"
@@ -113,7 +118,7 @@ class RandomZoomOut:
     ) -> None:
         if max_ratio < 1:
             raise InputError(f"max_ratio of a zoom-out is at least 1, got {max_ratio}")
-        _require_share(self, probability)
+        require_share(self, probability)
         self.max_ratio, self.probability, self.fill = max_ratio, probability, fill
 
     def __call__(self, view: View, boxes: NDArray[np.float64], rng: np.random.Generator) -> View:
@@ -157,7 +162,7 @@ class PhotometricDistort:
         ):
             if low > high:
                 raise InputError(f"{name} of a distortion is a range, the lower end first; got {low}, {high}")
-        _require_share(self, probability)
+        require_share(self, probability)
         self.brightness, self.contrast, self.saturation, self.hue = brightness, contrast, saturation, hue
         self.probability = probability
 
@@ -184,7 +189,7 @@ class RandomHorizontalFlip:
     """
 
     def __init__(self, probability: float = 0.5) -> None:
-        _require_share(self, probability)
+        require_share(self, probability)
         self.probability = probability
 
     def __call__(self, view: View, boxes: NDArray[np.float64], rng: np.random.Generator) -> View:
@@ -199,7 +204,7 @@ class RandomVerticalFlip:
     """
 
     def __init__(self, probability: float = 0.5) -> None:
-        _require_share(self, probability)
+        require_share(self, probability)
         self.probability = probability
 
     def __call__(self, view: View, boxes: NDArray[np.float64], rng: np.random.Generator) -> View:
