@@ -5,20 +5,20 @@ Everything here is pure and works on any number of leading dimensions; shape let
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+Float = TypeVar("Float", np.float32, np.float64)
 
 
 def xyxy_to_xywh(boxes: Tensor) -> Tensor:
     """(..., 4) corners to (..., 4) left, top, width, height: the form of COCO files."""
     top_left, bottom_right = boxes.split(2, dim=-1)
     return torch.cat([top_left, bottom_right - top_left], dim=-1)
-
-
-def xywh_to_xyxy(boxes_xywh: Tensor) -> Tensor:
-    """(..., 4) left, top, width, height to (..., 4) corners; the inverse of `xyxy_to_xywh`."""
-    top_left, size = boxes_xywh.split(2, dim=-1)
-    return torch.cat([top_left, top_left + size], dim=-1)
 
 
 def box_area(boxes: Tensor) -> Tensor:
@@ -48,6 +48,20 @@ def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
     shared = intersection(boxes.float(), others.float())
     union = box_area(boxes.float()).unsqueeze(-1) + box_area(others.float()).unsqueeze(-2) - shared
     return torch.where(union > 0, shared / union.clamp(min=torch.finfo(torch.float32).tiny), 0.0)
+
+
+def iou_of_pairs(boxes: NDArray[Float], others: NDArray[Float]) -> NDArray[Float]:
+    """Intersection over union in NumPy of (..., 4) boxes with areas that broadcast with each other: (...).
+
+    For code that compares each box with one or a few others; `box_iou` compares all with all.
+    """
+    x0, y0, x1, y1 = np.moveaxis(boxes, -1, 0)
+    other_x0, other_y0, other_x1, other_y1 = np.moveaxis(others, -1, 0)
+    width = np.minimum(x1, other_x1) - np.maximum(x0, other_x0)
+    height = np.minimum(y1, other_y1) - np.maximum(y0, other_y0)
+    shared = np.maximum(width, 0) * np.maximum(height, 0)
+    areas = (x1 - x0) * (y1 - y0) + (other_x1 - other_x0) * (other_y1 - other_y0)
+    return np.asarray(shared / (areas - shared))
 
 
 def clip_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:

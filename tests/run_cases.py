@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
+from torchvision.ops import box_convert
 
-from detect.boxes import xywh_to_xyxy
 from detect.data.annotations import Annotations
 from detect.data.datamodule import DetectionData
 from detect.evaluation.backends import ground_truth_rows
@@ -40,7 +40,7 @@ def noisy_evaluator(annotations: Annotations, *, noise_px: float, seed: int = 0)
         labels = np.append(truth.labels[own], 1 + row % annotations.classes.num_classes)
         scores = np.append(rng.uniform(0.3, 1, own.sum()), 0.2 + 0.6 * rng.random())
         detections = Detections(
-            xywh_to_xyxy(torch.from_numpy(boxes_xywh))[None],
+            box_convert(torch.from_numpy(boxes_xywh), "xywh", "xyxy")[None],
             torch.from_numpy(scores)[None],
             torch.from_numpy(labels)[None],
         )

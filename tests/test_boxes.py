@@ -7,8 +7,8 @@ from detect.boxes import (
     box_iou,
     clip_boxes,
     intersection,
+    iou_of_pairs,
     rescale_boxes,
-    xywh_to_xyxy,
     xyxy_to_xywh,
 )
 
@@ -19,10 +19,8 @@ def random_boxes(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.cat([corners[..., :2], corners[..., :2] + corners[..., 2:] + 1], dim=-1)
 
 
-def test_xywh__is_inverted_by_xyxy():
-    boxes = torch.tensor([[1.0, 2.0, 31.0, 12.0]])
-    assert xyxy_to_xywh(boxes).tolist() == [[1.0, 2.0, 30.0, 10.0]]
-    assert torch.equal(xywh_to_xyxy(xyxy_to_xywh(boxes)), boxes)
+def test_xywh__by_hand():
+    assert xyxy_to_xywh(torch.tensor([[1.0, 2.0, 31.0, 12.0]])).tolist() == [[1.0, 2.0, 30.0, 10.0]]
 
 
 def test_area__of_an_inverted_box_is_zero():
@@ -45,6 +43,15 @@ def test_iou__by_hand():
 
 def test_iou__of_padding_with_padding_is_zero_not_nan():
     assert box_iou(torch.zeros(2, 4), torch.zeros(3, 4)).tolist() == [[0, 0, 0], [0, 0, 0]]
+
+
+def test_iou_of_pairs__is_box_iou_row_by_row():
+    boxes, others = random_boxes(7), random_boxes(7, seed=1)
+    found = iou_of_pairs(boxes.numpy(), others.numpy())
+    assert found == pytest.approx(box_iou(boxes, others).diagonal().numpy(), abs=1e-6)
+    assert iou_of_pairs(boxes[:, None].numpy(), others.numpy()) == pytest.approx(
+        box_iou(boxes, others).numpy(), abs=1e-6
+    )
 
 
 def test_iou__batches():

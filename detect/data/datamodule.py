@@ -16,7 +16,6 @@ from lightning.pytorch.utilities import rank_zero_info
 from detect.data.annotations import Annotations
 from detect.data.augment.plan import layout_of
 from detect.data.augment.transforms import Augmentation, default_augmentations
-from detect.data.augment.view import ResizeRule
 from detect.data.cache import GB, CachePlace, NothingFitsError, PixelCache
 from detect.data.checks.conventions import BoxConvention
 from detect.data.checks.findings import Finding, summarise
@@ -35,7 +34,7 @@ from detect.errors import InputError
 from detect.system.cores import available_cores
 from detect.system.memory import keep_freed_memory
 from detect.system.shared_memory import batch_bytes, bytes_in_flight, require_shared_memory
-from detect.types import ClassMap
+from detect.types import ClassMap, ResizeRule
 
 MAX_WORKERS = 8
 """More workers than this wait for each other's memory rather than for the trainer."""

@@ -18,12 +18,12 @@ from torch.utils.data import Dataset, default_collate
 from detect.data.annotations import Annotations
 from detect.data.augment.plan import Plan, Tile, layout_of, single_image, tile_boxes
 from detect.data.augment.transforms import Augmentation
-from detect.data.augment.view import FILL, ResizeRule, render, resize_pixels, snap_view
+from detect.data.augment.view import FILL, render, resize_pixels, snap_view
 from detect.data.cache import PixelCache
 from detect.data.images.decode import JPEG_SUFFIXES, choose_draft_scales, load_pixels
 from detect.data.stall import InHand
 from detect.errors import InputError
-from detect.types import Batch, Target
+from detect.types import Batch, ResizeRule, Target
 
 MIN_PADDED_BOXES = 8
 LAYOUT_STREAM = 0x713E5

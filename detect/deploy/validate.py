@@ -13,7 +13,6 @@ from detect.data.datamodule import DetectionData, align_classes
 from detect.deploy.inference import Detector
 from detect.evaluation.evaluator import CocoEvaluator, Metrics
 from detect.evaluation.metrics_table import metrics_table
-from detect.model.detector import TorchDetector
 from detect.system.files import write_atomically
 
 
@@ -34,13 +33,6 @@ def run_detector(
         evaluator.update(batch.sample_idx, detector.detect(batch.images, batch.orig_size))
     evaluator.gather()
     return evaluator
-
-
-def validate_torch(
-    detector: TorchDetector, data: DetectionData, *, backend: Literal["faster", "pycocotools"] = "faster"
-) -> Metrics:
-    """As `validate_detector`, for a detector that torch runs on one device."""
-    return validate_detector(Detector(detector), data, backend=backend)
 
 
 def open_validation(detector: Detector, data_settings: dict[str, Any]) -> DetectionData:

@@ -27,8 +27,6 @@ class Difference(NamedTuple):
     low: float
     """Lower end of the 95 % interval."""
     high: float
-    share_above: float
-    """Of the resamples in which the second is better."""
 
     @property
     def distinguishable(self) -> bool:
@@ -77,9 +75,7 @@ def compare_groups(
     differences = differences[~np.isnan(differences)]
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(differences, [tail, 1 - tail])
-    return Difference(
-        float(np.mean(full[1]) - np.mean(full[0])), float(low), float(high), float((differences > 0).mean())
-    )
+    return Difference(float(np.mean(full[1]) - np.mean(full[0])), float(low), float(high))
 
 
 def _mean_of_drawn_seeds(

@@ -16,7 +16,7 @@ from detect.data.readers import RawAnnotations, SplitSource, byte_array, coco, f
 from detect.errors import InputError
 from detect.evaluation.backends import Backend, DetectionRows, select
 from detect.evaluation.diagnostics import NEAR_ZERO_MAP, explain_zero_map
-from detect.evaluation.evaluator import Metrics, compute_metrics
+from detect.evaluation.evaluator import compute_metrics
 from detect.evaluation.metrics_table import metrics_table
 from detect.system.files import require_writable, write_atomically
 from detect.system.garbage import collection_paused
@@ -47,21 +47,6 @@ def evaluate(
     if json_file is not None:
         write_atomically(json_file, json.dumps(metrics.to_json(), indent=2))
     return 0
-
-
-def evaluate_file(annotations: Path, detections: Path, *, backend: Backend = "faster") -> Metrics:
-    """COCO metrics of a results file.
-
-    Args:
-        annotations: ground truth in COCO's format; the pictures are not needed.
-        detections: COCO's results format, as `detect predict` writes it.
-        backend: the tool that computes.
-
-    Raises:
-        InputError: see `read_ground_truth` and `read_detections`.
-    """
-    ground_truth = read_ground_truth(annotations)
-    return compute_metrics(ground_truth, read_detections(detections, ground_truth), backend=backend)
 
 
 def read_ground_truth(path: Path) -> Annotations:

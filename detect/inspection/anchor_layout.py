@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from detect.boxes import iou_of_pairs
 from detect.data.annotations import Annotations
 from detect.model.anchors import AnchorConfig, AnchorGenerator, grid_sizes
 from detect.model.ssdlite import SSDLite
@@ -76,24 +77,13 @@ def best_anchors(boxes: NDArray[np.float32], layout: AnchorLayout) -> BestAnchor
             part = boxes[start : start + CHUNK]
             column = _nearest(centres_x, part[:, 0::2].mean(axis=1))
             row = _nearest(centres_y, part[:, 1::2].mean(axis=1))
-            iou[level, start : start + CHUNK] = _iou(anchors[row, column], part[:, None]).max(axis=1)
+            iou[level, start : start + CHUNK] = iou_of_pairs(anchors[row, column], part[:, None]).max(axis=1)
     return BestAnchors(iou.max(axis=0, initial=0), iou.argmax(axis=0))
 
 
 def _nearest(centres: NDArray[np.float32], values: NDArray[np.float32]) -> NDArray[np.int64]:
     """The place of the nearest of rising `centres`."""
     return np.searchsorted((centres[1:] + centres[:-1]) / 2, values)
-
-
-def _iou(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Of boxes that broadcast against each other, (..., 4)."""
-    x0, y0, x1, y1 = np.moveaxis(one, -1, 0)
-    other_x0, other_y0, other_x1, other_y1 = np.moveaxis(other, -1, 0)
-    width = np.minimum(x1, other_x1) - np.maximum(x0, other_x0)
-    height = np.minimum(y1, other_y1) - np.maximum(y0, other_y0)
-    shared = np.maximum(width, 0) * np.maximum(height, 0)
-    areas = (x1 - x0) * (y1 - y0) + (other_x1 - other_x0) * (other_y1 - other_y0)
-    return np.asarray(shared / (areas - shared))
 
 
 class FileBoxes(NamedTuple):

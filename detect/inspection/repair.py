@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from detect.data.annotations import Annotations, without_boxes
-from detect.data.checks.boxes import clean_rows
+from detect.data.checks.boxes import clean
 from detect.data.checks.conventions import BoxConvention
 from detect.data.checks.duplicates import duplicate_boxes
 from detect.data.checks.splits import drop_undecodable, repeated_boxes
@@ -77,11 +77,11 @@ def mend(
         for split in choose_splits(reader, root, splits):
             source = reader.locate(root, split)
             source = source._replace(voc_one_based=voc_one_based, convention=box_convention)
-            cleaned = clean_rows(reader.read(source))
-            content, undecodable = drop_undecodable(cleaned.annotations)
+            annotations, findings = clean(reader.read(source))
+            content, undecodable = drop_undecodable(annotations)
             if len(content) == 0:
                 raise InputError(f"no usable image in {content.source}: none of its files can be decoded")
-            findings = [*cleaned.findings, *undecodable, *repeated_boxes(content)]
+            findings += [*undecodable, *repeated_boxes(content)]
             found += [Located((split,), finding) for finding in findings]
             contents[split] = mended(content)
         write_copy(folder, contents, data_format, images)

@@ -268,15 +268,6 @@ def init_weights(module: nn.Module, scheme: Init) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-def freeze_batch_norm(module: nn.Module) -> None:
-    """Put every BatchNorm below `module` into eval mode with fixed scale and shift."""
-    for child in module.modules():
-        if isinstance(child, nn.BatchNorm2d):
-            child.eval()
-            for parameter in child.parameters(recurse=False):
-                parameter.requires_grad_(False)
-
-
 def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Scale pixels to the range that a backbone was trained on, on the device of the images.
 

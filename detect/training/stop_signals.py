@@ -43,10 +43,6 @@ class StopSignals:
             signal.signal(signum, handler)
         self._previous = {}
 
-    def exit_code(self, signum: int) -> int:
-        """What a shell expects of a process that ended by `signum`: 130 or 143."""
-        return 128 + signum
-
     def _note(self, signum: int, frame: FrameType | None) -> None:
         if os.getpid() != self._pid:
             return  # a loading process inherited this; its trainer tells it when to end

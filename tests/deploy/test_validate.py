@@ -4,7 +4,7 @@ import pytest
 
 from detect.api import Detector
 from detect.commands.main import main
-from detect.deploy.validate import open_validation, validate_torch
+from detect.deploy.validate import open_validation, validate_detector
 from detect.errors import InputError
 from detect.evaluation.evaluator import CocoEvaluator
 from tests.conftest import make_coco
@@ -43,7 +43,7 @@ def test_validate__an_exported_file_scores_as_its_checkpoint(coco_root, tmp_path
     assert [of_file[key] for key in KEYS] == pytest.approx([of_checkpoint[key] for key in KEYS], abs=2e-3)
 
 
-def test_validate_torch__sees_every_image_once(coco_root, monkeypatch):
+def test_validate_detector__sees_every_image_once(coco_root, monkeypatch):
     module = lively_detector()
     data = open_validation(
         Detector(module), {"root": coco_root, "workers": 0, "batch_size": 3, "val_split": "val"}
@@ -56,7 +56,7 @@ def test_validate_torch__sees_every_image_once(coco_root, monkeypatch):
         real(self, sample_idx, detections)
 
     monkeypatch.setattr(CocoEvaluator, "update", update)
-    assert validate_torch(module, data).images == 4
+    assert validate_detector(Detector(module), data).images == 4
     assert sorted(seen) == [0, 1, 2, 3]
 
 

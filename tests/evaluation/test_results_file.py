@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from detect.errors import InputError
-from detect.evaluation.results_file import evaluate, evaluate_file, read_detections, read_ground_truth
+from detect.evaluation.backends import Backend
+from detect.evaluation.evaluator import Metrics, compute_metrics
+from detect.evaluation.results_file import evaluate, read_detections, read_ground_truth
 from tests.coco_cases import NUMBERS, coco_dict, pycocotools_numbers, random_case, result
 
 BOX = [10.0, 20.0, 50.0, 40.0]
@@ -18,6 +20,11 @@ def write(folder: Path, name: str, content: Any) -> Path:
     path = folder / name
     path.write_text(json.dumps(content))
     return path
+
+
+def evaluate_file(annotations: Path, detections: Path, *, backend: Backend = "faster") -> Metrics:
+    ground_truth = read_ground_truth(annotations)
+    return compute_metrics(ground_truth, read_detections(detections, ground_truth), backend=backend)
 
 
 @pytest.fixture

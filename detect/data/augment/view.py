@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,8 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from detect.data.augment.colour import IDENTITY_COLOUR
+from detect.types import ResizeRule
 
-ResizeRule = Literal["antialias", "torchvision"]
 FILL = (123, 117, 104)
 """Mean colour of ImageNet, 0..255: what SSD shows beside a zoomed-out image."""
 MIN_BOX_PX = 1.0

@@ -26,20 +26,6 @@ HUGE_RATIO = 2.0
 would claim all of it."""
 
 
-class Cleaned(NamedTuple):
-    """A split after the check, and what the check did to each row of the files."""
-
-    annotations: Annotations
-    findings: list[Finding]
-    kept_images: NDArray[np.bool_]
-    """(N,) of the raw images."""
-    kept_boxes: NDArray[np.bool_]
-    """(M,) of the raw boxes."""
-    boxes: NDArray[np.float64]
-    """(M, 4) xyxy px of the upright image, cut to it; meaningless where not kept."""
-    images: CheckedImages
-
-
 def clean(raw: RawAnnotations) -> tuple[Annotations, list[Finding]]:
     """Keep what can be trained on and scored, and say what was not.
 
@@ -49,16 +35,6 @@ def clean(raw: RawAnnotations) -> tuple[Annotations, list[Finding]]:
     Raises:
         InputError: no image is left; lists the first findings. Or the boxes fit another convention.
     """
-    cleaned = clean_rows(raw)
-    return cleaned.annotations, cleaned.findings
-
-
-def clean_rows(raw: RawAnnotations) -> Cleaned:
-    """`clean`, with what was done to each row.
-
-    Raises:
-        InputError: as `clean`.
-    """
     findings = [
         Finding("annotation-unreadable", "error", file, None, reason, "image dropped")
         for file, reason in raw.unread
@@ -66,12 +42,12 @@ def clean_rows(raw: RawAnnotations) -> Cleaned:
     images = check_images(raw, findings)
     in_pixels = boxes_in_pixels(raw, images)
     refuse_other_convention(raw, images)
-    boxes, kept_boxes = _check_boxes(raw, in_pixels, images, findings)
-    annotations = assemble(raw, images, in_pixels, kept_boxes)
+    kept = _check_boxes(raw, in_pixels, images, findings)
+    annotations = assemble(raw, images, in_pixels, kept)
     if len(annotations) == 0:
         raise InputError(f"no usable image in {raw.source.annotations}\n{summarise(findings)}")
     _note_annotations(raw, annotations, findings)
-    return Cleaned(annotations, findings, images.kept, kept_boxes, boxes, images)
+    return annotations, findings
 
 
 def boxes_in_pixels(raw: RawAnnotations, images: CheckedImages) -> NDArray[np.float64]:
@@ -137,8 +113,8 @@ def readable_boxes(raw: RawAnnotations, images: CheckedImages, findings: list[Fi
 
 def _check_boxes(
     raw: RawAnnotations, in_pixels: NDArray[np.float64], images: CheckedImages, findings: list[Finding]
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """(M, 4) boxes cut to their images, and (M,) which of them are kept."""
+) -> NDArray[np.bool_]:
+    """(M,) which boxes are kept."""
     width_height = images.sizes[:, ::-1].astype(np.float64)
     known = raw.image_rows >= 0
     limits = np.zeros((len(raw.boxes), 2))
@@ -174,7 +150,7 @@ def _check_boxes(
             severity,
             "clipped to the image in training, scored as it is",
         )
-    return boxes, kept
+    return kept
 
 
 class _BoxText(NamedTuple):

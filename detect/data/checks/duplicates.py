@@ -8,6 +8,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from detect.boxes import iou_of_pairs
+
 HASH_BITS = 64
 MAX_DISTANCE = 6
 """Bits in which the hashes of two pictures that look alike may differ. Measured on coco128: copies that were
@@ -109,7 +111,7 @@ def duplicate_boxes(
         first, second = first[near], second[near]
         if not len(first):
             break
-        same = _iou(boxes[first], boxes[second]) > DUPLICATE_IOU
+        same = iou_of_pairs(boxes[first], boxes[second]) > DUPLICATE_IOU
         # One after the other: a box that repeats another has no repetitions of its own.
         for kept, repeated in zip(first[same].tolist(), second[same].tolist(), strict=True):
             if repeats[kept] < 0 and repeats[repeated] < 0:
@@ -118,11 +120,3 @@ def duplicate_boxes(
     found = repeats >= 0
     result[order[found]] = order[repeats[found]]
     return result
-
-
-def _iou(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(P,) of (P, 4) boxes with (P, 4) others, row by row."""
-    size = np.minimum(one[:, 2:], other[:, 2:]) - np.maximum(one[:, :2], other[:, :2])
-    shared = np.clip(size, 0, None).prod(axis=1)
-    areas = (one[:, 2:] - one[:, :2]).prod(axis=1) + (other[:, 2:] - other[:, :2]).prod(axis=1)
-    return np.asarray(shared / (areas - shared))

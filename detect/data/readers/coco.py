@@ -101,7 +101,7 @@ def read(source: SplitSource) -> RawAnnotations:
         )
 
 
-def parse(path: Path, *, keep_polygons: bool = False) -> dict[str, Any]:
+def parse(path: Path) -> dict[str, Any]:
     """The content of a COCO file; its lists hold objects, and nothing else of it is known.
 
     Polygons are let go one by one as they are read, which takes half the memory.
@@ -112,7 +112,7 @@ def parse(path: Path, *, keep_polygons: bool = False) -> dict[str, Any]:
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     data = read_bytes_of_file(path, limit_mb=memory / MEMORY_PER_BYTE / MB)
     try:
-        content = json.loads(data, object_hook=None if keep_polygons else _without_polygons)
+        content = json.loads(data, object_hook=_without_polygons)
     except RecursionError:
         raise InputError(f"cannot read {path} as JSON: it is nested too deeply") from None
     except ValueError as error:

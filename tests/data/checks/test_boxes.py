@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detect.data.checks.boxes import clean_rows
+from detect.data.checks.boxes import clean
 from detect.data.readers import coco
 from detect.data.splits import OpenedSplit, open_split
 from detect.errors import InputError
@@ -93,14 +93,14 @@ def test_ids__repeated__first_image_kept_and_annotations_kept(tmp_path: Path) ->
     assert (opened.annotations.file_names.tolist(), len(opened.annotations.boxes)) == ([b"a.jpg"], 2)
 
 
-def test_clean_rows__says_what_became_of_each_row(tmp_path: Path) -> None:
+def test_clean__keeps_what_can_be_trained_on(tmp_path: Path) -> None:
     objects = [(2, 3, GOOD), (1, 3, [0, 0, 0, 0]), (1, 3, [60, 0, 8, 8])]
     make_coco_split(tmp_path, coco_file([("a.jpg", 64, 48), ("b.jpg", 64, 48)], objects, CLASSES))
     (tmp_path / "train" / "b.jpg").unlink()
-    cleaned = clean_rows(coco.read(coco.locate(tmp_path, "train")))
-    assert cleaned.kept_images.tolist() == [True, False]
-    assert cleaned.kept_boxes.tolist() == [False, False, True]
-    assert cleaned.boxes[2].tolist() == [60, 0, 64, 8]
+    annotations, _ = clean(coco.read(coco.locate(tmp_path, "train")))
+    assert annotations.file_names.tolist() == [b"a.jpg"]
+    assert annotations.boxes.tolist() == [[60, 0, 68, 8]]
+    assert annotations.clipped_boxes().tolist() == [[60, 0, 64, 8]]
 
 
 @pytest.mark.parametrize("seed", [0, 1])
