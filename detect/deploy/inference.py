@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from detect.boxes import rescale_boxes
 from detect.data.augment.view import resize_pixels
 from detect.data.images.decode import load_pixels, upright_rgb
 from detect.deploy.load import open_model
@@ -127,9 +126,8 @@ class Detector:
             outputs: of `runtime.run`.
             orig_size: (B, 2) height and width of each file in px.
         """
-        detections = self.spec.detections(outputs)
-        boxes = rescale_boxes(detections.boxes, self.spec.image_size, orig_size.to(detections.boxes.device))
-        return Detections(boxes.cpu(), detections.scores.cpu(), detections.labels.cpu())
+        detections = self.spec.postprocess.in_files(self.spec.detections(outputs), orig_size)
+        return Detections(*(part.cpu() for part in detections))
 
     def predictions(self, detections: Detections, *, score_threshold: float) -> list[Prediction]:
         """Padded detections to one `Prediction` an image."""

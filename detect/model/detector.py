@@ -15,7 +15,7 @@ from detect.model.checkpoint_format import FORMAT_VERSION
 from detect.model.configurable import plain
 from detect.model.postprocess import PostProcess, PostProcessConfig
 from detect.model.ssdlite import SSDLite
-from detect.types import ClassMap, Detections, ResizeRule, ScoreActivation
+from detect.types import ClassMap, Detections, HeadOutputs, ResizeRule, ScoreActivation
 
 
 class TorchDetector(nn.Module):
@@ -89,6 +89,15 @@ class TorchDetector(nn.Module):
     def forward(self, images: Tensor) -> Detections:
         """(B, 3, H, W) uint8 images to detections in px of the input."""
         return self.postprocess(self.net(self.layout(images)), self.net.anchors)
+
+    def detections(self, head_outputs: HeadOutputs, orig_size: Tensor) -> Detections:
+        """Head outputs to detections in px of the files.
+
+        Args:
+            head_outputs: logits (B, A, K + 1) and box_deltas (B, A, 4).
+            orig_size: (B, 2) height and width of each file in px.
+        """
+        return self.postprocess.in_files(self.postprocess(head_outputs, self.net.anchors), orig_size)
 
     def layout(self, images: Tensor) -> Tensor:
         """Images in the memory layout of the weights."""

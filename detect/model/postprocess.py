@@ -10,7 +10,7 @@ import torchvision  # noqa: F401  (its operators register themselves)
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from detect.boxes import clip_boxes
+from detect.boxes import clip_boxes, rescale_boxes
 from detect.errors import InputError
 from detect.model.box_coder import decode
 from detect.types import Detections, HeadOutputs, ScoreActivation
@@ -106,6 +106,16 @@ class PostProcess(nn.Module):
             rows = (image_scores.amax(1) > self.config.score_threshold).nonzero().squeeze(1)
             found.append(self._suppress(image_scores[rows], image_boxes[rows]))
         return pad_detections(found)
+
+    def in_files(self, detections: Detections, orig_size: Tensor) -> Detections:
+        """Detections in px of the input to px of the files.
+
+        Args:
+            detections: (B, D) of the input.
+            orig_size: (B, 2) height and width of each file in px.
+        """
+        boxes = rescale_boxes(detections.boxes, self.image_size, orig_size.to(detections.boxes.device))
+        return detections._replace(boxes=boxes)
 
     def _promising(self, logits: Tensor) -> Tensor:
         """(A, K + 1) logits to (A,) bool: a class may score above the threshold.

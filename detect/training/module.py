@@ -16,7 +16,6 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from detect.boxes import rescale_boxes
 from detect.errors import InputError
 from detect.evaluation.evaluator import CocoEvaluator, Metrics
 from detect.model.detector import TorchDetector
@@ -220,9 +219,7 @@ class DetectionModule(L.LightningModule):
         assert self.evaluator is not None
         head_outputs = self.net(self.detector.layout(batch.images))
         self._val_sums += torch.stack(self.loss(head_outputs, self.net.anchors, batch.target))
-        detections = self.detector.postprocess(head_outputs, self.net.anchors)
-        boxes = rescale_boxes(detections.boxes, self.net.image_size, batch.orig_size)
-        self.evaluator.update(batch.sample_idx, detections._replace(boxes=boxes))
+        self.evaluator.update(batch.sample_idx, self.detector.detections(head_outputs, batch.orig_size))
 
     def on_validation_epoch_start(self) -> None:
         assert self.evaluator is not None

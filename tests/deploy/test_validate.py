@@ -1,12 +1,15 @@
 import json
 
+import lightning as L
 import pytest
 
 from detect.api import Detector
 from detect.commands.main import main
+from detect.data.datamodule import DetectionData
 from detect.deploy.validate import open_validation, validate_detector
 from detect.errors import InputError
 from detect.evaluation.evaluator import CocoEvaluator
+from detect.training.module import DetectionModule
 from tests.conftest import make_coco
 from tests.detector_cases import checkpoint, exported, lively_detector, save_checkpoint
 
@@ -44,10 +47,8 @@ def test_validate__an_exported_file_scores_as_its_checkpoint(coco_root, tmp_path
 
 
 def test_validate_detector__sees_every_image_once(coco_root, monkeypatch):
-    module = lively_detector()
-    data = open_validation(
-        Detector(module), {"root": coco_root, "workers": 0, "batch_size": 3, "val_split": "val"}
-    )
+    detector = Detector(lively_detector())
+    data = open_validation(detector, {"root": coco_root, "workers": 0, "batch_size": 3, "val_split": "val"})
     seen: list[int] = []
     real = CocoEvaluator.update
 
@@ -56,8 +57,21 @@ def test_validate_detector__sees_every_image_once(coco_root, monkeypatch):
         real(self, sample_idx, detections)
 
     monkeypatch.setattr(CocoEvaluator, "update", update)
-    assert validate_detector(Detector(module), data).images == 4
+    assert validate_detector(detector, data).images == 4
     assert sorted(seen) == [0, 1, 2, 3]
+
+
+def test_validate_detector__scores_as_the_validation_of_an_epoch(coco_root):
+    module = DetectionModule(lively_detector())
+    settings = {"root": coco_root, "workers": 0, "total_batch_size": 3, "batch_size": 3}
+    data = DetectionData(**settings, image_size=module.net.image_size)
+    data.open()
+    trainer = L.Trainer(logger=False, accelerator="cpu", barebones=True, use_distributed_sampler=False)
+    trainer.validate(module, datamodule=data, verbose=False)
+    detector = Detector(lively_detector())
+    found = validate_detector(detector, open_validation(detector, settings))
+    assert found.AR100 > 0
+    assert found.to_json() == module.metrics.to_json()
 
 
 def test_open_validation__takes_size_and_resize_rule_of_the_detector(coco_root, tmp_path):

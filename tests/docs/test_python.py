@@ -1,5 +1,6 @@
 """The page on training from plain Python: its program is run as it stands, on less data."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,4 @@ def test_the_program_trains_a_detector_that_the_command_line_takes(
     args = ["validate", "--ckpt_path", str(checkpoint), "--data.root", str(coco_root), "--json", "m.json"]
     assert main(args) == 0
     assert metrics.images == 4
+    assert json.loads(Path("m.json").read_text()) == metrics.to_json()
