@@ -64,7 +64,9 @@ class Outcomes(NamedTuple):
     """(M,) boxes that a detection of their class found."""
 
 
-def judge(annotations: Annotations, ground_truth: GroundTruthRows, detections: DetectionRows) -> Outcomes:
+def classify_detections(
+    annotations: Annotations, ground_truth: GroundTruthRows, detections: DetectionRows
+) -> Outcomes:
     """Sort every detection into found, ignored or one of five errors.
 
     Args:
@@ -94,11 +96,11 @@ def judge(annotations: Annotations, ground_truth: GroundTruthRows, detections: D
     starts = np.searchsorted(outcomes.detections.image_rows[rows], edges)
     for i, image in enumerate(images):
         boxes = slice(*np.searchsorted(ground_truth.image_rows[by_image], [image, image + 1]))
-        _judge_image(outcomes, ground_truth, rows[starts[i] : starts[i + 1]], by_image[boxes])
+        _classify_in_image(outcomes, ground_truth, rows[starts[i] : starts[i + 1]], by_image[boxes])
     return outcomes
 
 
-def _judge_image(
+def _classify_in_image(
     outcomes: Outcomes, ground_truth: GroundTruthRows, rows: NDArray[np.int64], boxes: NDArray[np.int64]
 ) -> None:
     """Fill in the rows of one image's detections from their IoU with its boxes."""

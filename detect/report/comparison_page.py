@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from detect.report.comparison import COMPARED, Comparison, paper_row
-from detect.report.html import DASH, figures, notice, paragraph, percent, table, text, write_page
+from detect.report.html import DASH, percent, write_page
 from detect.report.pareto import PANEL_INCHES, draw_panel, panels
-from detect.report.plots import SIZE_INCHES, Series, figure, line_chart
+from detect.report.plots import SIZE_INCHES, Plot, Series, line_chart, plot
 from detect.report.run_groups import Pair, RunGroup, differing_settings
 
 CURVES = (
@@ -68,7 +66,7 @@ def _pair_row(pair: Pair) -> list[str]:
     return [*names, f"{100 * difference.mAP:+.1f}", interval, verdict]
 
 
-def what_the_interval_holds(comparison: Comparison) -> str:
+def how_to_read_the_interval(comparison: Comparison) -> str:
     """How to read the verdicts, in a sentence or two."""
     seeds = {len(group.runs) for group in comparison.groups}
     told = (
@@ -82,18 +80,22 @@ def what_the_interval_holds(comparison: Comparison) -> str:
     return told + "Seeds are drawn along with the images; a group with one seed counts as if all were alike."
 
 
+def other_rows(comparison: Comparison) -> list[list[str]]:
+    """File, runtime, total and network ms of what belongs to none of the runs."""
+    return [
+        [row.model, row.setting, f"{row.total_ms:.2f}", f"{row.network_ms:.2f}"]
+        for row in comparison.other_latency
+    ]
+
+
 def markdown(comparison: Comparison) -> str:
     """The tables for a document."""
     parts = ["# Comparison\n", markdown_table(*result_table(comparison)), "\nMetrics in percent.\n"]
     if comparison.other_latency:
-        rows = [
-            [row.model, row.setting, f"{row.total_ms:.2f}", f"{row.network_ms:.2f}"]
-            for row in comparison.other_latency
-        ]
         headings = ["file", "runtime", "total (ms)", "network (ms)"]
-        parts += ["\n## Other files\n", markdown_table(headings, rows)]
+        parts += ["\n## Other files\n", markdown_table(headings, other_rows(comparison))]
     if comparison.pairs:
-        parts += ["\n## Differences\n", what_the_interval_holds(comparison) + "\n"]
+        parts += ["\n## Differences\n", how_to_read_the_interval(comparison) + "\n"]
         parts.append(markdown_table(*pair_table(comparison.pairs)))
     return "\n".join(parts)
 
@@ -109,63 +111,31 @@ def markdown_table(headings: list[str], rows: list[list[str]]) -> str:
 
 def write_comparison(path: Path, comparison: Comparison) -> None:
     """Write the page."""
-    parts: dict[str, tuple[str, Callable[[Comparison], str]]] = {
-        "result": ("Result", _results),
-        "cost": ("Accuracy against cost", _costs),
-        "differences": ("Which differences hold", _differences),
-        "curves": ("Learning curves", _curves),
-        "settings": ("What was set differently", _settings),
-    }
     runs = sum(len(group.runs) for group in comparison.groups)
-    write_page(
-        path,
-        title="Comparison",
-        subtitle=f"{runs} runs of {len(comparison.groups)} configurations",
-        head=notice(comparison.notices),
-        parts={anchor: (title, make(comparison)) for anchor, (title, make) in parts.items()},
-    )
-
-
-def _results(comparison: Comparison) -> str:
-    headings, rows = result_table(comparison)
-    body = table([text(cell) for cell in headings], [[text(cell) for cell in row] for row in rows])
-    body += paragraph(
-        "Metrics are COCO's, in percent; with several seeds the mean and the standard deviation. Latency is "
-        "the median from the file to its boxes. The paper's rows have the same backbone: mAP on COCO "
-        "test-dev, latency on a Pixel 1."
-    )
-    if comparison.other_latency:
-        others = [
-            (text(row.model), text(row.setting), f"{row.total_ms:.2f}", f"{row.network_ms:.2f}")
-            for row in comparison.other_latency
-        ]
-        body += "<h3>Files of no run</h3>"
-        body += table(("file", "runtime", "total, ms", "network, ms"), others, left=2)
-    return body
-
-
-def _costs(comparison: Comparison) -> str:
-    return figures(
-        *(
-            figure(f"{panel.title}: {panel.cost_label}", draw_panel(panel), size=PANEL_INCHES)
+    result_headings, result_rows = result_table(comparison)
+    pair_headings, pair_rows = pair_table(comparison.pairs)
+    values = {
+        "title": "Comparison",
+        "subtitle": f"{runs} runs of {len(comparison.groups)} configurations",
+        "notices": comparison.notices,
+        "result_headings": result_headings,
+        "result_rows": result_rows,
+        "other_rows": other_rows(comparison),
+        "costs": [
+            plot(f"{panel.title}: {panel.cost_label}", draw_panel(panel), size=PANEL_INCHES)
             for panel in panels(comparison.groups, comparison.latency)
-        )
-    )
+        ],
+        "interval": how_to_read_the_interval(comparison),
+        "pair_headings": pair_headings,
+        "pair_rows": pair_rows,
+        "curves": _curves(comparison),
+        "groups": [group.name for group in comparison.groups],
+        "settings": _settings(comparison),
+    }
+    write_page(path, "comparison.html", values)
 
 
-def _differences(comparison: Comparison) -> str:
-    if not comparison.pairs:
-        return ""
-    headings, rows = pair_table(comparison.pairs)
-    body = paragraph(what_the_interval_holds(comparison))
-    if len(rows) > 20:
-        body += paragraph(
-            f"Of {len(rows)} pairs about {len(rows) * 0.05:.0f} would stand out by chance alone."
-        )
-    return body + table(headings, [[text(cell) for cell in row] for row in rows], left=2)
-
-
-def _curves(comparison: Comparison) -> str:
+def _curves(comparison: Comparison) -> list[Plot]:
     charts = []
     height = SIZE_INCHES[1] + LEGEND_ROW_INCHES * len(comparison.groups) / 2
     for title, column, factor in CURVES:
@@ -174,22 +144,15 @@ def _curves(comparison: Comparison) -> str:
         if series:
             unit = "percent" if factor == 100 else "loss"
             draw = line_chart(series, x_label="epoch", y_label=unit, legend_below=True)
-            charts.append(figure(title, draw, size=(SIZE_INCHES[0], height)))
-    return figures(*charts) if charts else ""
+            charts.append(plot(title, draw, size=(SIZE_INCHES[0], height)))
+    return charts
 
 
-def _settings(comparison: Comparison) -> str:
-    different = differing_settings(comparison.groups)
-    if not different:
-        return paragraph("Nothing but the seed.") if len(comparison.groups) == 1 else ""
-    rows = [[text(key), *_marked(values)] for key, values in different.items()]
-    return table(["setting", *(text(group.name) for group in comparison.groups)], rows)
-
-
-def _marked(values: list[Any]) -> list[str]:
-    """Cells of a setting; what is not the most frequent value is marked, by a sign as by colour."""
-    shown = ["" if value is None else str(value) for value in values]
-    usual = max(shown, key=shown.count)
-    return [
-        text(cell) if cell == usual else f'<td class="differs">{text(cell) or DASH}</td>' for cell in shown
-    ]
+def _settings(comparison: Comparison) -> list[tuple[str, list[tuple[str, bool]]]]:
+    """Key of each setting that differs, and its values, each with whether it is not the most frequent."""
+    found = []
+    for key, values in differing_settings(comparison.groups).items():
+        shown = ["" if value is None else str(value) for value in values]
+        usual = max(shown, key=shown.count)
+        found.append((key, [(cell, cell != usual) for cell in shown]))
+    return found

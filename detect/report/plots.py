@@ -14,12 +14,11 @@ from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
+from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
-
-from detect.report.html import sentence, text
 
 SIZE_INCHES = (4.4, 2.9)
 MOST_TICKS = 8
@@ -57,6 +56,14 @@ class Series(NamedTuple):
     y: NDArray[np.float64]
 
 
+class Plot(NamedTuple):
+    """A titled plot of a page."""
+
+    title: str
+    svg: Markup
+    caption: str = ""
+
+
 Draw = Callable[[Figure, Colours], None]
 """Fills an empty matplotlib figure."""
 
@@ -81,14 +88,12 @@ def style(colours: Colours) -> Any:
     }
 
 
-def figure(title: str, draw: Draw, *, caption: str = "", size: tuple[float, float] = SIZE_INCHES) -> str:
-    """A titled plot as HTML; `draw` fills an empty matplotlib figure."""
-    note = f"<figcaption>{sentence(caption)}</figcaption>" if caption else ""
-    heading = f'<figcaption class="title">{text(title)}</figcaption>'
-    return f"<figure>{heading}{_svg(title, draw, size)}{note}</figure>"
+def plot(title: str, draw: Draw, *, caption: str = "", size: tuple[float, float] = SIZE_INCHES) -> Plot:
+    """A plot for a page; `draw` fills an empty matplotlib figure."""
+    return Plot(title, _svg(title, draw, size), caption)
 
 
-def _svg(title: str, draw: Draw, size: tuple[float, float]) -> str:
+def _svg(title: str, draw: Draw, size: tuple[float, float]) -> Markup:
     with matplotlib.rc_context(style(PLACEHOLDERS)):
         drawing = Figure(figsize=size, layout="constrained")
         draw(drawing, PLACEHOLDERS)
@@ -106,7 +111,7 @@ def _svg(title: str, draw: Draw, size: tuple[float, float]) -> str:
     svg = svg.replace(PLACEHOLDERS.ink, "var(--ink)").replace(PLACEHOLDERS.muted, "var(--muted)")
     for i, colour in enumerate(PLACEHOLDERS.lines, 1):
         svg = svg.replace(colour, f"var(--c{i})")
-    return svg.replace("<svg", f'<svg role="img" aria-label="{text(title)}"', 1)
+    return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1))
 
 
 def save_png(path: Path, draw: Draw, *, size: tuple[float, float]) -> None:
@@ -278,13 +283,8 @@ def plot_cloud(axes: Axes, boxes_wh: NDArray[np.floating[Any]]) -> None:
     )
 
 
-def sparkline(values: NDArray[np.float64], *, label: str) -> str:
-    """A small line from 0 to 1 without axes, for a cell of a table."""
+def sparkline_points(values: NDArray[np.float64]) -> str:
+    """Values from 0 to 1 as points of the template's sparkline, which is 110 x 28."""
     x = np.linspace(1, 109, len(values))
     y = 27 - 26 * np.clip(values, 0, 1)
-    points = " ".join(f"{a:.0f},{b:.1f}" for a, b in zip(x, y, strict=True))
-    return (
-        f'<svg class="spark" viewBox="0 0 110 28" role="img" aria-label="{text(label)}">'
-        f'<path d="M1 1V27H109" fill="none" stroke="var(--line)"/>'
-        f'<polyline points="{points}" fill="none" stroke="var(--c1)" stroke-width="1.5"/></svg>'
-    )
+    return " ".join(f"{a:.0f},{b:.1f}" for a, b in zip(x, y, strict=True))

@@ -20,9 +20,9 @@ from detect.inspection.models import Model, count_config
 from detect.model.checkpoint import build_from_checkpoint, read_checkpoint
 from detect.model.detector import TorchDetector
 from detect.report import sections
+from detect.report.analysis import Analysis, analyse
 from detect.report.data_facts import SplitFacts, open_data, split_facts
-from detect.report.html import notice, paragraph, write_page
-from detect.report.judged import Judged, judge_scored
+from detect.report.html import write_page
 from detect.report.run_files import RunFiles, read_run
 from detect.report.scored_files import write_scored
 from detect.system.files import write_atomically
@@ -46,31 +46,41 @@ def write_report(folder: Path) -> Path:
     """
     run = read_run(folder)
     notices = list(run.notices)
-    judged = judge_scored(run.scored) if run.scored is not None else None
+    analysis = analyse(run.scored) if run.scored is not None else None
     model = read_model(run, notices)
     data = summarise_data(run, model, notices)
-    metrics = run.metrics or (judged.metrics.to_json() if judged is not None else None)
-    body = notice(notices) + sections.summary(run, metrics, model.counts if model else None)
-    parts = {"result": ("Result", _result(metrics, judged, data))}
-    parts["training"] = ("Training", sections.training(run))
-    if judged is not None:
-        parts |= {
-            "errors": ("What goes wrong", sections.errors(judged)),
-            "precision": ("Precision and recall", sections.precision_and_recall(judged)),
-            "confusion": ("Which class is taken for which", sections.confusions(judged)),
-            "pictures": ("Pictures", sections.pictures(judged)),
-        }
-    parts["data"] = ("Data and anchors", sections.data(*data))
-    parts["reproduce"] = ("Configuration and manifest", sections.reproduction(run))
+    metrics = run.metrics or (analysis.metrics.to_json() if analysis is not None else None)
+    train = data.splits.get("train")
     path = folder / REPORT_FILE
-    write_page(
-        path,
-        title=f"Run {run.name}",
-        subtitle=_subtitle(run, model),
-        head=body,
-        parts=parts,
-    )
+    values = {
+        "title": f"Run {run.name}",
+        "subtitle": _subtitle(run, model),
+        "notices": notices,
+        "facts": sections.facts(run, metrics, model.counts if model else None),
+        "class_rows": None
+        if metrics is None
+        else sections.class_rows(metrics, analysis, train.per_class if train else {}),
+        "training": sections.training(run),
+        "split_rows": sections.split_rows(data.splits),
+        "anchor_plots": sections.anchor_plots(data.anchors),
+        "reproduction": sections.reproduction(run),
+    }
+    write_page(path, "run.html", values | _analysed(analysis))
     return path
+
+
+def _analysed(analysis: Analysis | None) -> dict[str, Any]:
+    """Values of the sections about single detections."""
+    if analysis is None:
+        return {"analysed": False}
+    return {
+        "analysed": True,
+        "threshold": analysis.threshold,
+        "errors": sections.errors(analysis),
+        "precision": sections.precision_and_recall(analysis),
+        "confusion": sections.confusions(analysis),
+        "images": sections.images(analysis),
+    }
 
 
 def report(folder: Path) -> int:
@@ -144,13 +154,6 @@ def summarise_data(run: RunFiles, model: Model | None, notices: list[str]) -> Da
     if splits and model is not None:
         fit = fit_anchors(next(iter(splits.values())), AnchorLayout.of(model.net), with_advice=False)
     return DataSummary(facts, fit)
-
-
-def _result(metrics: dict[str, Any] | None, judged: Judged | None, data: DataSummary) -> str:
-    if metrics is None:
-        return paragraph("The run was not scored: there are no metrics of a best checkpoint.")
-    train = data.splits.get("train")
-    return sections.class_table(metrics, judged, train.per_class if train else {})
 
 
 def _subtitle(run: RunFiles, model: Model | None) -> str:

@@ -1,12 +1,17 @@
-"""The parts of a run's page, each a function from what is known to HTML; nothing known gives nothing."""
+"""What the sections of a run's page show: plain values, plots and images for `templates/run.html`.
+
+Numbers are formatted here or by the template's filters; text is escaped by the template.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import yaml
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from detect.evaluation.confusion import confusion_matrix
@@ -15,33 +20,36 @@ from detect.evaluation.metrics import METRICS, metric_names
 from detect.inspection.anchor_fit import AnchorFit
 from detect.inspection.anchor_layout import MATCH_IOU
 from detect.model.counts import Counts
+from detect.report.album import Album, choose_images, rank_images
+from detect.report.analysis import Analysis
 from detect.report.data_facts import SplitFacts
-from detect.report.html import DASH, cards, figures, folded, paragraph, percent, table, text
-from detect.report.judged import Judged
-from detect.report.pictures import Album, choose_images, rank_images
+from detect.report.html import DASH, count, part, percent
 from detect.report.plots import (
+    Plot,
     Series,
     bar_chart,
-    figure,
     histogram,
     line_chart,
+    plot,
     size_scatter,
-    sparkline,
+    sparkline_points,
 )
 from detect.report.run_files import RunFiles
 
 MATRIX_CLASSES = 20
-"""More classes than this are listed by their most frequent confusions instead."""
+"""With more classes than this the most frequent confusions are listed instead of the matrix."""
 LISTED_CONFUSIONS = 20
 PLOTTED_BOXES = 5000
 """As many, evenly over the split, make the cloud."""
 SHARED_IOUS = (0, 5, 8)
 """Places of 0.5, 0.75 and 0.9 among COCO's thresholds."""
 KIND_NAMES = {kind: kind.name.lower() for kind in EXPLAINED}
+Rows = list[Sequence[str | Markup]]
+"""Cells of a table, row by row."""
 
 
-def summary(run: RunFiles, metrics: dict[str, Any] | None, counts: Counts | None) -> str:
-    """The figures that everyone asks for first."""
+def facts(run: RunFiles, metrics: dict[str, Any] | None, counts: Counts | None) -> list[tuple[str, str]]:
+    """Name and value of the figures that everyone asks for first."""
     values = [(name, percent((metrics or {}).get(name))) for name in metric_names("epoch")]
     if counts is not None:
         values += [
@@ -57,9 +65,7 @@ def summary(run: RunFiles, metrics: dict[str, Any] | None, counts: Counts | None
     speed = run.speed.get("images_per_second")
     if speed is not None and np.isfinite(speed).any():
         values.append(("images / s", f"{np.nanmedian(speed):.1f}"))
-    return cards(values) + paragraph(
-        "Metrics are COCO's, in percent, of the best checkpoint on the validation split."
-    )
+    return values
 
 
 def best_epoch(curves: dict[str, NDArray[np.float64]]) -> int | None:
@@ -70,37 +76,26 @@ def best_epoch(curves: dict[str, NDArray[np.float64]]) -> int | None:
     return int(curves["epoch"][np.nanargmax(values)])
 
 
-def class_table(metrics: dict[str, Any], judged: Judged | None, train_boxes: dict[str, int]) -> str:
+def class_rows(metrics: dict[str, Any], analysis: Analysis | None, train_boxes: dict[str, int]) -> Rows:
     """AP of every class, the worst first, with its precision over recall as a small line."""
-    names = judged.scored.annotations.classes.names if judged else ()
-    rows = []
-    for name, figures_of_class in sorted(
-        metrics.get("per_class", {}).items(), key=lambda item: item[1]["AP"]
-    ):
-        line = ""
-        if judged is not None and name in names:
-            precision = judged.curves.precision[0, :, names.index(name), 0]
-            line = sparkline(precision[::2], label=f"precision over recall of {name}")
-        rows.append(
-            (
-                text(name),
-                percent(figures_of_class["AP"]),
-                percent(figures_of_class["AP50"]),
-                f"{figures_of_class['boxes']:,}",
-                f"{figures_of_class['images']:,}",
-                f"{train_boxes[name]:,}" if name in train_boxes else DASH,
-                line,
-            )
-        )
-    headings = ("class", "AP", "AP50", "boxes", "images", "boxes trained", "precision over recall")
-    return table(headings, rows)
+    names = analysis.scored.annotations.classes.names if analysis else ()
+    rows: Rows = []
+    for name, of_class in sorted(metrics.get("per_class", {}).items(), key=lambda item: item[1]["AP"]):
+        line: str | Markup = ""
+        if analysis is not None and name in names:
+            precision = analysis.curves.precision[0, :, names.index(name), 0]
+            line = part("sparkline", sparkline_points(precision[::2]), f"precision over recall of {name}")
+        figures = (percent(of_class["AP"]), percent(of_class["AP50"]))
+        counts = (of_class["boxes"], of_class["images"], train_boxes.get(name))
+        rows.append((name, *figures, *map(count, counts), line))
+    return rows
 
 
-def training(run: RunFiles) -> str:
+def training(run: RunFiles) -> list[Plot]:
     """Losses, metrics, learning rate and speed over the epochs."""
     curves = run.curves
     if not curves:
-        return paragraph("No epoch was finished.")
+        return []
     epochs = curves.get("epoch", np.arange(1.0, 1 + len(next(iter(curves.values())))))
 
     def lines(names: dict[str, str], factor: float = 1.0) -> list[Series]:
@@ -110,11 +105,12 @@ def training(run: RunFiles) -> str:
             if name in curves and np.isfinite(curves[name]).any()
         ]
 
-    losses = {f"{stage}/{name}": f"{stage} {name}" for name in ("loss",) for stage in ("train", "val")}
+    stages = ("train", "val")
+    losses = {f"{stage}/loss": f"{stage} loss" for stage in stages}
     parts = {
         f"{stage}/loss_{part}": f"{stage} {word}"
         for part, word in (("cls", "class"), ("box", "box"))
-        for stage in ("train", "val")
+        for stage in stages
     }
     by_chart: dict[str, dict[str, str]] = {}
     for metric in METRICS:
@@ -127,13 +123,11 @@ def training(run: RunFiles) -> str:
         ("Learning rate", lines({"lr": "learning rate"}), "learning rate", True),
         ("Speed", _speed(run), "images per second", True),
     ]
-    return figures(
-        *(
-            figure(title, line_chart(series, x_label="epoch", y_label=unit, from_zero=from_zero))
-            for title, series, unit, from_zero in charts
-            if series
-        )
-    )
+    return [
+        plot(title, line_chart(series, x_label="epoch", y_label=unit, from_zero=from_zero))
+        for title, series, unit, from_zero in charts
+        if series
+    ]
 
 
 def _speed(run: RunFiles) -> list[Series]:
@@ -143,47 +137,43 @@ def _speed(run: RunFiles) -> list[Series]:
     return [Series("images per second", *(run.speed[name] for name in names))]
 
 
-def errors(judged: Judged) -> str:
-    """What goes wrong and what it costs, in TIDE's terms."""
-    costs = judged.costs
-    names = [KIND_NAMES[kind] for kind in EXPLAINED]
-    lost = [100 * costs.lost[kind] for kind in EXPLAINED]
-    chart = figure(
-        "AP50 lost to each kind of error",
-        bar_chart(names, lost, x_label="points of AP50 that mending it alone would gain"),
+def errors(analysis: Analysis) -> dict[str, Any]:
+    """Kinds of error and what each costs, in TIDE's terms."""
+    costs = analysis.costs
+    lost = {kind: 100 * costs.lost[kind] for kind in EXPLAINED}
+    chart = bar_chart(
+        [KIND_NAMES[kind] for kind in EXPLAINED],
+        list(lost.values()),
+        x_label="points of AP50 that repairing it alone would gain",
     )
-    rows = [
-        (text(KIND_NAMES[kind]), text(meaning), f"{costs.counts[kind]:,}", f"{100 * costs.lost[kind]:.1f}")
+    rows: Rows = [
+        (KIND_NAMES[kind], meaning, count(costs.counts[kind]), f"{lost[kind]:.1f}")
         for kind, meaning in EXPLAINED.items()
     ]
     rows += [
         ("all false positives", "if each scored 0", "", f"{100 * costs.lost_to_false_positives:.1f}"),
         ("all misses", "if those boxes did not exist", "", f"{100 * costs.lost_to_misses:.1f}"),
     ]
-    explanation = paragraph(
-        f"AP50 is {100 * costs.ap50:.1f}. Each row says what it would gain if that kind of error alone were "
-        "mended (TIDE, arXiv 2008.08115); kinds overlap, so the rows do not add up to 100."
-    )
-    return explanation + figures(chart) + table(("error", "meaning", "count", "AP50 lost"), rows, left=2)
+    return {"ap50": costs.ap50, "plot": plot("AP50 lost to each kind of error", chart), "rows": rows}
 
 
-def precision_and_recall(judged: Judged) -> str:
-    """Curves over recall, and over the score that is taken as the threshold."""
-    recall = np.linspace(0, 100, judged.curves.precision.shape[1])
-    measured = judged.curves.precision[0, 0, :, 0] > -1
+def precision_and_recall(analysis: Analysis) -> list[Plot]:
+    """Curves over recall, and over the score threshold."""
+    precision, scores = analysis.curves.precision, analysis.scores
+    recall = np.linspace(0, 100, precision.shape[1])
+    measured = precision[0, 0, :, 0] > -1
     by_iou = [
-        Series(f"IoU {0.5 + 0.05 * t:.2f}", recall, 100 * judged.curves.precision[t][:, measured, 0].mean(1))
+        Series(f"IoU {0.5 + 0.05 * t:.2f}", recall, 100 * precision[t][:, measured, 0].mean(1))
         for t in SHARED_IOUS
         if measured.any()
     ]
-    scores = judged.scores
     over_score = [
         Series(name, scores.thresholds, 100 * values)
         for name, values in (("precision", scores.precision), ("recall", scores.recall), ("F1", scores.f1))
     ]
-    best = f"F1 is best, {percent(scores.f1.max(initial=0.0))}, at a score of {judged.threshold:.2f}."
-    return figures(
-        figure(
+    threshold = f"{analysis.threshold:.2f}"
+    return [
+        plot(
             "Precision over recall, mean of the classes",
             line_chart(
                 by_iou,
@@ -193,7 +183,7 @@ def precision_and_recall(judged: Judged) -> str:
                 from_zero=True,
             ),
         ),
-        figure(
+        plot(
             "Choosing a score threshold",
             line_chart(
                 over_score,
@@ -202,141 +192,108 @@ def precision_and_recall(judged: Judged) -> str:
                 x_range=(0, 1),
                 from_zero=True,
             ),
-            caption=best + f" Use it: detect predict --score_threshold {judged.threshold:.2f} ...",
+            caption=f"F1 is best, {percent(scores.f1.max(initial=0.0))}, at a score of {threshold}. "
+            f"Use it: detect predict --score_threshold {threshold} ...",
         ),
-    )
+    ]
 
 
-def confusions(judged: Judged) -> str:
-    """Which class is taken for which, at the score with the best F1."""
-    classes = judged.scored.annotations.classes
-    matrix = confusion_matrix(judged.scored.ground_truth, judged.above, classes.num_classes)
-    intro = paragraph(
-        f"Detections that score at least {judged.threshold:.2f}, matched at IoU {POSITIVE_IOU}. Rows are "
-        "what is annotated, columns what was detected."
-    )
+def confusions(analysis: Analysis) -> dict[str, Any]:
+    """The confusion matrix at the score threshold with the best F1, or the most frequent confusions."""
+    classes = analysis.scored.annotations.classes
+    matrix = confusion_matrix(analysis.scored.ground_truth, analysis.above, classes.num_classes)
+    values: dict[str, Any] = {"iou": POSITIVE_IOU, "names": classes.names, "matrix": None, "rows": []}
     if classes.num_classes <= MATRIX_CLASSES:
-        return intro + _matrix_table(matrix, classes.names)
-    return intro + _confusion_list(matrix, classes.names)
+        return values | {"matrix": _matrix_rows(matrix, classes.names)}
+    return values | {"rows": _confusion_rows(matrix, classes.names)}
 
 
-def _matrix_table(matrix: NDArray[np.int64], names: tuple[str, ...]) -> str:
+def _matrix_rows(matrix: NDArray[np.int64], names: tuple[str, ...]) -> list[tuple[str, list[Any]]]:
+    """Name of each row, "" for no object at the end, and (count, share of the row) of its cells."""
     order = [*range(1, len(matrix)), 0]
     totals = np.maximum(matrix.sum(axis=1), 1)
-    rows = []
-    for row in order:
-        cells = [f'<td class="left">{text(names[row - 1]) if row else "<em>nothing</em>"}</td>']
-        for column in order:
-            count, share = int(matrix[row, column]), matrix[row, column] / totals[row] if row else 0.0
-            shade = f' style="--share:{share:.2f}"' if share > 0 else ""
-            shown = DASH if row == column == 0 else f"{count:,}"
-            cells.append(f'<td{shade} title="{share:.0%} of the row">{shown}</td>')
-        rows.append(cells)
-    return table(["", *map(text, names), "<em>missed</em>"], rows, name="matrix")
+    return [
+        (
+            names[row - 1] if row else "",
+            [
+                (
+                    DASH if row == column == 0 else count(int(matrix[row, column])),
+                    float(matrix[row, column] / totals[row]) if row else 0.0,
+                )
+                for column in order
+            ],
+        )
+        for row in order
+    ]
 
 
-def _confusion_list(matrix: NDArray[np.int64], names: tuple[str, ...]) -> str:
+def _confusion_rows(matrix: NDArray[np.int64], names: tuple[str, ...]) -> Rows:
     confused = matrix[1:, 1:].copy()
     np.fill_diagonal(confused, 0)
     most = np.argsort(-confused, axis=None, kind="stable")[:LISTED_CONFUSIONS]
-    rows = [
-        (text(names[i]), text(names[j]), f"{confused[i, j]:,}", percent(confused[i, j] / matrix[i + 1].sum()))
+    return [
+        (names[i], names[j], count(int(confused[i, j])), percent(confused[i, j] / matrix[i + 1].sum()))
         for i, j in zip(*np.unravel_index(most, confused.shape), strict=True)
         if confused[i, j] > 0
     ]
-    if not rows:
-        return paragraph("No class was taken for another.")
-    return table(("annotated", "detected as", "boxes", "% of the class"), rows, left=2)
 
 
-def pictures(judged: Judged) -> str:
-    """Ground truth beside detections, the surest false positives and the largest misses."""
-    annotations, ground_truth, _ = judged.scored
-    album = Album(annotations, ground_truth, judged.above)
-    ranked = rank_images(ground_truth, judged.above, len(annotations))
+def images(analysis: Analysis) -> dict[str, Any]:
+    """Ground truth beside detections, the most confident false positives and the largest misses."""
+    annotations, ground_truth, _ = analysis.scored
+    album = Album(annotations, ground_truth, analysis.above)
+    ranked = rank_images(ground_truth, analysis.above, len(annotations))
     pairs = album.pairs(choose_images(ranked))
-    false_positives, misses = album.false_positives(), album.misses()
-    if not pairs:
-        reason = album.unreadable[0] if album.unreadable else "the split is empty"
-        return paragraph(f"No picture could be shown: {reason}")
-    body = paragraph(
-        "Ground truth on the left (above on a phone), detections that score at least "
-        f"{judged.threshold:.2f} on the right. Blue is right, vermillion wrong or missed, pink ignored. The "
-        "images with the lowest F1 come first, and after them a few from the rest up to the best."
-    )
-    body += pairs
-    if false_positives:
-        body += f"<h3>The surest false positives</h3>{false_positives}"
-    if misses:
-        body += f"<h3>Missed, the largest of each class first</h3>{misses}"
-    if album.unreadable:
-        body += paragraph(f"{len(album.unreadable)} pictures could not be read: {album.unreadable[0]}")
-    return body
+    return {
+        "pairs": pairs,
+        "false_positives": album.false_positives() if pairs else [],
+        "misses": album.misses() if pairs else [],
+        "unreadable": album.unreadable,
+    }
 
 
-def data(splits: dict[str, SplitFacts], fit: AnchorFit | None) -> str:
-    """Sizes of the splits, and anchors against boxes."""
-    rows = [
+def split_rows(splits: dict[str, SplitFacts]) -> Rows:
+    """Sizes of the splits."""
+    return [
         (
-            text(name),
-            *(
-                f"{value:,}"
-                for value in (
-                    split.images,
-                    split.empty_images,
-                    split.boxes,
-                    split.small,
-                    split.medium,
-                    split.large,
-                    split.ignored,
-                    split.most_boxes,
-                )
-            ),
+            name,
+            *map(count, (split.images, split.empty_images, split.boxes)),
+            *map(count, (split.small, split.medium, split.large, split.ignored, split.most_boxes)),
             f"{split.boxes / max(split.images, 1):.1f}",
         )
         for name, split in splits.items()
     ]
-    headings = (
-        *("split", "images", "without boxes", "boxes", "small", "medium", "large", "ignored"),
-        *("most an image", "mean an image"),
-    )
-    body = table(headings, rows) if rows else ""
-    return body if fit is None else body + anchor_figures(fit)
 
 
-def anchor_figures(fit: AnchorFit) -> str:
+def anchor_plots(fit: AnchorFit | None) -> list[Plot]:
     """Sizes of boxes and anchors on the input, and how well the best anchor fits each box."""
-    if not fit.all.boxes:
-        return ""
+    if fit is None or not fit.all.boxes:
+        return []
     anchors = np.concatenate([level.reshape(-1, 4) for level in fit.layout.levels()])
     anchors_wh = np.unique((anchors[:, 2:] - anchors[:, :2]).round(2), axis=0)
     shown = np.linspace(0, fit.all.boxes - 1, min(PLOTTED_BOXES, fit.all.boxes)).astype(int)
-    return figures(
-        figure("Boxes and anchors on the input", size_scatter(fit.boxes_wh[shown], anchors_wh)),
-        figure(
+    bins = np.linspace(0, 1, 21)
+    return [
+        plot("Boxes and anchors on the input", size_scatter(fit.boxes_wh[shown], anchors_wh)),
+        plot(
             "How well the best anchor fits",
-            histogram(
-                fit.best_iou,
-                bins=np.linspace(0, 1, 21),
-                x_label="IoU with the best anchor",
-                mark=MATCH_IOU,
-            ),
-            caption=f"{percent(fit.all.met / fit.all.boxes)} % of the boxes have an anchor of IoU "
-            f"{MATCH_IOU} or more among {len(anchors):,}; the others are learnt by their best anchor alone.",
+            histogram(fit.best_iou, bins=bins, x_label="IoU with the best anchor", mark=MATCH_IOU),
+            caption=f"Anchor recall at IoU {MATCH_IOU}: {percent(fit.all.met / fit.all.boxes)} % of the "
+            f"boxes, with {len(anchors):,} anchors; the other boxes are learnt by their best anchor alone.",
         ),
-    )
+    ]
 
 
-def reproduction(run: RunFiles) -> str:
-    """The configuration and the manifest as they are in the run folder."""
-    body = ""
+def reproduction(run: RunFiles) -> list[tuple[str, str]]:
+    """Title and text of the configuration and the manifest, as they are in the run folder."""
+    found = []
     if run.config:
         config = yaml.safe_dump(run.config, sort_keys=False, default_flow_style=None, width=100)
-        body += folded("config.yaml", f"<pre>{text(config)}</pre>")
+        found.append(("config.yaml", config))
     if run.manifest is not None:
         # The configuration stands above, and a diff is read line by line.
         manifest = {key: value for key, value in run.manifest.items() if key not in ("config", "changes")}
-        body += folded("manifest.json", f"<pre>{text(json.dumps(manifest, indent=1))}</pre>")
+        found.append(("manifest.json", json.dumps(manifest, indent=1)))
         if diff := (run.manifest.get("changes") or {}).get("diff"):
-            body += folded("What the code had that its commit has not", f"<pre>{text(diff)}</pre>")
-    return body or paragraph("There is neither a config.yaml nor a manifest.json.")
+            found.append(("Uncommitted changes of the code", diff))
+    return found

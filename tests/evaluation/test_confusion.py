@@ -5,7 +5,7 @@ import pytest
 
 from detect.evaluation.backends import ground_truth_rows
 from detect.evaluation.confusion import confusion_matrix, score_curve
-from detect.evaluation.error_types import judge
+from detect.evaluation.error_types import classify_detections
 from tests.coco_cases import annotations_of, coco_dict, random_case, result
 from tests.evaluation.test_matching import rows_of
 
@@ -23,7 +23,9 @@ def test_confusion_matrix__by_hand() -> None:
         result(3, 1, BOX, 0.5),  # a crowd: not counted
     ]
     truth = ground_truth_rows(annotations)
-    matrix = confusion_matrix(truth, judge(annotations, truth, rows_of(annotations, results)), 2)
+    matrix = confusion_matrix(
+        truth, classify_detections(annotations, truth, rows_of(annotations, results)), 2
+    )
     assert matrix.tolist() == [[0, 1, 1], [1, 1, 0], [1, 1, 0]]
 
 
@@ -31,7 +33,7 @@ def test_confusion_matrix__rows_sum_to_the_boxes_of_each_class() -> None:
     dataset, results = random_case(7, images=40, classes=5)
     annotations = annotations_of(dataset)
     truth = ground_truth_rows(annotations)
-    outcomes = judge(annotations, truth, rows_of(annotations, results))
+    outcomes = classify_detections(annotations, truth, rows_of(annotations, results))
     matrix = confusion_matrix(truth, outcomes, 5)
     boxes = np.bincount(truth.labels[~truth.ignore], minlength=6)
     assert matrix[1:].sum(axis=1).tolist() == boxes[1:].tolist()
@@ -42,7 +44,7 @@ def test_score_curve__by_hand() -> None:
     annotations = annotations_of(coco_dict([(1, 1, BOX), (1, 1, FAR)], image_ids=[1]))
     results = [result(1, 1, BOX, 0.75), result(1, 1, [0.0, 0.0, 9.0, 9.0], 0.5), result(1, 1, FAR, 0.5)]
     truth = ground_truth_rows(annotations)
-    curve = score_curve(truth, judge(annotations, truth, rows_of(annotations, results)))
+    curve = score_curve(truth, classify_detections(annotations, truth, rows_of(annotations, results)))
     assert curve.thresholds.tolist() == [0.75, 0.5]  # equal scores are one threshold
     assert curve.precision == pytest.approx([1, 2 / 3])
     assert curve.recall == pytest.approx([0.5, 1])
@@ -53,4 +55,7 @@ def test_score_curve__by_hand() -> None:
 def test_score_curve__nothing_detected__threshold_zero() -> None:
     annotations = annotations_of(coco_dict([(1, 1, BOX)], image_ids=[1]))
     truth = ground_truth_rows(annotations)
-    assert score_curve(truth, judge(annotations, truth, rows_of(annotations, []))).best_threshold == 0
+    assert (
+        score_curve(truth, classify_detections(annotations, truth, rows_of(annotations, []))).best_threshold
+        == 0
+    )

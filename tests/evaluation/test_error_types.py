@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from detect.evaluation.backends import ground_truth_rows
-from detect.evaluation.error_types import EXPLAINED, ErrorCosts, Kind, Outcomes, error_costs, judge
+from detect.evaluation.error_types import (
+    EXPLAINED,
+    ErrorCosts,
+    Kind,
+    Outcomes,
+    classify_detections,
+    error_costs,
+)
 from detect.evaluation.evaluator import compute_metrics
 from tests.coco_cases import annotations_of, coco_dict, random_case, result
 from tests.evaluation.test_matching import rows_of
@@ -52,7 +59,7 @@ def case(seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 def costs_of(dataset: dict[str, Any], results: list[dict[str, Any]]) -> tuple[Outcomes, ErrorCosts]:
     annotations = annotations_of(dataset)
     truth = ground_truth_rows(annotations)
-    outcomes = judge(annotations, truth, rows_of(annotations, results))
+    outcomes = classify_detections(annotations, truth, rows_of(annotations, results))
     return outcomes, error_costs(truth, outcomes)
 
 
@@ -87,7 +94,7 @@ def test_error_costs__with_crowds__ap50_is_cocos() -> None:
         (1, [200.0, 200.0, 40.0, 40.0], Kind.IGNORED),  # a crowd
     ],
 )
-def test_judge__one_detection(category_id: int, box_xywh: list[float], kind: Kind) -> None:
+def test_classify_detections__one_detection(category_id: int, box_xywh: list[float], kind: Kind) -> None:
     crowd_box = [180.0, 180.0, 90.0, 90.0]
     dataset = coco_dict([(1, 1, BOX), (1, 1, crowd_box)], image_ids=[1], category_ids=(1, 2), crowd=(1,))
     outcomes, _ = costs_of(dataset, [result(1, category_id, box_xywh, 0.5)])
@@ -96,7 +103,7 @@ def test_judge__one_detection(category_id: int, box_xywh: list[float], kind: Kin
     assert outcomes.confused_rows.tolist() == [0 if kind == Kind.CLASSIFICATION else -1]
 
 
-def test_judge__second_detection_of_a_box__duplicate() -> None:
+def test_classify_detections__second_detection_of_a_box__duplicate() -> None:
     dataset = coco_dict([(1, 1, BOX)], image_ids=[1])
     outcomes, costs = costs_of(dataset, [result(1, 1, BOX, 0.5), result(1, 1, BOX, 0.75)])
     assert outcomes.detections.scores.tolist() == [0.75, 0.5]

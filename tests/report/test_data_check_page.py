@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from detect.inspection.data_check import check
-from detect.report.data_check_page import PICTURES_A_CODE, write_check_page
+from detect.report.data_check_page import IMAGES_PER_CODE, write_check_page
 from tests.commands.test_data import museum
 from tests.data_sets import coco_file, make_coco_split
 
@@ -19,7 +19,7 @@ def page_of(root: Path) -> str:
     return path.read_text()
 
 
-def test_page__one_of_each_fault__named_pictured_and_offline(tmp_path: Path) -> None:
+def test_page__one_of_each_fault__named_shown_and_offline(tmp_path: Path) -> None:
     page = page_of(museum(tmp_path / "data"))
     for part in (
         "<h1>Data set data</h1>",
@@ -31,7 +31,7 @@ def test_page__one_of_each_fault__named_pictured_and_offline(tmp_path: Path) -> 
         '<td class="left">train (training)</td>',
     ):
         assert part in page
-    # Five boxes with a place, one without, a repetition of a box, three pairs of pictures.
+    # Five boxes with a place, one without, a repetition of a box, three pairs of images.
     assert page.count("data:image/jpeg;base64,") == 7 + 2 * 3
     assert not re.search(r'(src|href)="(?!data:|#)', page)
     assert len(page) < 5e6
@@ -51,11 +51,11 @@ def test_page__names_that_are_html__only_text(tmp_path: Path) -> None:
     assert "&lt;script&gt;x" in page
 
 
-def test_page__many_findings__some_pictures_of_each_code(tmp_path: Path) -> None:
+def test_page__many_findings__some_images_of_each_code(tmp_path: Path) -> None:
     boxes = [(1, 3, [i, 1, 0, 5]) for i in range(20)]
     content = coco_file([("a.jpg", 64, 48)], [(1, 3, GOOD), *boxes], {3: "cat"})
     page = page_of(make_coco_split(tmp_path / "data", content))
-    assert page.count("data:image/jpeg;base64,") == PICTURES_A_CODE
+    assert page.count("data:image/jpeg;base64,") == IMAGES_PER_CODE
     assert "box-without-area x 20" in page
 
 

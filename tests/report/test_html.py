@@ -3,22 +3,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from jinja2 import UndefinedError
+from markupsafe import Markup
 
-from detect.report.html import (
-    UNFOLDED_ROWS,
-    cards,
-    figures,
-    folded,
-    long_table,
-    notice,
-    paragraph,
-    percent,
-    section,
-    sentence,
-    table,
-    text,
-    write_page,
-)
+from detect.report.album import EncodedImage, ImageFigure
+from detect.report.html import count, flags, part, percent, templates, write_page
+from detect.report.plots import Plot
+
+EVIL = "<script>alert('1')</script>"
 
 
 @pytest.mark.parametrize(
@@ -28,50 +20,78 @@ def test_percent__minus_one_and_nothing__dash(fraction: float | None, shown: str
     assert percent(fraction) == shown
 
 
-def test_text__is_escaped_wherever_it_comes_in() -> None:
-    evil = "<script>alert('1')</script>"
-    pieces = [
-        text(evil),
-        paragraph(evil),
-        notice([evil]),
-        cards([(evil, evil)]),
-        section(evil, "", anchor="a"),
-        folded(evil, ""),
-    ]
-    assert not any("<script" in piece for piece in pieces)
-    assert all("&lt;script&gt;" in piece for piece in pieces)
+def test_count__separators_and_a_dash_for_nothing() -> None:
+    assert (count(12345), count(0), count(None)) == ("12,345", "0", "-")
 
 
-def test_sentence__a_flag_is_in_one_piece() -> None:
-    assert sentence("a < b -- --min_iou 0.5.") == "a &lt; b -- <code>--min_iou</code> 0.5."
+def test_flags__one_flag_is_in_one_piece() -> None:
+    assert flags("a < b -- --min_iou 0.5.") == "a &lt; b -- <code>--min_iou</code> 0.5."
 
 
-def test_table__numbers_right_text_left_and_own_cells_kept() -> None:
-    html = table(["name", "n"], [["a", '<td class="differs">2</td>']])
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("notice", [[EVIL]]),
+        ("notice", [["a"], EVIL]),
+        ("cards", [[(EVIL, EVIL)]]),
+        ("table", [[EVIL], [[EVIL]]]),
+        ("long_table", [[EVIL], [[EVIL]] * 30]),
+        ("sparkline", ["1,2", EVIL]),
+        ("figures", [[Plot("title", Markup("<svg/>"), EVIL)]]),
+        ("figures", [[Plot(EVIL, Markup("<svg/>"))]]),
+        ("gallery", [[ImageFigure((EncodedImage(1, 1, "", EVIL),), EVIL)], "crops"]),
+    ],
+)
+def test_part__text_is_escaped_wherever_it_comes_in(name: str, values: list[object]) -> None:
+    piece = part(name, *values)
+    assert "<script" not in piece
+    assert "&lt;script&gt;" in piece
+
+
+def test_templates__every_one_escapes() -> None:
+    assert len(templates().list_templates(["html"])) >= 6
+    assert templates().autoescape is True
+
+
+def test_table__numbers_right_text_left() -> None:
+    html = part("table", ["name", "n"], [["a", part("sparkline", "1,2", "line")]])
     assert '<th scope="col" class="left">name</th><th scope="col">n</th>' in html
-    assert '<td class="left">a</td><td class="differs">2</td>' in html
+    assert '<td class="left">a</td><td><svg' in " ".join(html.split()).replace("<td> ", "<td>")
 
 
-def test_long_table__folded_above_its_limit() -> None:
-    rows = [["a", "1"]] * UNFOLDED_ROWS
-    assert long_table(["class", "n"], rows) == table(["class", "n"], rows)
-    assert f"<summary>{UNFOLDED_ROWS + 1} rows by class</summary>" in long_table(
-        ["class", "n"], [*rows, ["b", "2"]]
-    )
+def test_long_table__folded_above_20_rows() -> None:
+    rows = [["a", "1"]] * 20
+    assert "<details" not in part("long_table", ["class", "n"], rows)
+    assert "<summary>21 rows by class</summary>" in part("long_table", ["class", "n"], [*rows, ["b", "2"]])
 
 
 def test_notice__nothing_to_say__nothing() -> None:
-    assert notice([]) == ""
-    assert figures() == '<div class="figures"></div>\n'
+    assert part("notice", []).strip() == ""
+
+
+VALUES = {
+    "title": "A <b>",
+    "subtitle": "s",
+    "notices": ["first"],
+    "result_headings": ["X"],
+    "result_rows": [],
+}
+VALUES |= {"other_rows": [], "costs": [], "pair_rows": [], "curves": [], "settings": [], "groups": ["a", "b"]}
 
 
 def test_write_page__menu_and_style_inside(tmp_path: Path) -> None:
-    parts = {"x": ("X & Y", "<p>x</p>"), "nothing": ("Nothing", "")}
-    write_page(tmp_path / "p.html", title="A <b>", subtitle="s", head="<p>first</p>", parts=parts)
+    write_page(tmp_path / "p.html", "comparison.html", VALUES)
     page = (tmp_path / "p.html").read_text()
+    assert page.startswith("<!doctype html>")
     assert "<title>A &lt;b&gt;</title>" in page
-    assert '<a href="#x">X &amp; Y</a>' in page
-    assert page.index("<p>first</p>") < page.index('<section id="x">') < page.index("<p>x</p>")
-    assert "nothing" not in page  # neither in the menu nor as a heading over nothing
+    assert '<a href="#result">Result</a>' in page
+    assert page.index("first") < page.index('<section id="result">') < page.index("<h2>Accuracy against cost")
+    assert "Which differences hold" not in page  # neither in the menu nor as a heading over nothing
     assert "prefers-color-scheme: dark" in page
     assert not list(tmp_path.glob(".*"))
+
+
+def test_write_page__a_value_is_missing__error(tmp_path: Path) -> None:
+    with pytest.raises(UndefinedError, match="'costs' is undefined"):
+        write_page(tmp_path / "p.html", "comparison.html", {k: v for k, v in VALUES.items() if k != "costs"})
+    assert not (tmp_path / "p.html").exists()

@@ -97,8 +97,8 @@ def test_write_report__finished_run__one_offline_page(run: Path) -> None:
     assert 'name="viewport" content="width=device-width' in page.read_text()
     for placeholder in (PLACEHOLDERS.ink, PLACEHOLDERS.muted, *PLACEHOLDERS.lines):
         assert placeholder not in page.read_text()  # each has become a colour of the scheme
-    pictures = [source for source in checker.sources if source.startswith("data:image/jpeg")]
-    assert len(pictures) >= 12  # six images, twice each
+    images = [source for source in checker.sources if source.startswith("data:image/jpeg")]
+    assert len(images) >= 12  # six images, twice each
 
 
 def test_write_report__nothing_but_curves__says_what_is_missing(run: Path) -> None:
@@ -121,11 +121,11 @@ def test_write_report__every_file_broken__still_a_page(run: Path) -> None:
     assert "No epoch was finished" in text
 
 
-def test_write_report__data_set_moved_away__metrics_without_pictures(run: Path, tmp_path: Path) -> None:
+def test_write_report__data_set_moved_away__metrics_without_images(run: Path, tmp_path: Path) -> None:
     shutil.move(tmp_path / "coco", tmp_path / "elsewhere")
     text = check(write_report(run)).text
     assert "The data set is not where it was trained from" in text
-    assert "No picture could be shown: cannot read image" in text
+    assert "No image could be shown: cannot read image" in text
     assert "What goes wrong" in text
 
 

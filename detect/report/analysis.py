@@ -1,4 +1,4 @@
-"""A run's detections judged twice: all of them, and those above the score at which it is best used."""
+"""A run's detections analysed: all of them, and those above the score threshold with the best F1."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 from detect.evaluation.backends import PrecisionRecall, image_ranks, precision_recall, select
 from detect.evaluation.confusion import ScoreCurve, score_curve
-from detect.evaluation.error_types import ErrorCosts, Outcomes, error_costs, judge
+from detect.evaluation.error_types import ErrorCosts, Outcomes, classify_detections, error_costs
 from detect.evaluation.evaluator import Metrics, compute_metrics
 from detect.report.scored_files import Scored
 
 
-class Judged(NamedTuple):
+class Analysis(NamedTuple):
     """Everything that the page says about detections."""
 
     scored: Scored
@@ -20,18 +20,19 @@ class Judged(NamedTuple):
     costs: ErrorCosts
     scores: ScoreCurve
     threshold: float
-    """Where F1 is best."""
+    """The score with the best F1."""
     above: Outcomes
-    """Of the detections at or above `threshold`."""
+    """Outcomes of the detections at or above `threshold`."""
 
 
-def judge_scored(scored: Scored) -> Judged:
+def analyse(scored: Scored) -> Analysis:
     """Compute it all from the two files of a run."""
     annotations, ground_truth, detections = scored
-    outcomes = judge(annotations, ground_truth, detections)
+    outcomes = classify_detections(annotations, ground_truth, detections)
     scores = score_curve(ground_truth, outcomes)
     threshold = scores.best_threshold
-    return Judged(
+    above = select(detections, detections.scores >= threshold)
+    return Analysis(
         scored=scored,
         metrics=compute_metrics(annotations, detections),
         curves=precision_recall(
@@ -44,5 +45,5 @@ def judge_scored(scored: Scored) -> Judged:
         costs=error_costs(ground_truth, outcomes),
         scores=scores,
         threshold=threshold,
-        above=judge(annotations, ground_truth, select(detections, detections.scores >= threshold)),
+        above=classify_detections(annotations, ground_truth, above),
     )

@@ -1,10 +1,11 @@
-"""Pictures of a report: ground truth beside detections, the worst first, and what was wrong or missed."""
+"""Images of a page: ground truth beside detections, the worst first, and what was wrong or missed."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -18,22 +19,21 @@ from detect.evaluation.backends import GroundTruthRows, corners
 from detect.evaluation.draw import draw_detections
 from detect.evaluation.error_types import Kind, Outcomes
 from detect.evaluation.matching import UNMATCHED
-from detect.report.html import text
 
 WORST, SPREAD = 12, 4
 """Images shown: the worst, and some evenly from the rest up to the best."""
 CROPS = 24
-"""Of each gallery."""
+"""Images of a gallery."""
 SIDE_PX, CROP_PX = 480, 200
 CROP_MARGIN = 0.6
-"""Around a box, in its own sizes."""
+"""What is shown around a box, in its own sizes."""
 JPEG_QUALITY = 75
 BUDGET_BYTES = 3_600_000
-"""Of all pictures, so that the page stays below 5 MB."""
+"""Room for all images of a page, which so stays below 5 MB."""
 RIGHT, WRONG, IGNORED = 5, 6, 7
 """Labels whose colours in `draw.PALETTE` are blue, vermillion and pink."""
 LABELLED = 8
-"""Boxes of a picture that get a label, errors first: more labels would hide what they name."""
+"""Boxes of an image that get a label, errors first: more labels would hide what they name."""
 SHORT_KIND = {
     Kind.CLASSIFICATION: "wrong class",
     Kind.LOCALISATION: "misplaced",
@@ -79,8 +79,48 @@ def choose_images(ranked: list[ImageScore], worst: int = WORST, spread: int = SP
     return [*ranked[:worst], *(rest[place] for place in places)]
 
 
-class Album:
-    """Makes pictures until their room on the page is used up.
+class EncodedImage(NamedTuple):
+    """A JPEG that a page carries in itself."""
+
+    width: int
+    height: int
+    base64: str
+    description: str
+
+
+class ImageFigure(NamedTuple):
+    """One image, or two that are shown side by side."""
+
+    images: tuple[EncodedImage, ...]
+    caption: str
+
+
+def encode_image(image: Image.Image, description: str) -> EncodedImage:
+    """A JPEG as text."""
+    buffer = io.BytesIO()
+    # Colour at full resolution: thin lines would fade to brown.
+    image.save(buffer, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
+    return EncodedImage(*image.size, base64.b64encode(buffer.getvalue()).decode(), description)
+
+
+class ImageBudget:
+    """Encodes images until their room on the page is used up."""
+
+    def __init__(self) -> None:
+        self.bytes_left = BUDGET_BYTES
+
+    def encode(self, described: Iterable[tuple[Image.Image, str]]) -> tuple[EncodedImage, ...] | None:
+        """All of some images with their descriptions; None where there is no room for them together."""
+        images = tuple(encode_image(image, description) for image, description in described)
+        size = sum(len(image.base64) for image in images)
+        if size > self.bytes_left:
+            return None
+        self.bytes_left -= size
+        return images
+
+
+class Album(ImageBudget):
+    """The images of a run's page.
 
     Args:
         annotations: says where the files are.
@@ -89,34 +129,35 @@ class Album:
     """
 
     def __init__(self, annotations: Annotations, ground_truth: GroundTruthRows, outcomes: Outcomes) -> None:
+        super().__init__()
         self.annotations = annotations
         self.ground_truth = ground_truth
         self.outcomes = outcomes
-        self.bytes_left = BUDGET_BYTES
         self.unreadable: list[str] = []
-        """Why a picture could not be shown."""
+        """Why an image could not be shown."""
 
-    def pairs(self, images: list[ImageScore]) -> str:
+    def pairs(self, images: Sequence[ImageScore]) -> list[ImageFigure]:
         """Ground truth and detections side by side."""
         shown = []
         for score in images:
-            panels = self._pair(score.row)
-            if panels is not None:
-                caption = f"{self._name(score.row)}: {score.found} found, {score.wrong} wrong, "
-                caption += f"{score.missed} missed, F1 {score.f1:.2f}"
-                shown.append(
-                    f'<figure><div class="two">{"".join(panels)}</div>'
-                    f"<figcaption>{text(caption)}</figcaption></figure>\n"
-                )
-        return f'<div class="pairs">{"".join(shown)}</div>\n' if shown else ""
+            name = self._name(score.row)
+            if (loaded := self._load(score.row, SIDE_PX)) is None:
+                continue
+            truth = self._draw_truth(*loaded, score.row)
+            detections = self._draw_detections(*loaded, score.row)
+            pair = self.encode([(truth, f"ground truth of {name}"), (detections, f"detections of {name}")])
+            if pair is not None:
+                counts = f"{score.found} found, {score.wrong} wrong, {score.missed} missed"
+                shown.append(ImageFigure(pair, f"{name}: {counts}, F1 {score.f1:.2f}"))
+        return shown
 
-    def false_positives(self, most: int = CROPS) -> str:
-        """The surest errors."""
+    def false_positives(self, most: int = CROPS) -> list[ImageFigure]:
+        """The most confident errors."""
         wrong = np.flatnonzero(self.outcomes.kinds > Kind.IGNORED)
-        surest = wrong[np.argsort(-self.outcomes.detections.scores[wrong], kind="stable")]
-        return self._gallery(self._false_positive_crops(surest), most)
+        confident_first = wrong[np.argsort(-self.outcomes.detections.scores[wrong], kind="stable")]
+        return self._gallery(self._false_positive_crops(confident_first), most)
 
-    def misses(self, most: int = CROPS) -> str:
+    def misses(self, most: int = CROPS) -> list[ImageFigure]:
         """The largest boxes that none found, of each class in turn."""
         truth = self.ground_truth
         missed = np.flatnonzero(~self.outcomes.found_boxes & ~truth.ignore)
@@ -125,22 +166,7 @@ class Album:
         place = np.arange(len(by_class)) - np.searchsorted(labels, labels)
         return self._gallery(self._missed_crops(by_class[np.argsort(place, kind="stable")]), most)
 
-    def _pair(self, row: int) -> list[str] | None:
-        picture, scale = self._load(row, SIDE_PX)
-        if picture is None:
-            return None
-        panels = []
-        for name, drawn in (
-            ("ground truth", self._draw_truth(picture, row, scale)),
-            ("detections", self._draw_detections(picture, row, scale)),
-        ):
-            encoded = self._encode(drawn, f"{name} of {self._name(row)}")
-            if encoded is None:
-                return None
-            panels.append(encoded)
-        return panels
-
-    def _draw_truth(self, picture: Image.Image, row: int, scale: float) -> Image.Image:
+    def _draw_truth(self, image: Image.Image, scale: float, row: int) -> Image.Image:
         boxes = self.annotations.rows(row)
         found, ignore = self.outcomes.found_boxes[boxes], self.annotations.ignore[boxes]
         missed = ~found & ~ignore
@@ -149,19 +175,19 @@ class Album:
         labelled = np.lexsort((-self.annotations.areas[boxes], ~missed))[:LABELLED].tolist()
         texts = [name if i in labelled else "" for i, name in enumerate(names)]
         colours = np.where(found, RIGHT, np.where(ignore, IGNORED, WRONG))
-        return draw_detections(picture, self.annotations.boxes[boxes] * scale, texts, labels=colours)
+        return draw_detections(image, self.annotations.boxes[boxes] * scale, texts, labels=colours)
 
-    def _draw_detections(self, picture: Image.Image, row: int, scale: float) -> Image.Image:
+    def _draw_detections(self, image: Image.Image, scale: float, row: int) -> Image.Image:
         detections = self.outcomes.detections
         own = np.flatnonzero(detections.image_rows == row)
-        own = own[np.argsort(detections.scores[own], kind="stable")]  # the surest is drawn last, on top
+        own = own[np.argsort(detections.scores[own], kind="stable")]  # the best is drawn last, on top
         kinds, scores = self.outcomes.kinds[own], detections.scores[own]
         names = [self.annotations.classes.name(label) for label in detections.labels[own].tolist()]
         wrong = kinds > Kind.IGNORED
         labelled = np.lexsort((-scores, ~wrong))[:LABELLED].tolist()
         texts = [f"{name} {scores[i]:.2f}" if i in labelled else "" for i, name in enumerate(names)]
         colours = np.where(kinds == Kind.FOUND, RIGHT, np.where(wrong, WRONG, IGNORED))
-        return draw_detections(picture, corners(detections.boxes_xywh[own]) * scale, texts, labels=colours)
+        return draw_detections(image, corners(detections.boxes_xywh[own]) * scale, texts, labels=colours)
 
     def _false_positive_crops(self, rows: NDArray[np.int64]) -> Iterator[tuple[Image.Image, str]]:
         outcomes, classes = self.outcomes, self.annotations.classes
@@ -185,63 +211,43 @@ class Album:
             if crop is not None:
                 yield crop, f"{name}, {width:.0f}x{height:.0f} px, {self._name(image)}"
 
-    def _gallery(self, crops: Iterator[tuple[Image.Image, str]], most: int) -> str:
-        shown: list[str] = []
-        for crop, caption in crops:
-            encoded = self._encode(crop, caption) if len(shown) < most else None
+    def _gallery(self, crops: Iterator[tuple[Image.Image, str]], most: int) -> list[ImageFigure]:
+        shown: list[ImageFigure] = []
+        for crop, caption in islice(crops, most):
+            encoded = self.encode([(crop, caption)])
             if encoded is None:
                 break
-            shown.append(f"<figure>{encoded}<figcaption>{text(caption)}</figcaption></figure>\n")
-        return f'<div class="crops">{"".join(shown)}</div>\n' if shown else ""
+            shown.append(ImageFigure(encoded, caption))
+        return shown
 
-    def _crop(self, image: int, box: NDArray[np.float64]) -> Image.Image | None:
+    def _crop(self, row: int, box: NDArray[np.float64]) -> Image.Image | None:
         """The box with its surroundings, drawn in the colour of an error."""
-        picture, _ = self._load(image, None)
-        if picture is None:
+        if (loaded := self._load(row, None)) is None:
             return None
+        image = loaded[0]
         margin = CROP_MARGIN * max(box[2:] - box[:2])
         left, top = np.maximum(box[:2] - margin, 0)
-        right, bottom = np.minimum(box[2:] + margin, picture.size)
+        right, bottom = np.minimum(box[2:] + margin, image.size)
         if right - left < 1 or bottom - top < 1:
             return None
-        crop = picture.crop((round(left), round(top), round(right), round(bottom)))
-        scale = CROP_PX / max(crop.size)
-        crop = crop.resize([max(1, round(side * scale)) for side in crop.size])
+        crop, scale = resized(image.crop((round(left), round(top), round(right), round(bottom))), CROP_PX)
         drawn = (box - np.array([round(left), round(top)] * 2)) * scale
         return draw_detections(crop, drawn[None], [""], labels=[WRONG])
 
-    def _load(self, row: int, side_px: int | None) -> tuple[Image.Image | None, float]:
-        """The picture, at most `side_px` long, and its scale; None, with a note, where it cannot be read."""
-        path = self.annotations.path(row)
+    def _load(self, row: int, side_px: int | None) -> tuple[Image.Image, float] | None:
+        """An image, its longer side `side_px`, and its scale; None, with a note, where it cannot be read."""
         try:
-            picture = load_image(path)
+            image = load_image(self.annotations.path(row))
         except InputError as error:
             self.unreadable.append(str(error))
-            return None, 1.0
-        if side_px is None:
-            return picture, 1.0
-        scale = side_px / max(picture.size)
-        return picture.resize([max(1, round(side * scale)) for side in picture.size]), scale
-
-    def _encode(self, picture: Image.Image, description: str) -> str | None:
-        """An <img> that carries its own bytes; None where there is no room for it."""
-        tag = picture_tag(picture, description)
-        if len(tag) > self.bytes_left:
             return None
-        self.bytes_left -= len(tag)
-        return tag
+        return (image, 1.0) if side_px is None else resized(image, side_px)
 
     def _name(self, row: int) -> str:
         return self.annotations.file_names[row].decode(errors="replace")
 
 
-def picture_tag(picture: Image.Image, description: str) -> str:
-    """An <img> that carries its own bytes."""
-    buffer = io.BytesIO()
-    # Colour at full resolution: thin lines would fade to brown.
-    picture.save(buffer, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return (
-        f'<img loading="lazy" width="{picture.width}" height="{picture.height}" '
-        f'alt="{text(description)}" src="data:image/jpeg;base64,{data}">'
-    )
+def resized(image: Image.Image, side_px: float) -> tuple[Image.Image, float]:
+    """The image with its longer side at `side_px`, and its scale."""
+    scale = side_px / max(image.size)
+    return image.resize([max(1, round(side * scale)) for side in image.size]), scale

@@ -9,8 +9,8 @@ from PIL import Image
 from detect.data.checks.findings import Finding
 from detect.errors import InputError
 from detect.evaluation.draw import label_colour
-from detect.report.finding_pictures import MARGIN_GREY, SIDE_PX, FindingPictures, draw_finding
-from detect.report.pictures import WRONG
+from detect.report.album import WRONG, ImageBudget
+from detect.report.finding_images import MARGIN_GREY, SIDE_PX, draw_finding, finding_images
 
 
 @pytest.fixture
@@ -59,18 +59,18 @@ def test_draw__box_beyond_the_edge__on_a_grey_ground_of_bounded_size(white: Path
     assert far.size == (SIDE_PX, SIDE_PX // 2)  # half a picture is added on each side
 
 
-def test_figure__repetition__both_pictures(white: Path) -> None:
-    html = FindingPictures().figure(finding(white, other=white), "<b>title</b>", "a < b")
-    assert html.count("<img") == 2
-    assert "<b>title</b>" in html
-    assert "a &lt; b" in html
+def test_finding_images__repetition__both_images(white: Path) -> None:
+    figure = finding_images(finding(white, other=white), "a < b", ImageBudget())
+    assert figure is not None
+    assert len(figure.images) == 2
+    assert figure.caption == "a < b"  # the template escapes it
 
 
-def test_figure__nothing_to_show_or_no_room__nothing(white: Path, tmp_path: Path) -> None:
-    album = FindingPictures()
-    assert album.figure(finding(None), "t", "c") == ""
-    assert album.figure(finding(tmp_path / "none.png"), "t", "c") == ""
-    album.bytes_left = 100
-    assert album.figure(finding(white), "t", "c") == ""
+def test_finding_images__nothing_to_show_or_no_room__nothing(white: Path, tmp_path: Path) -> None:
+    budget = ImageBudget()
+    assert finding_images(finding(None), "c", budget) is None
+    assert finding_images(finding(tmp_path / "none.png"), "c", budget) is None
+    budget.bytes_left = 100
+    assert finding_images(finding(white), "c", budget) is None
     with pytest.raises(InputError, match="cannot read image"):
         draw_finding(tmp_path / "none.png", None)
