@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from detect.evaluation.evaluator import compute_metrics
-from detect.evaluation.results_file import evaluate_file
 from detect.report.scored_files import read_scored, write_scored
 from tests.coco_cases import annotations_of, random_case
+from tests.evaluation.test_results_file import evaluate_file
 from tests.run_cases import noisy_evaluator
 
 
