@@ -1,20 +1,29 @@
-"""What the commands share in reading their arguments."""
+"""What the commands share in reading their arguments.
+
+Imported before the command is known: whatever takes time to import is imported where it is used.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
 from pathlib import Path
-
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from typing import TYPE_CHECKING
 
 from detect.errors import InputError
 
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+
 Command = Callable[[list[str]], int]
+FIT_PREFIXES = ("--model.", "--data.", "--trainer.")
+"""Flags of `detect fit`, which the commands that run it hand on."""
 
 
 def new_parser(name: str, command: Command, example: str) -> ArgumentParser:
     """A parser whose help shows what the command does and an example."""
+    from jsonargparse import ArgumentParser
+
     return ArgumentParser(
         prog=f"detect {name}",
         description=f"{command.__doc__} Example: {example}",
@@ -35,7 +44,7 @@ def model_argument(config: Namespace) -> Path:
 
     path = one_of(ckpt_path=config.ckpt_path, model=config.model)
     if path.suffix in CONFIG_SUFFIXES:
-        print(f"{path} is a configuration: the weights are random, and so is what they find", file=sys.stderr)
+        print(f"{path} is a configuration: weights and detections are random", file=sys.stderr)
     return path
 
 
@@ -54,7 +63,23 @@ def one_of(**options: Path | None) -> Path:
 
 def parse(parser: ArgumentParser, args: list[str]):  # type: ignore[no-untyped-def]
     """Parse or raise InputError with one clear message."""
+    from jsonargparse import ArgumentError
+
     try:
         return parser.parse_args(args)
     except ArgumentError as error:
         raise InputError(f"{parser.prog}: {error}") from error
+
+
+def split_fit_flags(args: list[str]) -> tuple[list[str], list[str]]:
+    """A command's own words, and the flags of `detect fit` among them with their values."""
+    own, flags = [], []
+    words = iter(args)
+    for word in words:
+        if word.startswith(FIT_PREFIXES):
+            flags.append(word)
+            if "=" not in word:
+                flags += [value] if (value := next(words, None)) is not None else []
+        else:
+            own.append(word)
+    return own, flags

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
-
-from jsonargparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING, Any
 
 from detect.commands.arguments import Command, new_parser, parse
-from detect.data.checks.conventions import BoxConvention
 from detect.errors import InputError
 from detect.system.files import require_writable
-from detect.system.output_folder import require_new
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
 
 
 def add_reading_arguments(parser: ArgumentParser) -> None:
     """Which data set, and how its boxes are read."""
+    from detect.data.checks.conventions import BoxConvention
+
     parser.add_argument("root", type=Path, help="folder of the data set: COCO, Pascal VOC or YOLO")
     parser.add_argument("--splits", type=str, nargs="+", default=None, help="null: all that are found")
     parser.add_argument(
@@ -35,9 +34,12 @@ def reading_arguments(config: Namespace) -> dict[str, Any]:
 
 def check_command(args: list[str]) -> int:
     """Decode every image, check every annotation, compare the anchors; nothing is changed."""
+    import json
+
     from detect.inspection.data_check import check
     from detect.inspection.data_check_text import print_report
     from detect.system.files import write_atomically
+    from detect.system.output_folder import require_new
 
     parser = new_parser(
         "data check", check_command, "detect data check data/birds --config configs/bccd.yaml"
@@ -121,6 +123,8 @@ def convert_command(args: list[str]) -> int:
 
 def preview_command(args: list[str]) -> int:
     """Write a page of augmented samples as the network sees them, and what augmentation does to the boxes."""
+    import json
+
     from detect.inspection.preview import PreviewOptions, open_preview
     from detect.report.preview_page import write_preview
     from detect.system.files import write_atomically
@@ -209,6 +213,9 @@ def download_command(args: list[str]) -> int:
 
 def profile_command(args: list[str]) -> int:
     """Time decoding, augmenting and collating apart, and name the setting that would help most."""
+    import json
+    from dataclasses import asdict
+
     from detect.config.unknown_keys import constructor_errors
     from detect.data.advice import best_change, decoded_gb
     from detect.data.datamodule import DetectionData

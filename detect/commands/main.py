@@ -8,15 +8,28 @@ from __future__ import annotations
 import errno
 import sys
 import warnings
-from pathlib import Path
-from typing import Literal
 
-from detect.commands.arguments import Command, add_model_arguments, model_argument, new_parser, one_of, parse
+from detect.commands.arguments import Command
 from detect.commands.data import DATA_COMMANDS
+from detect.commands.detectors import (
+    benchmark_command,
+    convert_weights_command,
+    evaluate_command,
+    export_command,
+    models_command,
+    predict_command,
+    validate_command,
+)
+from detect.commands.runs import (
+    compare_command,
+    fit_command,
+    replay_command,
+    report_command,
+    reproduce_command,
+    sweep_command,
+)
 from detect.config.renames import accept_old_class_paths, renamed_arguments
 from detect.errors import DISK_IS_FULL, EXIT_STOPPED, InputError, RunStopped
-from detect.system.files import require_writable
-from detect.system.memory import keep_freed_memory
 
 EXIT_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -24,287 +37,7 @@ PLACE_ERRORS = (
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
     *(errno.ENAMETOOLONG, errno.ELOOP),
 )
-"""Of a file that is named: the user's to mend, so that its name says more than a traceback."""
-
-
-def fit_command(args: list[str]) -> int:
-    """Train a detector, validate it each epoch, keep the best and the last checkpoint."""
-    from detect.commands.fit import fit
-
-    return fit(args)
-
-
-def validate_command(args: list[str]) -> int:
-    """Score a checkpoint or an exported file on a data set."""
-    from detect.data.datamodule import DetectionData
-    from detect.deploy.validate import validate
-
-    parser = new_parser(
-        "validate", validate_command, "detect validate --ckpt_path runs/a/checkpoints/best.ckpt --data.root D"
-    )
-    add_model_arguments(parser)
-    parser.add_class_arguments(DetectionData, "data", skip={"image_size", "resize_rule"})
-    parser.add_argument("--backend", type=Literal["faster", "pycocotools"], default="faster")
-    parser.add_argument("--json", type=Path | None, default=None, help="write the metrics there")
-    config = parse(parser, args)
-    require_writable(config.json)
-    return validate(
-        model_argument(config), config.data.as_dict(), backend=config.backend, json_file=config.json
-    )
-
-
-def predict_command(args: list[str]) -> int:
-    """Detect objects in images, folders and globs; write pictures and detections.json."""
-    from detect.deploy.predict import PredictOptions, predict
-
-    parser = new_parser(
-        "predict", predict_command, "detect predict --ckpt_path best.ckpt --source photos --output out"
-    )
-    add_model_arguments(parser)
-    parser.add_argument("--source", type=str, nargs="+", required=True, help="images, folders or globs")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write to")
-    parser.add_argument("--score_threshold", type=float, default=0.3, help="draw and list only better ones")
-    parser.add_argument("--classes", type=str, nargs="+", default=None, help="names of classes to keep")
-    parser.add_argument(
-        "--format",
-        type=Literal["coco", "voc", "yolo"] | None,
-        default=None,
-        help="write annotations for a labelling tool as well",
-    )
-    parser.add_argument("--draw", type=bool, default=True, help="write the drawn pictures")
-    parser.add_argument("--batch_size", type=int, default=8, help="pictures a pass of the network")
-    config = parse(parser, args)
-    options = PredictOptions(
-        config.score_threshold, config.classes, config.format, config.batch_size, config.draw
-    )
-    return predict(model_argument(config), config.source, output=config.output, options=options)
-
-
-def export_command(args: list[str]) -> int:
-    """Write a detector for a runtime, run the file and hold it against torch."""
-    from detect.deploy.export import ExportOptions, export
-    from detect.deploy.exported_file import Format
-    from detect.deploy.int8 import Int8Options
-    from detect.deploy.spec import Form
-
-    parser = new_parser(
-        "export", export_command, "detect export --ckpt_path best.ckpt --format onnx --output model.onnx"
-    )
-    parser.add_argument("--ckpt_path", type=Path | None, default=None, help="checkpoint of detect")
-    parser.add_argument("--config", type=Path | None, default=None, help="a YAML instead: random weights")
-    parser.add_argument("--format", type=Format, required=True)
-    parser.add_argument("--output", type=Path, required=True, help="file to write; FILE.json comes beside it")
-    parser.add_argument("--form", type=Form | None, default=None, help="null: with NMS where the format can")
-    parser.add_argument("--nms", action="store_true", help="the same as --form nms")
-    parser.add_argument("--score_threshold", type=float | None, default=None, help="instead of the model's")
-    parser.add_argument("--pictures", type=Path, nargs="+", default=None, help="verify on these, 3 or more")
-    parser.add_argument("--int8", action="store_true", help="8 bits, if mAP holds")
-    parser.add_argument("--calibration", type=Path | None, default=None, help="int8: folder of a data set")
-    parser.add_argument("--train_split", type=str | None, default=None, help="int8: ranges come from it")
-    parser.add_argument("--val_split", type=str | None, default=None, help="int8: mAP is measured on it")
-    parser.add_argument("--calibration_images", type=int, default=200)
-    parser.add_argument("--max_drop", type=float, default=0.01, help="most that mAP may fall, of 1")
-    parser.add_argument("--keep_fp32", type=str, nargs="+", default=[], help="layers to leave in float32")
-    config = parse(parser, args)
-    source = one_of(ckpt_path=config.ckpt_path, config=config.config)
-    if config.nms and config.form not in (None, "nms"):
-        raise InputError(f"--nms and --form {config.form} contradict each other")
-    if config.int8 != (config.calibration is not None):
-        raise InputError("--int8 and --calibration DATA belong together: give both or neither")
-    int8 = None
-    if config.int8:
-        data = {"root": config.calibration, "train_split": config.train_split, "val_split": config.val_split}
-        int8 = Int8Options(data, config.calibration_images, config.max_drop, tuple(config.keep_fp32))
-    options = ExportOptions(
-        format=config.format,
-        form="nms" if config.nms else config.form,
-        score_threshold=config.score_threshold,
-        pictures=config.pictures,
-        int8=int8,
-    )
-    return export(source, config.output, options)
-
-
-def report_command(args: list[str]) -> int:
-    """Write RUN/report.html for a run that is finished, stopped or broken."""
-    from detect.report.run_page import report
-
-    parser = new_parser("report", report_command, "detect report runs/bccd-001")
-    parser.add_argument("run", type=Path, help="run folder")
-    return report(parse(parser, args).run)
-
-
-def benchmark_command(args: list[str]) -> int:
-    """Measure latency from file to boxes: models by runtimes by threads by batch sizes, interleaved."""
-    from detect.deploy.benchmark import BenchmarkOptions, benchmark
-    from detect.deploy.exported_file import Precision
-    from detect.deploy.latency import Clock, Protocol
-    from detect.deploy.runtimes.base import RuntimeName
-    from detect.deploy.spec import Form
-
-    parser = new_parser(
-        "benchmark", benchmark_command, "detect benchmark --model a.onnx --runtime onnxruntime openvino"
-    )
-    parser.add_argument(
-        "--model", type=Path, nargs="+", required=True, help="checkpoints, exported files, configs"
-    )
-    parser.add_argument("--runtime", type=RuntimeName, nargs="+", default=["onnxruntime"])
-    parser.add_argument("--threads", type=int, nargs="+", default=[1])
-    parser.add_argument("--batch", type=int, nargs="+", default=[1], help="pictures a run")
-    parser.add_argument("--rounds", type=int, default=50)
-    parser.add_argument("--warmup", type=int, default=5, help="rounds before the first that counts")
-    parser.add_argument("--clock", type=Clock, default="wall", help="cpu: on a machine shared with others")
-    parser.add_argument("--cores", type=int, nargs="+", default=None, help="hold the process to these")
-    parser.add_argument("--form", type=Form, default="raw", help="of what is exported from a checkpoint")
-    parser.add_argument("--precision", type=Precision | None, default=None, help="bf16 for OpenVINO")
-    parser.add_argument("--pictures", type=Path, nargs="+", default=None, help="instead of generated ones")
-    parser.add_argument("--memory", type=bool, default=True, help="measure the peak memory of each row")
-    parser.add_argument(
-        "--json", type=Path | None, default=None, help="write figures there, a plot beside it"
-    )
-    config = parse(parser, args)
-    require_writable(config.json)
-    cores = None if config.cores is None else tuple(config.cores)
-    options = BenchmarkOptions(
-        runtimes=config.runtime,
-        threads=config.threads,
-        batches=config.batch,
-        protocol=Protocol(config.rounds, config.warmup, config.clock, cores),
-        form=config.form,
-        precision=config.precision,
-        pictures=config.pictures,
-        memory=config.memory,
-    )
-    return benchmark(config.model, options, json_file=config.json)
-
-
-def compare_command(args: list[str]) -> int:
-    """Put runs and benchmark files side by side, and say which differences hold."""
-    from detect.evaluation.bootstrap import RESAMPLES
-    from detect.report.compare import compare
-
-    parser = new_parser(
-        "compare", compare_command, "detect compare runs/a runs/b benchmark.json --output comparison"
-    )
-    parser.add_argument("paths", type=Path, nargs="+", help="run folders and benchmark files")
-    parser.add_argument("--output", type=Path, required=True, help="folder of index.html and table.md")
-    parser.add_argument("--resamples", type=int, default=RESAMPLES, help="of the bootstrap over images")
-    parser.add_argument("--json", type=Path | None, default=None, help="write the figures there")
-    config = parse(parser, args)
-    require_writable(config.json)
-    return compare(config.paths, config.output, resamples=config.resamples, json_file=config.json)
-
-
-def sweep_command(args: list[str]) -> int:
-    """Train configurations under several seeds, one job a free device; export, benchmark and compare them."""
-    from detect.commands.sweep import SweepOptions, plan_jobs, split_fit_flags, sweep
-    from detect.deploy.runtimes.base import RuntimeName
-    from detect.system.devices import job_slots
-
-    own, fit_flags = split_fit_flags(args)
-    parser = new_parser(
-        "sweep",
-        sweep_command,
-        "detect sweep configs/table6/*.yaml --data.root D --model.num_classes null --seeds 0 1 --out runs/t6",
-    )
-    parser.add_argument("configs", type=Path, nargs="+", help="configurations of detect fit")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder of the runs and the comparison")
-    parser.add_argument("--devices", type=str, nargs="+", default=None, help="GPUs; null: all that are free")
-    parser.add_argument("--devices_per_job", type=int, default=1, help="more than 1: torchrun")
-    parser.add_argument("--runtime", type=RuntimeName, nargs="+", default=["onnxruntime"])
-    parser.add_argument("--rounds", type=int, default=50, help="of the benchmark")
-    config = parse(parser, own)
-    jobs = plan_jobs(config.configs, config.seeds, config.out, fit_flags)
-    slots = job_slots(config.devices, config.devices_per_job)
-    return sweep(jobs, config.out, SweepOptions(slots, config.runtime, config.rounds))
-
-
-def reproduce_command(args: list[str]) -> int:
-    """Do a run again from its manifest: say what differs, train, and compare weights and metrics."""
-    from detect.commands.reproduce import ReproduceOptions, reproduce
-    from detect.commands.sweep import split_fit_flags
-
-    own, fit_flags = split_fit_flags(args)
-    parser = new_parser(
-        "reproduce", reproduce_command, "detect reproduce runs/bccd-001 --out runs/bccd-again --data.root D"
-    )
-    parser.add_argument("source", type=Path, help="run folder, or a manifest.json alone")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the new run")
-    parser.add_argument("--runs", type=Path, nargs="+", default=[], help="other seeds: their spread judges")
-    parser.add_argument("--json", type=Path | None, default=None, help="write differences and verdict there")
-    config = parse(parser, own)
-    require_writable(config.json)
-    options = ReproduceOptions(fit_flags, config.runs, config.json)
-    return reproduce(config.source, config.out, options)
-
-
-def evaluate_command(args: list[str]) -> int:
-    """Score a results file against annotations; no model is involved."""
-    from detect.evaluation.results_file import evaluate
-
-    parser = new_parser(
-        "evaluate", evaluate_command, "detect evaluate --annotations instances_val.json --detections d.json"
-    )
-    parser.add_argument("--annotations", type=Path, required=True, help="ground truth in COCO's format")
-    parser.add_argument("--detections", type=Path, required=True, help="detections in COCO's results format")
-    parser.add_argument("--backend", type=Literal["faster", "pycocotools"], default="faster")
-    parser.add_argument("--json", type=Path | None, default=None, help="write the metrics there")
-    config = parse(parser, args)
-    return evaluate(config.annotations, config.detections, backend=config.backend, json_file=config.json)
-
-
-def replay_command(args: list[str]) -> int:
-    """Do the step again that stopped a run with a NaN, and show the first layer that is not finite."""
-    from detect.training.nan_report import replay
-
-    parser = new_parser("replay", replay_command, "detect replay runs/a/nan")
-    parser.add_argument("folder", type=Path, help="RUN/nan")
-    return replay(parse(parser, args).folder)
-
-
-def models_command(args: list[str]) -> int:
-    """List every detector in configs/ with its counts beside the paper's."""
-    from detect.inspection.models import list_models
-
-    parser = new_parser("models", models_command, "detect models --json models.json")
-    parser.add_argument("--json", type=Path | None, default=None, help="write the list there")
-    config = parse(parser, args)
-    require_writable(config.json)
-    return list_models(json_file=config.json)
-
-
-def convert_weights_command(args: list[str]) -> int:
-    """Turn torchvision's ssdlite320_mobilenet_v3_large into a checkpoint of detect, or back."""
-    from detect.model.weights import convert_weights
-
-    parser = new_parser(
-        "convert-weights",
-        convert_weights_command,
-        "detect convert-weights torchvision model.pth model.ckpt; "
-        "detect convert-weights --to torchvision best.ckpt model.pth",
-    )
-    parser.add_argument("--to", type=Literal["detect", "torchvision"], default="detect", help="what to write")
-    parser.add_argument(
-        "--class_names",
-        type=list[str] | None,
-        default=None,
-        help="of an import, without background; null: COCO's for 90 classes, else numbered",
-    )
-    parser.add_argument("files", type=str, nargs="+", metavar="[torchvision] IN OUT")
-    config = parse(parser, args)
-    files = list(config.files)
-    if config.to == "detect" and files[0] == "torchvision":
-        files.pop(0)
-    elif config.to == "detect":
-        raise InputError("detect convert-weights: say where the file is from: `torchvision IN.pth OUT.ckpt`")
-    if len(files) != 2:
-        raise InputError(f"detect convert-weights: expected IN and OUT, got {' '.join(files) or 'nothing'}")
-    source, target = (Path(file) for file in files)
-    convert_weights(source, target, to=config.to, class_names=config.class_names)
-    print(f"written to {target}")
-    return 0
-
+"""Of a file that is named: the user can repair them, and its name says more than a traceback."""
 
 COMMANDS: dict[str, Command] = {
     "fit": fit_command,
@@ -342,13 +75,8 @@ def main(argv: list[str]) -> int:
     if name not in commands:
         print(f"detect: unknown command {' '.join(argv[:2])!r}\n\n{usage()}", file=sys.stderr)
         return EXIT_INPUT
-    accept_old_class_paths()
-    rest = renamed_arguments(rest)
-    keep_freed_memory()
-    # Pillow's, without the file's name; `data check` names it, and what is twice as large is refused.
-    warnings.filterwarnings("ignore", r"Image size \(\d+ pixels\) exceeds limit", RuntimeWarning)
     try:
-        return commands[name](rest)
+        return run(commands[name], rest)
     except InputError as error:
         print(f"detect: {error}", file=sys.stderr)
         return EXIT_INPUT
@@ -363,3 +91,14 @@ def main(argv: list[str]) -> int:
             raise
         print(f"detect: {error.filename}: {error.strerror}", file=sys.stderr)
         return EXIT_STOPPED if error.errno in DISK_IS_FULL else EXIT_INPUT
+
+
+def run(command: Command, args: list[str]) -> int:
+    """Run a command in a process that is set up for it."""
+    from detect.system.memory import keep_freed_memory
+
+    accept_old_class_paths()
+    keep_freed_memory()
+    # From Pillow, without the file's name; `data check` names it, and what is twice as large is refused.
+    warnings.filterwarnings("ignore", r"Image size \(\d+ pixels\) exceeds limit", RuntimeWarning)
+    return command(renamed_arguments(args))

@@ -28,8 +28,6 @@ from detect.system.files import write_atomically
 from detect.training.run_folder import RUN_VARIABLE
 
 STATE_FILE = "sweep.json"
-FIT_PREFIXES = ("--model.", "--data.", "--trainer.")
-"""Flags that are handed to every `detect fit`."""
 POLL_SECONDS = 0.2
 EXPORT_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 EXIT_FINDINGS = 1
@@ -139,20 +137,6 @@ class Running:
     process: subprocess.Popen[bytes]
     log: Path
     started: float = field(default_factory=time.monotonic)
-
-
-def split_fit_flags(args: list[str]) -> tuple[list[str], list[str]]:
-    """The sweep's own words, and the flags of `detect fit` among them with their values."""
-    own, flags = [], []
-    words = iter(args)
-    for word in words:
-        if word.startswith(FIT_PREFIXES):
-            flags.append(word)
-            if "=" not in word:
-                flags += [value] if (value := next(words, None)) is not None else []
-        else:
-            own.append(word)
-    return own, flags
 
 
 def plan_jobs(

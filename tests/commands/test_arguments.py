@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from detect.commands.arguments import add_model_arguments, model_argument, new_parser, one_of, parse
+from detect.commands.arguments import (
+    add_model_arguments,
+    model_argument,
+    new_parser,
+    one_of,
+    parse,
+    split_fit_flags,
+)
 from detect.errors import InputError
 from detect.system.files import require_writable
 
@@ -27,7 +34,7 @@ def test_model_argument__a_configuration__its_weights_are_called_random(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     command(["--model", "a.yaml"])
-    assert "a.yaml is a configuration: the weights are random" in capsys.readouterr().err
+    assert "a.yaml is a configuration: weights and detections are random" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("given", [{}, {"ckpt_path": Path("a"), "model": Path("b")}])
@@ -53,3 +60,10 @@ def test_require_writable__no_folder_a_folder_or_inside_what_is_read__refused(tm
         require_writable(tmp_path)
     with pytest.raises(InputError, match="which is only read"):
         require_writable(tmp_path / "new.json", outside=tmp_path)
+
+
+def test_split_fit_flags__with_and_without_equals_sign() -> None:
+    args = ["a.yaml", "--data.root", "d", "--seeds", "0", "--trainer.max_epochs=3", "--model.compile", "true"]
+    own, flags = split_fit_flags(args)
+    assert own == ["a.yaml", "--seeds", "0"]
+    assert flags == ["--data.root", "d", "--trainer.max_epochs=3", "--model.compile", "true"]

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -69,3 +71,17 @@ def test_main__unknown_or_no_command__lists_what_there_is(capsys: pytest.Capture
     assert main([]) == 2
     assert "data check" in capsys.readouterr().out
     assert main(["--help"]) == 0
+
+
+HEAVY = ("jsonargparse", "lightning", "numpy", "torch", "yaml")
+
+
+def test_help__imports_nothing_that_takes_time() -> None:
+    """In a process of its own: this one has imported all of it."""
+    code = "import sys; from detect.commands.main import main; main(['--help']); main(['no']); "
+    code += f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("usage: detect COMMAND")
+    assert any("data check" in line and "Decode every image" in line for line in lines)
+    assert lines[-1] == "[]"

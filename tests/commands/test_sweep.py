@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from detect.commands import sweep as sweep_module
-from detect.commands.sweep import Job, SweepOptions, how_it_ended, plan_jobs, split_fit_flags, sweep
+from detect.commands.sweep import Job, SweepOptions, how_it_ended, plan_jobs, sweep
 from detect.errors import InputError, RunStopped
 
 FAKE = """
@@ -212,13 +212,6 @@ def test_fit_command__several_gpus__torchrun(tmp_path: Path) -> None:
         *("-m", "detect", "fit"),
     ]
     assert command[-4:] == ["--data.root", "d", "--trainer.devices", "2"]
-
-
-def test_split_fit_flags__with_and_without_equals_sign() -> None:
-    args = ["a.yaml", "--data.root", "d", "--seeds", "0", "--trainer.max_epochs=3", "--model.compile", "true"]
-    own, flags = split_fit_flags(args)
-    assert own == ["a.yaml", "--seeds", "0"]
-    assert flags == ["--data.root", "d", "--trainer.max_epochs=3", "--model.compile", "true"]
 
 
 def test_plan_jobs__cannot_be__error(tmp_path: Path) -> None:

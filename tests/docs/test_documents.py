@@ -17,9 +17,9 @@ from typing import Any
 import jsonargparse
 import pytest
 
+from detect.commands.arguments import split_fit_flags
 from detect.commands.data import DATA_COMMANDS
 from detect.commands.main import COMMANDS, main
-from detect.commands.sweep import split_fit_flags
 from tests.documents import FENCED, FENCED_LINES, PAGES, ROOT, Line
 
 INLINE = re.compile(r"`(detect [a-z][^`]* --[^`]*)`")

@@ -1,0 +1,96 @@
+"""Commands about runs: train, repeat, report and compare them.
+
+Nothing that takes time to import is imported above the functions: `detect --help` shows their docstrings.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from detect.commands.arguments import new_parser, parse, split_fit_flags
+from detect.system.files import require_writable
+
+
+def fit_command(args: list[str]) -> int:
+    """Train a detector, validate it each epoch, keep the best and the last checkpoint."""
+    from detect.commands.fit import fit
+
+    return fit(args)
+
+
+def report_command(args: list[str]) -> int:
+    """Write RUN/report.html for a run that is finished, stopped or broken."""
+    from detect.report.run_page import report
+
+    parser = new_parser("report", report_command, "detect report runs/bccd-001")
+    parser.add_argument("run", type=Path, help="run folder")
+    return report(parse(parser, args).run)
+
+
+def compare_command(args: list[str]) -> int:
+    """Put runs and benchmark files side by side, and say which differences hold."""
+    from detect.evaluation.bootstrap import RESAMPLES
+    from detect.report.compare import compare
+
+    parser = new_parser(
+        "compare", compare_command, "detect compare runs/a runs/b benchmark.json --output comparison"
+    )
+    parser.add_argument("paths", type=Path, nargs="+", help="run folders and benchmark files")
+    parser.add_argument("--output", type=Path, required=True, help="folder of index.html and table.md")
+    parser.add_argument("--resamples", type=int, default=RESAMPLES, help="of the bootstrap over images")
+    parser.add_argument("--json", type=Path | None, default=None, help="write the figures there")
+    config = parse(parser, args)
+    require_writable(config.json)
+    return compare(config.paths, config.output, resamples=config.resamples, json_file=config.json)
+
+
+def sweep_command(args: list[str]) -> int:
+    """Train configurations under several seeds, one job a free device; export, benchmark and compare them."""
+    from detect.commands.sweep import SweepOptions, plan_jobs, sweep
+    from detect.deploy.runtimes.base import RuntimeName
+    from detect.system.devices import job_slots
+
+    own, fit_flags = split_fit_flags(args)
+    parser = new_parser(
+        "sweep",
+        sweep_command,
+        "detect sweep configs/table6/*.yaml --data.root D --model.num_classes null --seeds 0 1 --out runs/t6",
+    )
+    parser.add_argument("configs", type=Path, nargs="+", help="configurations of detect fit")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs and the comparison")
+    parser.add_argument("--devices", type=str, nargs="+", default=None, help="GPUs; null: all that are free")
+    parser.add_argument("--devices_per_job", type=int, default=1, help="more than 1: torchrun")
+    parser.add_argument("--runtime", type=RuntimeName, nargs="+", default=["onnxruntime"])
+    parser.add_argument("--rounds", type=int, default=50, help="of the benchmark")
+    config = parse(parser, own)
+    jobs = plan_jobs(config.configs, config.seeds, config.out, fit_flags)
+    slots = job_slots(config.devices, config.devices_per_job)
+    return sweep(jobs, config.out, SweepOptions(slots, config.runtime, config.rounds))
+
+
+def reproduce_command(args: list[str]) -> int:
+    """Do a run again from its manifest: say what differs, train, and compare weights and metrics."""
+    from detect.commands.reproduce import ReproduceOptions, reproduce
+
+    own, fit_flags = split_fit_flags(args)
+    parser = new_parser(
+        "reproduce", reproduce_command, "detect reproduce runs/bccd-001 --out runs/bccd-again --data.root D"
+    )
+    parser.add_argument("source", type=Path, help="run folder, or a manifest.json alone")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the new run")
+    parser.add_argument("--runs", type=Path, nargs="+", default=[], help="other seeds: their spread judges")
+    parser.add_argument("--json", type=Path | None, default=None, help="write differences and verdict there")
+    config = parse(parser, own)
+    require_writable(config.json)
+    options = ReproduceOptions(fit_flags, config.runs, config.json)
+    return reproduce(config.source, config.out, options)
+
+
+def replay_command(args: list[str]) -> int:
+    """Do the step again that stopped a run with a NaN, and show the first layer that is not finite."""
+    from detect.training.nan_report import replay
+
+    parser = new_parser("replay", replay_command, "detect replay runs/a/nan")
+    parser.add_argument("folder", type=Path, help="RUN/nan")
+    return replay(parse(parser, args).folder)
