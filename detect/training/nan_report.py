@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from itertools import islice
@@ -18,6 +18,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from detect.data.annotations import Annotations
+from detect.data.dataset import DetectionDataset, SampleKey
 from detect.data.sampler import TrainLoader
 from detect.errors import InputError
 from detect.model.checkpoint import read_checkpoint, write_checkpoint
@@ -48,9 +49,12 @@ def write_nan_report(trainer: L.Trainer, module: DetectionModule, folder: Path, 
     loader = trainer.train_dataloader
     assert isinstance(loader, TrainLoader)
     epoch, step_of_epoch = divmod(step, steps_per_epoch(trainer))
-    batches = list(batches_of_step(loader, epoch=epoch, step=step_of_epoch))
-    culprits = [row for batch in batches for row in images_not_finite(module, batch)]
-    rows = culprits or [row for batch in batches for row in batch.sample_idx.tolist()]
+    keys = list(keys_of_step(loader, epoch=epoch, step=step_of_epoch))
+    batches = [loader.collate_fn([loader.dataset[key] for key in part]) for part in keys]
+    together = [key for part in keys for key in part]
+    finite = [ok for batch in batches for ok in finite_losses(module, batch)]
+    culprits = [key for key, ok in zip(together, finite, strict=True) if not ok]
+    rows = images_shown(loader.dataset, culprits or together)
     images = [_describe_image(data.train, row) for row in rows]
     report = {
         "step": step,
@@ -71,8 +75,8 @@ def write_nan_report(trainer: L.Trainer, module: DetectionModule, folder: Path, 
     return _message(report, folder)
 
 
-def batches_of_step(loader: TrainLoader, *, epoch: int, step: int) -> Iterator[Batch]:
-    """All batches that made one optimizer step, of every forward pass and rank, as they were.
+def keys_of_step(loader: TrainLoader, *, epoch: int, step: int) -> Iterator[list[SampleKey]]:
+    """The samples of each batch that made one optimizer step, of every forward pass and rank.
 
     Args:
         loader: of one rank.
@@ -85,14 +89,17 @@ def batches_of_step(loader: TrainLoader, *, epoch: int, step: int) -> Iterator[B
             of_rank = sampler.of_rank(rank)
             of_rank.set_epoch(epoch)
             of_rank.start_batch = step * plan.accumulate + forward_pass
-            keys = next(islice(of_rank, 1))
-            batch: Batch = loader.collate_fn([loader.dataset[key] for key in keys])
-            yield batch
+            yield next(islice(of_rank, 1))
+
+
+def images_shown(dataset: DetectionDataset, keys: Sequence[SampleKey]) -> list[int]:
+    """Rows of the images that the samples show, each once; a mosaic shows several."""
+    return list(dict.fromkeys(tile.row for key in keys for tile in dataset.layout(key)))
 
 
 @torch.no_grad()
-def images_not_finite(module: DetectionModule, batch: Batch) -> list[int]:
-    """Rows of the images of a batch whose loss is not finite, computed in float32 where `module` is."""
+def finite_losses(module: DetectionModule, batch: Batch) -> list[bool]:
+    """Whether the loss of each sample of a batch is finite, computed in float32 where `module` is."""
     net = deepcopy(module.net).train()
     images, target = _on_device(batch, module.device)
     head_outputs = net(images)
@@ -100,8 +107,8 @@ def images_not_finite(module: DetectionModule, batch: Batch) -> list[int]:
         torch.stack(module.loss(_of_image(head_outputs, i), net.anchors, _of_image(target, i)))
         for i in range(len(images))
     ]
-    finite = torch.stack(losses).isfinite().all(1).tolist()
-    return [row for row, ok in zip(batch.sample_idx.tolist(), finite, strict=True) if not ok]
+    finite: list[bool] = torch.stack(losses).isfinite().all(1).tolist()
+    return finite
 
 
 class Replayed(NamedTuple):
