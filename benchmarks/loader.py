@@ -173,8 +173,8 @@ def generate_photographs(root: Path) -> None:
         layers = [
             rng.normal(0, 255 / (octave + 2), (15 * 2**octave, 20 * 2**octave, 3)) for octave in range(6)
         ]
-        picture = sum(np.kron(layer, np.ones((32 >> o, 32 >> o, 1))) for o, layer in enumerate(layers))
-        pixels = np.clip(np.asarray(picture) / 2 + 127, 0, 255).astype(np.uint8)
+        image = sum(np.kron(layer, np.ones((32 >> o, 32 >> o, 1))) for o, layer in enumerate(layers))
+        pixels = np.clip(np.asarray(image) / 2 + 127, 0, 255).astype(np.uint8)
         name = f"{i:012d}.jpg"
         Image.fromarray(pixels).save(root / "train2017" / name, quality=90)
         images.append({"id": i, "file_name": name, "height": 480, "width": 640})

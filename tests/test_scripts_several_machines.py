@@ -135,7 +135,7 @@ def test_a_process_killed_in_the_middle_costs_no_step(straight: Path, nodes: Nod
     os.kill(worker, signal.SIGKILL)
     assert nodes.ends() == [0, 0], log_of(nodes.run)
     said = log_of(nodes.run)
-    assert "4 images a step = 2 a device x 2 device(s) x 1 forward pass(es)" in said
+    assert "4 images per step = 2 per device x 2 device(s) x 1 forward pass(es)" in said
     assert "continuing runs/two/checkpoints/last.ckpt" in said
     assert run_differences(straight, nodes.run) == []
 
@@ -230,6 +230,6 @@ def test_a_slurm_job_whose_time_is_over_is_queued_again_and_goes_on(words: list[
     assert 1 <= position.epoch < EPOCHS
     done = job(stop_after="")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "4 images a step = 2 a device x 2 device(s) x 1 forward pass(es)" in done.stdout + done.stderr
+    assert "4 images per step = 2 per device x 2 device(s) x 1 forward pass(es)" in done.stdout + done.stderr
     assert Position(**read_raw(run)["position"]).epoch == EPOCHS
     assert (tmp_path / "requeued").read_text() == "requeue 4711\n"

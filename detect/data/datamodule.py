@@ -71,7 +71,7 @@ class DetectionData(LightningDataModule):
         prefetch: batches that each worker prepares ahead; more smooths slow disks and takes memory.
         augmentations: classes of detect.data.augment, in order, Mosaic first; null takes SSD's.
         repeat_threshold: show training images of classes that fewer than this share of the images hold more
-            often, by LVIS's rule; null shows each once an epoch.
+            often, by LVIS's rule; null shows each once per epoch.
         cache: keep decoded images in ram (/dev/shm) or on disk ($DETECT_CACHE); null decodes every time.
         cache_gb: most that the cache may take, in 1e9 bytes; training images come first.
         image_size: height and width of the network input; set by model.image_size.
@@ -160,7 +160,7 @@ class DetectionData(LightningDataModule):
                 self.classes = self.val.classes
 
     def _compare_splits(self) -> None:
-        """Say once how the classes of the splits differ, and which pictures and boxes repeat across them."""
+        """Say once how the classes of the splits differ, and which images and boxes repeat across them."""
         if not self.check_images or "both" in self.findings:
             return
         as_read = {"train": self.train, "val": self._opened["val"].annotations}
@@ -209,7 +209,7 @@ class DetectionData(LightningDataModule):
             repeats=repeats,
             count_boxes=dataset.count_boxes if dataset.shows_several else None,
         )
-        rank_zero_info(f"{plan}; {sampler.steps_per_epoch} steps an epoch")
+        rank_zero_info(f"{plan}; {sampler.steps_per_epoch} steps per epoch")
         if repeats is not None:
             rank_zero_info(describe_repeats(repeats))
         elif sampler.dropped_per_epoch:
@@ -352,7 +352,7 @@ def start_worker(worker: int) -> None:
     """Leave to the trainer what is the trainer's.
 
     Ctrl-C reaches the whole process group, and the trainer needs its workers to finish the step and save.
-    Objects inherited from it (other loaders' iterators) must not be finalised here. What a picture took is
+    Objects inherited from it (other loaders' iterators) must not be finalised here. What an image took is
     kept for the next one.
     """
     keep_freed_memory()

@@ -35,7 +35,7 @@ class SampleKey(NamedTuple):
 
     epoch: int
     row: int
-    """Of the annotations: which image; a mosaic shows others beside it."""
+    """The image, a row of the annotations; a mosaic shows others beside it."""
     padded_boxes: int
     """Boxes of the batch after padding; the same on every rank."""
     copy: int = 0

@@ -18,7 +18,7 @@ from detect.types import Batch
 
 SHUFFLE_STREAM = 0x5EED
 """Sets the shuffle's random numbers apart from those of sample 0, 1, ... of the same seed and epoch."""
-TOO_SMALL = "BatchNorm on the last map, which is 1 x 1, needs at least 2 images a device"
+TOO_SMALL = "BatchNorm on the last map, which is 1 x 1, needs at least 2 images per device"
 
 
 @dataclass(frozen=True)
@@ -67,19 +67,19 @@ class BatchPlan:
         if accumulate is not None and plan.accumulate != accumulate:
             raise InputError(
                 f"total_batch_size {total_batch_size} on {world_size} device(s) with batch_size {batch_size} "
-                f"takes {plan.accumulate} forward passes a step, not accumulate_grad_batches {accumulate}: "
+                f"takes {plan.accumulate} forward passes per step, not accumulate_grad_batches {accumulate}: "
                 "leave one of the two out"
             )
         if plan.batch_size < 2:
             raise InputError(
                 f"{plan}: {TOO_SMALL}; raise data.total_batch_size to {2 * parts}, or use fewer devices or "
-                "forward passes a step"
+                "forward passes per step"
             )
         return plan
 
     def __str__(self) -> str:
         return (
-            f"{self.total_batch_size} images a step = {self.batch_size} a device x {self.world_size} "
+            f"{self.total_batch_size} images per step = {self.batch_size} per device x {self.world_size} "
             f"device(s) x {self.accumulate} forward pass(es)"
         )
 
@@ -164,7 +164,7 @@ class TrainSampler(Sampler[list[SampleKey]]):
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of `epoch`; no change where it is the current one, so that a restart goes on."""
+        """Go to the start of `epoch`; no change where it is the current one, so that a restart resumes."""
         if epoch != self.epoch:
             self.epoch, self.start_batch = epoch, 0
 
@@ -248,7 +248,7 @@ class DetectionLoader(DataLoader[Sample]):
 
 
 class TrainLoader(DetectionLoader):
-    """A loader that knows how many batches it has handed out, and can go on from there.
+    """A loader that knows how many batches it has handed out, and can resume from there.
 
     Batches that wait in workers are not counted: a checkpoint written after a step holds exactly the place
     of the next one.
@@ -270,7 +270,7 @@ class TrainLoader(DetectionLoader):
         return {"epoch": self.batch_sampler.epoch, "images": images}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on behind the images of `state`, on whatever number of devices.
+        """Resume after the images of `state`, on whatever number of devices.
 
         Raises:
             InputError: they do not fill whole global batches.

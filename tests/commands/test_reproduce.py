@@ -118,7 +118,7 @@ def test_reproduce__a_run_of_two_ranks__bit_identical(original: Path, tmp_path: 
     own = fit_args(original / "config.yaml", original.parent / "coco", tmp_path / "two")
     detect("fit", *own, "--trainer.devices", "2", "--trainer.strategy", "ddp")
     said = detect("reproduce", str(tmp_path / "two"), "--out", str(tmp_path / "again"))
-    assert "2 a device x 2 device(s)" in said
+    assert "2 per device x 2 device(s)" in said
     assert said.count("REPRODUCED: the weights of best.ckpt and last.ckpt are bit-identical") == 1
 
 

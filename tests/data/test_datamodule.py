@@ -116,7 +116,10 @@ def test_train_dataloader__one_epoch(root: Path, caplog: pytest.LogCaptureFixtur
         batches = list(data.train_dataloader())
     assert [len(batch.images) for batch in batches] == [4, 4, 4]
     assert batches[0].images.shape == (4, 3, 32, 40)
-    assert "4 images a step = 4 a device x 1 device(s) x 1 forward pass(es); 3 steps an epoch" in caplog.text
+    assert (
+        "4 images per step = 4 per device x 1 device(s) x 1 forward pass(es); 3 steps per epoch"
+        in caplog.text
+    )
     assert "2 images of each epoch" in caplog.text
 
 
@@ -246,7 +249,9 @@ THIRD_PARTY = [
 @pytest.mark.parametrize("step", [1, 3, 4, 6, 8])
 @pytest.mark.parametrize("batch_size", [4, 2])
 @pytest.mark.filterwarnings(*THIRD_PARTY)
-def test_resume__goes_on_with_the_next_batch(root: Path, tmp_path: Path, step: int, batch_size: int) -> None:
+def test_resume__continues_with_the_next_batch(
+    root: Path, tmp_path: Path, step: int, batch_size: int
+) -> None:
     def settings() -> DetectionData:
         return data_of(root, batch_size=batch_size)
 
@@ -337,6 +342,6 @@ def page_faults_of_a_worker() -> int:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator is not here")
-def test_start_worker__memory_of_a_picture_is_used_for_the_next() -> None:
+def test_start_worker__memory_of_an_image_is_used_for_the_next() -> None:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.apply(page_faults_of_a_worker) < 64  # 128 and more where it is given back

@@ -116,8 +116,8 @@ def test_sample__first_showing_is_that_of_runs_without_repeats(annotations: Anno
 
 def test_sample__without_augmentation_is_the_whole_image(annotations: Annotations) -> None:
     sample = DetectionDataset(annotations, (60, 80))[SampleKey(0, 1, 8)]
-    picture = Image.open(annotations.path(1)).resize((80, 60), Image.Resampling.BILINEAR)
-    assert np.abs(sample.image.astype(int) - np.array(picture)).max() <= 1
+    resized = Image.open(annotations.path(1)).resize((80, 60), Image.Resampling.BILINEAR)
+    assert np.abs(sample.image.astype(int) - np.array(resized)).max() <= 1
     np.testing.assert_allclose(sample.boxes, annotations.boxes[annotations.rows(1)] / 2)  # 160 x 120 px
     np.testing.assert_array_equal(sample.labels, annotations.labels[annotations.rows(1)])
     assert sample.orig_size.tolist() == [120, 160]

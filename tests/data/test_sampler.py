@@ -35,7 +35,7 @@ def test_batch_plan__derives_what_is_not_given(arguments: dict[str, int], expect
 
 def test_batch_plan__reads_as_a_sentence() -> None:
     plan = BatchPlan.derive(64, world_size=2, batch_size=8)
-    assert str(plan) == "64 images a step = 8 a device x 2 device(s) x 4 forward pass(es)"
+    assert str(plan) == "64 images per step = 8 per device x 2 device(s) x 4 forward pass(es)"
 
 
 @pytest.mark.parametrize(
@@ -53,12 +53,12 @@ def test_batch_plan__reads_as_a_sentence() -> None:
         (
             4,
             {"world_size": 4},
-            r"= 1 a device x 4 .*needs at least 2 images a device; raise data.total_batch_size to 8",
+            r"= 1 per device x 4 .*needs at least 2 images per device; raise data.total_batch_size to 8",
         ),
         (
             32,
             {"world_size": 2, "batch_size": 4, "accumulate": 2},
-            r"takes 4 forward passes a step, not accumulate_grad_batches 2",
+            r"takes 4 forward passes per step, not accumulate_grad_batches 2",
         ),
     ],
 )
@@ -134,7 +134,7 @@ def test_train_sampler__starts_where_it_is_told() -> None:
     rest.start_batch = 3
     assert list(rest) == list(whole)[3:]
     assert len(rest) == len(whole)
-    rest.set_epoch(0)  # the same epoch: a restart goes on
+    rest.set_epoch(0)  # the same epoch: a restart resumes
     assert rest.start_batch == 3
     rest.set_epoch(1)
     assert rest.start_batch == 0
@@ -269,7 +269,7 @@ def test_train_loader__two_ranks_see_the_batches_of_one(dataset: DetectionDatase
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("consumed", [0, 1, 2, 3])
-def test_train_loader__goes_on_behind_what_was_consumed(
+def test_train_loader__resumes_after_what_was_consumed(
     dataset: DetectionDataset, workers: int, consumed: int
 ) -> None:
     whole = train_loader(dataset)
@@ -288,7 +288,7 @@ def test_train_loader__goes_on_behind_what_was_consumed(
     assert_equal(list(resumed), list(whole))
 
 
-def test_train_loader__goes_on_with_other_shares(dataset: DetectionDataset) -> None:
+def test_train_loader__resumes_with_other_shares(dataset: DetectionDataset) -> None:
     expected = list(train_loader(dataset))
     stopped = train_loader(dataset, accumulate=2)
     batches = iter(stopped)
@@ -299,7 +299,7 @@ def test_train_loader__goes_on_with_other_shares(dataset: DetectionDataset) -> N
     assert_equal(list(resumed), expected[1:])
 
 
-def test_train_loader__refuses_to_go_on_inside_a_step(dataset: DetectionDataset) -> None:
+def test_train_loader__refuses_to_resume_inside_a_step(dataset: DetectionDataset) -> None:
     stopped = train_loader(dataset, accumulate=2)
     next(iter(stopped))
     with pytest.raises(

@@ -79,8 +79,8 @@ def test_a_run_may_go_on_with_other_devices(tmp_path: Path) -> None:
     out = tmp_path / "run"
     run(*fit_args(config, data, out, "--trainer.max_epochs", "1"))
     more = ("--out", str(out), "--ckpt_path", "last", "--trainer.max_epochs")
-    assert "4 images a step = 2 a device x 2 device(s) x 1" in run(*more, "2", *ranks(2))
+    assert "4 images per step = 2 per device x 2 device(s) x 1" in run(*more, "2", *ranks(2))
     said = run(*more, "3", "--trainer.devices", "1", "--data.batch_size", "2")
-    assert "4 images a step = 2 a device x 1 device(s) x 2" in said
+    assert "4 images per step = 2 per device x 1 device(s) x 2" in said
     rows = list(csv.DictReader((out / "metrics.csv").open()))
     assert [(row["epoch"], row["step"]) for row in rows] == [("1", "4"), ("2", "8"), ("3", "12")]

@@ -38,6 +38,6 @@ def test_two_processes_evaluate_every_image_once(tmp_path):
     command = [sys.executable, "-m", "detect", "fit", *settings(root, tmp_path / "run", epochs=1), *ddp]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    assert "8 images a step = 4 a device x 2 device(s)" in done.stdout + done.stderr
+    assert "8 images per step = 4 per device x 2 device(s)" in done.stdout + done.stderr
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["images"] == 5

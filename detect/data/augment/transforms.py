@@ -44,7 +44,7 @@ class RandomIoUCrop:
         max_scale: greatest width and height, as a fraction of the view's.
         min_aspect_ratio: least width / height, in px.
         max_aspect_ratio: greatest width / height.
-        min_ious: one is drawn for each picture; 1 or more means no crop.
+        min_ious: one is drawn for each image; 1 or more means no crop.
         trials: crops tried for a drawn IoU before another is drawn.
 
     Source: SSD (arXiv 1512.02325) section 2.2; numbers as in the Caffe release. An image without boxes is
@@ -197,7 +197,7 @@ class RandomHorizontalFlip:
 
 
 class RandomVerticalFlip:
-    """Mirrors top and bottom: for pictures without an up, as through a microscope.
+    """Mirrors top and bottom: for images without an up, as through a microscope.
 
     Args:
         probability: how often.

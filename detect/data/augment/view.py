@@ -1,7 +1,7 @@
-"""What the network sees of a picture, as a plan (`View`), and the one place where the plan is carried out.
+"""What the network sees of an image, as a `View`, and the one place where its pixels are made.
 
 No pixel is touched until `render` crops, resizes, colours and flips everything in one resize of the visible
-part; boxes follow by `boxes_to_input`. The augmentations, which change a plan, are in `transforms`.
+part; boxes follow by `boxes_to_input`. The augmentations, which change a view, are in `transforms`.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def boxes_to_input(
     """File frame to input frame, the only place; for `View.whole` the inverse of `boxes.rescale_boxes`.
 
     A box is kept where its centre is in the view (SSD) and at least 1 px of it is left each way; a region to
-    ignore wherever 1 px of it is left, since anchors over that part must still cost nothing.
+    ignore wherever 1 px of it is left, since anchors over that part are still excluded from the loss.
 
     Args:
         boxes: (G, 4) xyxy px of the file.
@@ -143,8 +143,8 @@ def render(
     if rows and columns:
         part = _resize(pixels[top:bottom, left:right], (len(rows), len(columns)))
         if view.colour != IDENTITY_COLOUR:
-            picture = Image.fromarray(part.numpy()).convert("RGB", view.colour)
-            part = torch.from_numpy(np.array(picture))
+            coloured = Image.fromarray(part.numpy()).convert("RGB", view.colour)
+            part = torch.from_numpy(np.array(coloured))
         if (len(rows), len(columns)) == image_size:
             canvas = part
     if canvas is None:
@@ -158,7 +158,7 @@ def render(
 def resize_pixels(
     pixels: NDArray[np.uint8], image_size: tuple[int, int], rule: ResizeRule
 ) -> NDArray[np.uint8] | NDArray[np.float32]:
-    """A whole picture stretched to `image_size`, for evaluation and prediction.
+    """A whole image stretched to `image_size`, for evaluation and prediction.
 
     Args:
         pixels: (h, w, 3) RGB, upright.

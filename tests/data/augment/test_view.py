@@ -18,7 +18,7 @@ NO_BOXES = np.zeros((0, 4))
 
 
 def noise(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
-    """Smooth noise: a picture in which a shift by a pixel shows."""
+    """Smooth noise: an image in which a shift by a pixel shows."""
     coarse = np.random.default_rng(seed).integers(
         0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8
     )
@@ -221,9 +221,9 @@ def test_resize_pixels__torchvision_rule_equals_torchvision(height: int, width: 
 
 @pytest.mark.parametrize(("height", "width"), [(61, 97), (40, 50), (300, 211), (7, 3)])
 def test_resize_pixels__antialias_rule_equals_pillow(height: int, width: int) -> None:
-    picture = Image.fromarray(noise(height, width))
-    ours = resize_pixels(np.array(picture), (40, 50), "antialias")
+    image = Image.fromarray(noise(height, width))
+    ours = resize_pixels(np.array(image), (40, 50), "antialias")
     assert ours.dtype == np.uint8
     assert ours.shape == (40, 50, 3)
-    expected = np.array(picture.resize((50, 40), Image.Resampling.BILINEAR)).astype(int)
+    expected = np.array(image.resize((50, 40), Image.Resampling.BILINEAR)).astype(int)
     assert np.abs(ours.astype(int) - expected).max() <= 1
