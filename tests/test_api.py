@@ -7,7 +7,13 @@ import torch
 from PIL import Image
 
 from detect.api import Detector
+from detect.deploy.exported_file import describe_export
+from detect.deploy.graphs import build_graph
+from detect.deploy.runtimes.eager import EagerRuntime
+from detect.deploy.spec import Form, ModelSpec
 from detect.errors import InputError
+from detect.model.detector import TorchDetector
+from detect.types import HeadOutputs
 from tests.detector_cases import CLASSES, IMAGE_SIZE, checkpoint, exported, lively_detector, photo
 
 
@@ -20,7 +26,7 @@ def test_predict__gives_boxes_inside_the_picture_best_first(detector):
     found = detector.predict(photo(200, 150), score_threshold=0.2)
     assert len(found.scores) > 0
     assert (np.diff(found.scores) <= 0).all()
-    assert found.scores.min() >= 0.2
+    assert found.scores.min() > 0.2
     assert (found.boxes >= 0).all()
     assert found.boxes[:, 2].max() <= 200 + 1e-3
     assert found.boxes[:, 3].max() <= 150 + 1e-3
@@ -32,7 +38,7 @@ def test_predict__equals_the_module_on_the_resized_picture(detector):
     picture = photo()
     inputs = detector.prepare([np.array(picture)])
     expected = lively_detector()(inputs.images)
-    found = detector.predict(picture, score_threshold=0.0)
+    found = detector.predict(picture, score_threshold=0.01)  # the module's own
     assert found.labels.tolist() == expected.labels[0].tolist()
     scale = np.array([200 / IMAGE_SIZE[1], 150 / IMAGE_SIZE[0]] * 2)
     np.testing.assert_allclose(found.boxes, expected.boxes[0].detach().numpy() * scale, rtol=1e-4, atol=1e-3)
@@ -90,9 +96,74 @@ def test_predict__turns_pictures_upright(detector, tmp_path):
 
 
 def test_predict__nothing_above_the_threshold(detector):
-    found = detector.predict(photo(), score_threshold=1.0)
+    found = detector.predict(photo(), score_threshold=0.9999)
     assert found.boxes.shape == (0, 4)
     assert found.names == []
+
+
+@pytest.fixture(scope="module", params=["torch", "raw", "decoded"])
+def strict_detector(request: pytest.FixtureRequest) -> Detector:
+    """A model with a threshold of its own at 0.3, and NMS outside of the graph."""
+    strict = lively_detector(postprocess={"score_threshold": 0.3})
+    if request.param == "torch":
+        return Detector(strict, device="cpu")
+    return Detector(GraphRuntime(strict, request.param))
+
+
+class GraphRuntime(EagerRuntime):
+    """An exported graph without the exporter: torch runs it."""
+
+    def __init__(self, detector: TorchDetector, form: Form) -> None:
+        super().__init__(detector, device="cpu")
+        self.graph = build_graph(detector, form)
+        description = describe_export(
+            detector, form=form, format="onnx", precision="fp32", checkpoint=checkpoint()
+        )
+        self.spec = ModelSpec.from_description(description)
+
+    @torch.inference_mode()
+    def run_batch(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return self.graph(images)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.05, 0.3, 0.6])
+def test_predict__the_threshold_given_replaces_the_models(strict_detector, threshold):
+    module = lively_detector(postprocess={"score_threshold": threshold})
+    expected = Detector(module, device="cpu").runtime
+    image = photo()
+    inputs = strict_detector.prepare([np.array(image)])
+    wanted = module.detections(HeadOutputs(*expected.run(inputs.images)), inputs.orig_size)
+    found = strict_detector.predict(image, score_threshold=threshold)
+    assert len(found.scores) > 0
+    np.testing.assert_allclose(found.scores, wanted.scores[0], atol=1e-6)
+    np.testing.assert_allclose(found.boxes, wanted.boxes[0], atol=1e-3)
+    assert strict_detector.score_threshold == 0.3  # of other calls
+
+
+def test_predict__a_detection_scores_more_than_the_threshold(detector):
+    scores = detector.predict(photo(), score_threshold=0.2).scores
+    assert len(scores) > 1
+    again = detector.predict(photo(), score_threshold=float(scores[-1])).scores
+    np.testing.assert_array_equal(again, scores[scores > scores[-1]])
+
+
+def test_predict__a_graph_with_nms_keeps_the_threshold_that_was_built_in():
+    of_graph = Detector(GraphRuntime(lively_detector(postprocess={"score_threshold": 0.4}), "nms"))
+    default = of_graph.predict(photo())
+    assert 0.4 < default.scores.min()
+    np.testing.assert_array_equal(of_graph.predict(photo(), score_threshold=0.4).scores, default.scores)
+    some = of_graph.predict(photo(), score_threshold=0.5).scores
+    np.testing.assert_array_equal(some, default.scores[default.scores > 0.5])
+    assert len(some) < len(default.scores)
+    message = r"score_threshold is 0\.3, but the file was exported with 0\.4 .* --score_threshold 0\.3"
+    with pytest.raises(InputError, match=message):
+        of_graph.predict(photo(), score_threshold=0.3)
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.0, 30])
+def test_predict__a_threshold_out_of_range_is_refused(detector, threshold):
+    with pytest.raises(InputError, match=f"score_threshold is {threshold}; give a value from 0 to below 1"):
+        detector.predict(photo(), score_threshold=threshold)
 
 
 def test_predict__names_a_missing_file(detector, tmp_path):

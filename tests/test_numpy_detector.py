@@ -61,7 +61,8 @@ def test_decode_and_nms__are_ours(postprocess):
     meta = module.describe()
     meta["export"] = {"anchors": module.net.anchors.numpy()}
     boxes, scores, labels = example.detect(Session(), meta, image)
-    ours = Detector(module, device="cpu").predict(image, score_threshold=0.0)
+    threshold = meta["postprocess"]["score_threshold"]
+    ours = Detector(module, device="cpu").predict(image, score_threshold=threshold)
     assert len(ours.scores) >= 5
     np.testing.assert_array_equal(labels, ours.labels)
     np.testing.assert_allclose(scores, ours.scores, atol=1e-5)
@@ -78,7 +79,7 @@ def test_example__on_a_file_equals_ours(tmp_path, capsys):
     model = exported(form="raw")
     session, meta = example.load(str(model))
     boxes, scores, labels = example.detect(session, meta, Image.open(path))
-    ours = Detector.load(model).predict(path, score_threshold=0.0)
+    ours = Detector.load(model).predict(path, score_threshold=meta["postprocess"]["score_threshold"])
     np.testing.assert_array_equal(labels, ours.labels)
     np.testing.assert_allclose(scores, ours.scores, atol=1e-5)
     np.testing.assert_allclose(boxes, ours.boxes, atol=1e-2)

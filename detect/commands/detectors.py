@@ -42,7 +42,12 @@ def predict_command(args: list[str]) -> int:
     add_model_arguments(parser)
     parser.add_argument("--source", type=str, nargs="+", required=True, help="images, folders or globs")
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
-    parser.add_argument("--score_threshold", type=float, default=0.3, help="draw and list only better ones")
+    parser.add_argument(
+        "--score_threshold",
+        type=float | None,
+        default=None,
+        help="minimum score; null: 0.3, or that of an exported file with NMS where it is higher",
+    )
     parser.add_argument("--classes", type=str, nargs="+", default=None, help="names of classes to keep")
     parser.add_argument(
         "--format",

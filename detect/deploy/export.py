@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from detect.deploy.model_card import card_path, write_card
 from detect.deploy.spec import Form, ModelSpec
 from detect.deploy.verify import BATCHES, Verification, verify
 from detect.errors import InputError
-from detect.model.detector import TorchDetector
+from detect.model.postprocess import check_score_threshold
 
 FORMS: dict[Format, tuple[Form, ...]] = {
     "onnx": ("nms", "decoded", "raw"),
@@ -81,9 +81,11 @@ def export(source: Path, output: Path, options: ExportOptions = ExportOptions())
         raise InputError("--int8: LiteRT would run it slower than fp32 (h-swish stays outside XNNPACK)")
     if output.suffix != SUFFIXES[options.format]:
         raise InputError(f"--output {output}: a file of {options.format} ends in {SUFFIXES[options.format]}")
+    if options.score_threshold is not None:
+        check_score_threshold(options.score_threshold, "--score_threshold")
     model = load_detector(source)
     if options.score_threshold is not None:
-        set_score_threshold(model.detector, options.score_threshold)
+        model.detector.postprocess = model.detector.postprocess.at_threshold(options.score_threshold)
     console = Console(soft_wrap=True)
     weights = "" if model.checkpoint is not None else ", random weights"
     console.print(
@@ -117,17 +119,6 @@ def choose_form(options: ExportOptions) -> Form:
             f"--form {options.form}: {options.format} holds {' or '.join(able)}; what is left is done outside"
         )
     return options.form or able[0]
-
-
-def set_score_threshold(detector: TorchDetector, score_threshold: float) -> None:
-    """Change the threshold of a loaded detector.
-
-    Raises:
-        InputError: it is no score.
-    """
-    if not 0 <= score_threshold < 1:
-        raise InputError(f"--score_threshold is {score_threshold}; give a value from 0 to below 1")
-    detector.postprocess.config = replace(detector.postprocess.config, score_threshold=score_threshold)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from pathlib import Path
 from typing import NamedTuple
 
@@ -82,25 +83,41 @@ class Detector:
         """
         return cls(open_model(Path(path), options=RuntimeOptions(threads), device=device))
 
-    def predict(self, image: Picture, *, score_threshold: float = 0.3) -> Prediction:
-        """Detect objects in one picture.
+    @property
+    def score_threshold(self) -> float:
+        """What detections score more than."""
+        return self.spec.postprocess.config.score_threshold
+
+    def at_threshold(self, score_threshold: float | None) -> Detector:
+        """This detector with another score threshold; see `ModelSpec.at_threshold`."""
+        changed = copy(self)
+        changed.spec = self.runtime.spec.at_threshold(score_threshold)
+        return changed
+
+    def predict(self, image: Picture, *, score_threshold: float | None = None) -> Prediction:
+        """Detect objects in one image.
 
         Args:
             image: a file, or a Pillow image of any mode.
-            score_threshold: keep only detections that score at least this.
+            score_threshold: detections score more; it replaces the model's own, which is low, for mAP. null:
+                0.3, or the threshold of an exported file with NMS where that is higher.
 
         Raises:
-            InputError: the file is missing or cannot be decoded.
+            InputError: the file is missing or cannot be decoded; the threshold is not from 0 to below 1, or
+                lower than that of an exported file with NMS.
         """
         return self.predict_batch([image], score_threshold=score_threshold)[0]
 
-    def predict_batch(self, images: list[Picture], *, score_threshold: float = 0.3) -> list[Prediction]:
-        """As `predict`, for several pictures in one pass of the network."""
+    def predict_batch(
+        self, images: list[Picture], *, score_threshold: float | None = None
+    ) -> list[Prediction]:
+        """As `predict`, for several images in one pass of the network."""
+        detector = self.at_threshold(score_threshold)
         pixels = [
             np.array(upright_rgb(image)) if isinstance(image, Image.Image) else load_pixels(Path(image))
             for image in images
         ]
-        return self.predictions(self.detect(*self.prepare(pixels)), score_threshold=score_threshold)
+        return detector.predictions(detector.detect(*detector.prepare(pixels)))
 
     def prepare(self, pixels: list[NDArray[np.uint8]]) -> Inputs:
         """(h, w, 3) upright RGB pictures to the network's input, stretched by the model's resize rule."""
@@ -129,11 +146,11 @@ class Detector:
         detections = self.spec.postprocess.in_files(self.spec.detections(outputs), orig_size)
         return Detections(*(part.cpu() for part in detections))
 
-    def predictions(self, detections: Detections, *, score_threshold: float) -> list[Prediction]:
+    def predictions(self, detections: Detections) -> list[Prediction]:
         """Padded detections to one `Prediction` an image."""
         found = []
         for boxes, scores, labels in zip(*detections, strict=True):
-            keep = (labels > 0) & (scores >= score_threshold)
+            keep = labels > 0
             kept = labels[keep].numpy()
             names = [self.classes.name(int(label)) for label in kept]
             found.append(Prediction(boxes[keep].numpy(), scores[keep].numpy(), kept, names))

@@ -88,7 +88,7 @@ def use(name: str, content: dict[str, Any]) -> Iterator[str]:
     yield "```python"
     yield "from detect.api import Detector"
     yield ""
-    yield f'found = Detector.load("{name}").predict("photo.jpg", score_threshold=0.3)'
+    yield f'found = Detector.load("{name}").predict("photo.jpg")'
     yield "```"
     if content["export"]["format"] == "onnx" and content["export"]["form"] == "raw":
         yield ""

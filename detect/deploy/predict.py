@@ -29,6 +29,7 @@ from detect.deploy.inference import Detector, Prediction
 from detect.deploy.label_files import DECIMALS, WRITERS, LabelFormat, LabelledImage, LabelWriter
 from detect.errors import InputError
 from detect.evaluation.draw import draw_detections
+from detect.model.postprocess import check_score_threshold
 from detect.system.files import whole_file
 from detect.types import ClassMap
 
@@ -46,8 +47,8 @@ picture goes through alone. Drawing and encoding take as much again."""
 class PredictOptions:
     """What is kept and how it is written."""
 
-    score_threshold: float = 0.3
-    """Weaker detections are neither drawn nor listed."""
+    score_threshold: float | None = None
+    """Detections that are drawn and listed score more; null: see `Detector.predict`."""
     classes: list[str] | None = None
     """Names to keep; null: all."""
     format: LabelFormat | None = None
@@ -84,14 +85,14 @@ def predict(
     Raises:
         InputError: a wrong option, no picture, not a model, or an output that would replace something.
     """
-    if not 0 <= options.score_threshold <= 1:
-        raise InputError(f"--score_threshold is {options.score_threshold}; give a value between 0 and 1")
+    if options.score_threshold is not None:
+        check_score_threshold(options.score_threshold, "--score_threshold")
     if options.batch_size < 1:
         raise InputError(f"--batch_size is {options.batch_size}; give at least 1")
     files = find_images(sources)
     names = output_names(files)
     refuse_overwriting(output, names, options.format)
-    detector = Detector.load(model)
+    detector = Detector.load(model).at_threshold(options.score_threshold)
     keep = labels_to_keep(options.classes, detector.classes)
     output.mkdir(parents=True, exist_ok=True)
     skipped: list[str] = []
@@ -99,16 +100,25 @@ def predict(
         pictures = decode_ahead(with_progress(files), writer.pool)
         for batch in batches(pictures, options.batch_size, skipped):
             inputs = detector.prepare([pixels for _, pixels in batch])
-            predictions = detector.predictions(
-                detector.detect(*inputs), score_threshold=options.score_threshold
-            )
+            predictions = detector.predictions(detector.detect(*inputs))
             for (file, pixels), prediction in zip(batch, predictions, strict=True):
                 writer.write(file, pixels, prediction if keep is None else select(prediction, keep))
         writer.finish()
     report(output, pictures=len(files) - len(skipped), found=writer.count, skipped=skipped)
     if not writer.count:
-        print(f"nothing scores {options.score_threshold} or more; a lower --score_threshold shows more")
+        print(nothing_found(detector))
     return 1 if skipped else 0
+
+
+def nothing_found(detector: Detector) -> str:
+    """What to say where nothing scores more than the threshold, and how to see more."""
+    threshold = detector.score_threshold
+    text = f"nothing scores more than {threshold}"
+    if threshold == 0:
+        return text
+    if detector.spec.form == "nms" and threshold == detector.runtime.spec.postprocess.config.score_threshold:
+        return f"{text}, the threshold that the file was exported with; export with a lower --score_threshold"
+    return f"{text}; a lower --score_threshold shows more"
 
 
 def labels_to_keep(names: list[str] | None, classes: ClassMap) -> NDArray[np.int64] | None:

@@ -6,14 +6,15 @@ here they become one object.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from detect.errors import InputError
 from detect.model.detector import TorchDetector
-from detect.model.postprocess import PostProcess, PostProcessConfig
+from detect.model.postprocess import PostProcess, PostProcessConfig, check_score_threshold
 from detect.types import ClassMap, Detections, HeadOutputs, ResizeRule
 
 Form = Literal["raw", "decoded", "nms"]
@@ -28,6 +29,10 @@ OUTPUTS: dict[Form, tuple[str, ...]] = {
 (B, D), (B,). Boxes are xyxy px of the input; padded rows are zero; labels are 1..K."""
 
 
+PREDICTION_THRESHOLD = 0.3
+"""Score threshold of predictions for people, where none is given. A model's own is lower, for mAP."""
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """The plain facts of one network, whatever runs it."""
@@ -38,7 +43,7 @@ class ModelSpec:
     resize_rule: ResizeRule
     form: Form
     postprocess: PostProcess
-    """What is still to be done after a raw or decoded graph; its thresholds stand in one with NMS."""
+    """What is still to be done after a raw or decoded graph. One with NMS has done it, with these settings."""
     anchors: Tensor | None
     """(A, 4) xyxy px of the input; raw form alone."""
     checkpoint_sha256: str | None = None
@@ -79,6 +84,28 @@ class ModelSpec:
         """uint8, or float32 in 0..255 units where the resize rule does not round to whole values."""
         return torch.uint8 if self.resize_rule == "antialias" else torch.float32
 
+    def at_threshold(self, score_threshold: float | None) -> ModelSpec:
+        """The spec with another score threshold in post-processing.
+
+        Args:
+            score_threshold: detections score more; null: `PREDICTION_THRESHOLD`, or the threshold of a graph
+                with NMS where that is higher.
+
+        Raises:
+            InputError: not from 0 to below 1, or lower than that of a graph with NMS.
+        """
+        built_in = self.postprocess.config.score_threshold if self.form == "nms" else 0.0
+        if score_threshold is None:
+            score_threshold = max(PREDICTION_THRESHOLD, built_in)
+        check_score_threshold(score_threshold, "score_threshold")
+        if score_threshold < built_in:
+            raise InputError(
+                f"score_threshold is {score_threshold}, but the file was exported with {built_in} in its "
+                f"graph: export again with --score_threshold {score_threshold}, or without NMS "
+                "(--form decoded)"
+            )
+        return replace(self, postprocess=self.postprocess.at_threshold(score_threshold))
+
     def detections(self, outputs: tuple[Tensor, ...]) -> Detections:
         """What a graph of this form gave, to detections in px of the input.
 
@@ -91,4 +118,9 @@ class ModelSpec:
         if self.form == "decoded":
             return self.postprocess.from_decoded(*outputs)
         boxes, scores, labels, _ = outputs
-        return Detections(boxes, scores, labels)
+        kept = scores > self.postprocess.config.score_threshold  # may be higher than the graph's
+        return Detections(
+            torch.where(kept.unsqueeze(-1), boxes, 0.0),
+            torch.where(kept, scores, 0.0),
+            torch.where(kept, labels, 0),
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torchvision  # noqa: F401  (its operators register themselves)
@@ -32,10 +32,7 @@ class PostProcessConfig:
     """Candidates kept an image and class before NMS (torchvision: 300); null: all."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.score_threshold < 1:
-            raise InputError(
-                f"postprocess.score_threshold is {self.score_threshold}; give a value from 0 to below 1"
-            )
+        check_score_threshold(self.score_threshold, "postprocess.score_threshold")
         if not 0 < self.nms_threshold <= 1:
             raise InputError(
                 f"postprocess.nms_threshold is {self.nms_threshold}; give an IoU above 0, at most 1"
@@ -44,6 +41,20 @@ class PostProcessConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"postprocess.{name} is {value}; give 1 or more")
+
+
+def check_score_threshold(value: float, name: str) -> None:
+    """Stop at a threshold out of range. A detection scores more than it, so that 1 would leave none.
+
+    Args:
+        value: the threshold.
+        name: of the setting, for the message.
+
+    Raises:
+        InputError: names both.
+    """
+    if not 0 <= value < 1:
+        raise InputError(f"{name} is {value}; give a value from 0 to below 1")
 
 
 def class_scores(cls_logits: Tensor, activation: ScoreActivation) -> Tensor:
@@ -79,6 +90,15 @@ class PostProcess(nn.Module):
         self.config = config
         self.activation: ScoreActivation = activation
         self.image_size = image_size
+
+    def at_threshold(self, score_threshold: float) -> PostProcess:
+        """The same with another score threshold.
+
+        Raises:
+            InputError: it is not from 0 to below 1.
+        """
+        config = replace(self.config, score_threshold=score_threshold)
+        return PostProcess(config, activation=self.activation, image_size=self.image_size)
 
     def forward(self, head_outputs: HeadOutputs, anchors: Tensor) -> Detections:
         """Detections of each image, padded to the largest number in the batch.

@@ -150,5 +150,5 @@ def test_export__every_form_runs_at_several_batches(format, form):
 def test_export__every_family(family, tmp_path):
     settings = {"backbone": {"class_path": f"detect.model.backbones.{family}"}}
     module = lively_detector(**settings)
-    torch.save({"detect": module.describe(), "state_dict": module.state_dict()}, tmp_path / "a.ckpt")
+    save_checkpoint(module, tmp_path / "a.ckpt")
     assert export(tmp_path / "a.ckpt", tmp_path / "a.onnx", ExportOptions()) == 0

@@ -18,12 +18,13 @@ from detect.deploy.predict import (
     decode_ahead,
     find_images,
     labels_to_keep,
+    nothing_found,
     output_names,
     predict,
 )
 from detect.errors import InputError
 from tests.data_sets import claim_size
-from tests.detector_cases import CLASSES, checkpoint, photo
+from tests.detector_cases import CLASSES, checkpoint, exported, lively_detector, photo
 
 LOW = PredictOptions(score_threshold=0.05)
 
@@ -55,9 +56,20 @@ def test_predict__a_folder_gives_drawings_and_a_list(photos, tmp_path, capsys):
 
 
 def test_predict__nothing_found__says_how_to_see_more(photos, tmp_path, capsys):
-    options = PredictOptions(score_threshold=1.0)
+    options = PredictOptions(score_threshold=0.9999)
     assert predict(checkpoint(), [str(photos)], output=tmp_path / "out", options=options) == 0
-    assert "nothing scores 1.0 or more; a lower --score_threshold" in capsys.readouterr().out
+    assert "nothing scores more than 0.9999; a lower --score_threshold shows more" in capsys.readouterr().out
+
+
+def test_nothing_found__advises_what_helps():
+    of_file = Detector.load(exported(), threads=1)
+    assert nothing_found(of_file).endswith(
+        "0.01, the threshold that the file was exported with; export with a lower --score_threshold"
+    )
+    assert nothing_found(of_file.at_threshold(0.2)).endswith("0.2; a lower --score_threshold shows more")
+    detector = Detector(lively_detector(), device="cpu")
+    assert nothing_found(detector).endswith("0.01; a lower --score_threshold shows more")
+    assert nothing_found(detector.at_threshold(0.0)) == "nothing scores more than 0.0"
 
 
 def test_predict__lists_what_the_detector_finds(photos, tmp_path):
@@ -183,7 +195,7 @@ def test_predict__overwrites_no_source_and_nothing_of_others(photos, tmp_path):
 
 
 def test_predict__replaces_results_of_an_earlier_prediction(photos, tmp_path):
-    for threshold in (0.05, 1.0):
+    for threshold in (0.05, 0.9999):
         options = PredictOptions(score_threshold=threshold)
         predict(checkpoint(), [str(photos)], output=tmp_path / "out", options=options)
     assert rows_of(tmp_path / "out") == []
@@ -192,6 +204,8 @@ def test_predict__replaces_results_of_an_earlier_prediction(photos, tmp_path):
 def test_predict__wrong_numbers(photos, tmp_path):
     with pytest.raises(InputError, match="--score_threshold is 30"):
         predict(checkpoint(), [str(photos)], output=tmp_path, options=PredictOptions(score_threshold=30))
+    with pytest.raises(InputError, match=r"--score_threshold is 1\.0; give a value from 0 to below 1"):
+        predict(checkpoint(), [str(photos)], output=tmp_path, options=PredictOptions(score_threshold=1.0))
     with pytest.raises(InputError, match="--batch_size is 0"):
         predict(checkpoint(), [str(photos)], output=tmp_path, options=PredictOptions(batch_size=0))
 
