@@ -43,7 +43,7 @@ class ModelSpec:
     resize_rule: ResizeRule
     form: Form
     postprocess: PostProcess
-    """What is still to be done after a raw or decoded graph. One with NMS has done it, with these settings."""
+    """What is still to be done after a raw or decoded graph. One with NMS has done it, by these settings."""
     anchors: Tensor | None
     """(A, 4) xyxy px of the input; raw form alone."""
     checkpoint_sha256: str | None = None
