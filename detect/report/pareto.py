@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
+from matplotlib.transforms import Affine2D, Bbox, BboxBase
 
 from detect.inspection.models import TABLE_6, PaperRow
 from detect.report.latency_files import LatencyRow
@@ -17,18 +20,12 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 PANEL_INCHES = (4.4, 3.4)
 LABEL_PT, LABEL_GAP_PT = 8, 4
 LINE_PT = 1.2 * LABEL_PT
-LETTER_PER_PT = 0.6
-"""Mean width of a letter in sizes of the font."""
 POINT_PT = 5
 """Half the side of the square around a point that labels leave free."""
-REACHES_PT = (LABEL_GAP_PT, 15, 26)
 OFFSETS = tuple(
-    (x, y) for reach in REACHES_PT for x in (LABEL_GAP_PT, -LABEL_GAP_PT) for y in (reach, -reach)
+    (x, y) for reach in (LABEL_GAP_PT, 15, 26) for x in (LABEL_GAP_PT, -LABEL_GAP_PT) for y in (reach, -reach)
 )
 """From a point to the nearest corner of its label, pt; near before far, right before left."""
-CROWD_PT = 40
-"""Points nearer than this are a point's neighbours: it is named on the side away from them."""
-Rect = tuple[float, float, float, float]
 
 
 class Point(NamedTuple):
@@ -71,8 +68,8 @@ def panels(groups: Sequence[RunGroup], latency: dict[str, dict[str, LatencyRow]]
     found = []
     if ours:
         found += [
-            Panel("This comparison", "ms an image, median, from the file to its boxes", ours),
-            Panel("The paper: COCO test-dev, Pixel 1", "ms an image, the network alone", paper_ms),
+            Panel("This comparison", "ms per image, median, from the file to its boxes", ours),
+            Panel("The paper: COCO test-dev, Pixel 1", "ms per image, the network alone", paper_ms),
         ]
     if counted:
         found.append(Panel("This comparison", "billion multiply-adds", counted))
@@ -111,7 +108,7 @@ def draw_panel(panel: Panel) -> Draw:
 
 
 def draw_panels(shown: Sequence[Panel]) -> Draw:
-    """All panels in one picture, two a row."""
+    """All panels in one drawing, two per row."""
 
     def draw(drawing: Figure, colours: Colours) -> None:
         rows = -(-len(shown) // 2)
@@ -160,14 +157,16 @@ def _write_labels(filled: Sequence[tuple[Axes, Panel]], colours: Colours) -> Non
     drawing = filled[0][0].get_figure(root=True)
     assert drawing is not None
     drawing.draw_without_rendering()  # settles limits and layout, on which the places depend
-    pt_per_px = 72 / drawing.dpi
+    to_pt = Affine2D().scale(72 / drawing.dpi)
     for axes, panel in filled:
         points = sorted(panel.points, key=lambda point: point.cost)
-        places = axes.transData.transform([(point.cost, point.percent) for point in points]) * pt_per_px
-        left, bottom, right, top = (float(side) * pt_per_px for side in axes.bbox.extents)
+        places = (axes.transData + to_pt).transform([(point.cost, point.percent) for point in points])
         labels = [point.label for point in points]
-        offsets = label_offsets([(x, y) for x, y in places], labels, within=(left, bottom, right, top))
+        offsets = label_offsets(places.tolist(), labels, within=axes.bbox.transformed(to_pt))
         for point, (x, y) in zip(points, offsets, strict=True):
+            corner = (0 if x > 0 else 1, 0 if y > 0 else 1)
+            leader = {"arrowstyle": "-", "color": colours.muted, "linewidth": 0.6}
+            leader |= {"relpos": corner, "shrinkA": 0, "shrinkB": 3}
             axes.annotate(
                 point.label,
                 (point.cost, point.percent),
@@ -176,63 +175,47 @@ def _write_labels(filled: Sequence[tuple[Axes, Panel]], colours: Colours) -> Non
                 fontsize=LABEL_PT,
                 ha="left" if x > 0 else "right",
                 va="bottom" if y > 0 else "top",
-                arrowprops=_leader(x, y, colours) if abs(y) > LABEL_GAP_PT else None,
+                arrowprops=leader if abs(y) > LABEL_GAP_PT else None,
             )
 
 
-def _leader(x: float, y: float, colours: Colours) -> dict[str, Any]:
-    """A thin line from a point to the nearest corner of its label."""
-    corner = (0 if x > 0 else 1, 0 if y > 0 else 1)
-    line = {"arrowstyle": "-", "color": colours.muted, "linewidth": 0.6}
-    return {**line, "relpos": corner, "shrinkA": 0, "shrinkB": 3}
-
-
 def label_offsets(
-    places: Sequence[tuple[float, float]], labels: Sequence[str], *, within: Rect
+    places: Sequence[tuple[float, float]], labels: Sequence[str], *, within: BboxBase
 ) -> list[tuple[float, float]]:
     """Offset of each label from its point, so that it hides as little of the others as can be.
 
     Args:
         places: of the points, in pt.
         labels: their text.
-        within: left, bottom, right, top of the axes in pt; a label leaves them as little as can be.
+        within: the axes in pt; a label leaves them as little as can be.
 
     Returns:
         One of `OFFSETS` for each label.
     """
-    around = [(x - POINT_PT, y - POINT_PT, x + POINT_PT, y + POINT_PT) for x, y in places]
-    written: list[Rect] = []
+    points = [Bbox([[x, y], [x, y]]).padded(POINT_PT) for x, y in places]
+    written: list[Bbox] = []
     chosen: list[tuple[float, float]] = []
     for row, (place, label) in enumerate(zip(places, labels, strict=True)):
-        taken = around[:row] + around[row + 1 :] + written
-        spoilt: dict[tuple[float, float], float] = {}
-        side = -1 if sum(x - place[0] for x, _ in _neighbours(place, places)) > 0 else 1
-        for offset in ((side * x, y) for x, y in OFFSETS):
-            rectangle = _label_rectangle(place, label, offset)
-            outside = _shared_area(rectangle, rectangle) - _shared_area(rectangle, within)
-            hidden = sum(_shared_area(rectangle, other) for other in taken)
-            spoilt[offset] = outside + hidden + abs(offset[1])  # a few pt2 are no reason to move away
-        best = min(spoilt, key=spoilt.__getitem__)
-        written.append(_label_rectangle(place, label, best))
-        chosen.append(best)
+        taken = points[:row] + points[row + 1 :] + written
+        boxes = [_label_box(place, label, offset) for offset in OFFSETS]
+        spoilt = [
+            # A few square points are no reason to move away.
+            sum(_shared_area(box, other) for other in taken) - _shared_area(box, within) + abs(offset[1])
+            for box, offset in zip(boxes, OFFSETS, strict=True)
+        ]
+        best = int(np.argmin(spoilt))
+        written.append(boxes[best])
+        chosen.append(OFFSETS[best])
     return chosen
 
 
-def _neighbours(
-    place: tuple[float, float], places: Sequence[tuple[float, float]]
-) -> list[tuple[float, float]]:
-    return [(x, y) for x, y in places if max(abs(x - place[0]), abs(y - place[1])) < CROWD_PT]
-
-
-def _label_rectangle(place: tuple[float, float], label: str, offset: tuple[float, float]) -> Rect:
-    """Left, bottom, right, top in pt."""
-    width = LETTER_PER_PT * LABEL_PT * len(label)
+def _label_box(place: tuple[float, float], label: str, offset: tuple[float, float]) -> Bbox:
+    width = TextPath((0, 0), label, size=LABEL_PT).get_extents().width
     left = place[0] + offset[0] - (0 if offset[0] > 0 else width)
     bottom = place[1] + offset[1] - (0 if offset[1] > 0 else LINE_PT)
-    return left, bottom, left + width, bottom + LINE_PT
+    return Bbox.from_bounds(left, bottom, width, LINE_PT)
 
 
-def _shared_area(one: Rect, other: Rect) -> float:
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
-    return max(0.0, width) * max(0.0, height)
+def _shared_area(one: BboxBase, other: BboxBase) -> float:
+    shared = Bbox.intersection(one, other)
+    return shared.width * shared.height if shared else 0.0

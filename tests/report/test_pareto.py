@@ -4,6 +4,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
 from detect.inspection.models import TABLE_6
 from detect.report.latency_files import assign, read_benchmark
@@ -50,7 +51,7 @@ def test_panels__nothing_scored__the_paper_alone() -> None:
     assert [panel.title for panel in panels([], {})] == ["The paper: COCO test-dev"]
 
 
-WITHIN = (0.0, 0.0, 200.0, 100.0)
+WITHIN = Bbox.from_extents(0, 0, 200, 100)
 
 
 def test_label_offsets__neighbours_give_way() -> None:
