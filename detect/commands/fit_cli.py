@@ -20,6 +20,7 @@ from detect.config.unknown_keys import constructor_errors, explain
 from detect.data.datamodule import DetectionData
 from detect.data.sampler import require_full_batch
 from detect.errors import InputError
+from detect.evaluation.metrics import METRICS
 from detect.model.checkpoint import without_weights
 from detect.training.build import detection_module, model_parser
 from detect.training.callbacks.checkpoints import RunCheckpoints
@@ -30,7 +31,7 @@ from detect.training.callbacks.run_checks import RunChecks
 from detect.training.callbacks.validation_images import ValidationPictures
 from detect.training.checkpoint_io import AtomicCheckpointIO
 from detect.training.manifest import describe_split
-from detect.training.module import LOGGED_LOSSES, LOGGED_METRICS, check_class_count
+from detect.training.module import LOGGED_LOSSES, check_class_count
 from detect.training.resume import Resume, find_resume, refuse_changes, refuse_other_data
 from detect.training.run_folder import choose_run_folder
 from detect.training.stop_signals import StopSignals
@@ -264,14 +265,18 @@ def check_monitor(callback: Callback) -> None:
     monitor, mode = getattr(callback, "monitor", None), getattr(callback, "mode", None)
     if monitor is None:
         return
-    losses = [f"{stage}/{name}" for stage in ("val", "train", "train_step") for name in LOGGED_LOSSES]
-    metrics = [f"val/{name}" for name in LOGGED_METRICS]
+    modes: dict[str, str] = {
+        f"val/{metric.name}": metric.mode for metric in METRICS if "epoch" in metric.places
+    }
+    stages = ("val", "train", "train_step")
+    modes |= {f"{stage}/{name}": "min" for stage in stages for name in LOGGED_LOSSES}
     what = f"trainer.callbacks: {type(callback).__name__} has the monitor {monitor!r}"
-    if monitor not in [*metrics, *losses]:
-        raise InputError(f"{what}, which is not logged; there are {', '.join([*metrics, *losses])}")
-    best = "max" if monitor in metrics else "min"
-    if mode not in (None, best):
-        raise InputError(f"{what} and the mode {mode!r}, for which worse is better: give mode {best}")
+    if monitor not in modes:
+        raise InputError(f"{what}, which is not logged; there are {', '.join(modes)}")
+    if mode not in (None, modes[monitor]):
+        raise InputError(
+            f"{what} and the mode {mode!r}, for which worse is better: give mode {modes[monitor]}"
+        )
 
 
 def refuse_loggers(loggers: Any) -> None:

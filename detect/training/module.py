@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from detect.errors import InputError
 from detect.evaluation.evaluator import CocoEvaluator, Metrics
+from detect.evaluation.metrics import metric_names
 from detect.model.detector import TorchDetector
 from detect.model.ssdlite import SSDLite
 from detect.system.ranks import sum_over_ranks, take_statistics_of_rank_0
@@ -38,8 +39,6 @@ LOSS_UNIT = 256.0
 """Divides the summed loss before backward, so that gradients stay in the range of float16: about the
 positives of a batch. The exact number divides the gradients once it is known."""
 
-LOGGED_METRICS = ("mAP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
-"""Logged as val/NAME; -1 where there is nothing to measure."""
 LOGGED_LOSSES = ("loss", "loss_cls", "loss_box")
 """Logged as train/NAME and val/NAME once an epoch, as train_step/NAME now and then."""
 
@@ -234,7 +233,7 @@ class DetectionModule(L.LightningModule):
         limit = self.trainer.limit_val_batches
         self.evaluator.gather(partial=isinstance(limit, int) or limit < 1.0)
         self.metrics = self.evaluator.compute()
-        for name in LOGGED_METRICS:
+        for name in metric_names("epoch"):
             self.log(f"val/{name}", float(getattr(self.metrics, name)))
 
     # ---- checkpoints
