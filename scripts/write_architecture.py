@@ -61,6 +61,8 @@ def describe(module: nn.Module) -> str:
 def measure_parts(net: SSDLite) -> list[Part]:
     """Every part of a detector on the meta device, from input to output."""
     named: dict[str, nn.Module] = dict(net.backbone.stages())
+    if net.neck is not None:
+        named["neck"] = net.neck
     for kind, modules in (
         ("extra", net.extra_levels),
         ("class head", net.cls_heads),
@@ -96,7 +98,7 @@ def architecture_page(configs: Path) -> str:
         assert section is not None
         models[path.stem] = count_config(path, section)
     drawn, full = models[DRAWN].net, models[COMPARED].net
-    parts = measure_parts(drawn)
+    parts, c4 = measure_parts(drawn), drawn.backbone.taps["c4"]
     return "\n".join(
         [
             "# Architecture",
@@ -121,15 +123,13 @@ def architecture_page(configs: Path) -> str:
             "From the block that strides to 32 on, output channels are halved (V3 paper, section 6.3); an",
             "expansion follows the input of its block, so the first keeps its own, and C4 stays as wide.",
             "",
-            *_tail_table(
-                measure_parts(full), parts, first=drawn.backbone.c4_from.removeprefix("expansion of ")
-            ),
+            *_tail_table(measure_parts(full), parts, first=c4.source.removeprefix("expansion of ")),
             "",
             "## Taps and counts of the eleven rows of Table 6",
             "",
             *_models_table(models),
             "",
-            "MAdds count h-swish at 1.5 an element. A cross: the paper's MAdds of V2 and of V2 0.35 do not",
+            "MAdds count h-swish at 1.5 per element. A cross: the paper's MAdds of V2 and of V2 0.35 do not",
             "follow from convolutions and h-swish, the only two of the eleven; its parameters agree in all.",
             "",
         ]
@@ -138,23 +138,22 @@ def architecture_page(configs: Path) -> str:
 
 def _flow(net: SSDLite, parts: list[Part]) -> list[str]:
     extras = [part for part in parts if part.name.startswith("extra")]
-    taps = [(net.backbone.out_channels[i], *net.grid_sizes[i]) for i in range(2)]
-    shapes: list[tuple[int, ...]] = [*taps, *(part.shape for part in extras)]
-    names = ["C4", "C5", *(part.name for part in extras)]
+    shapes: list[tuple[int, ...]] = [*_tap_shapes(net), *(part.shape for part in extras)]
+    names = [*(name.upper() for name in net.taps), *(part.name for part in extras)]
     lines = [
         "```mermaid",
         "flowchart LR",
         f"  image[image 3 x {net.image_size[0]} x {net.image_size[1]}] --> m0",
     ]
     for i, (name, shape) in enumerate(zip(names, shapes, strict=True)):
-        label = f"{name} {_shape(shape)}" + (f", {net.backbone.c4_from}" if i == 0 else "")
+        label = f"{name} {_shape(shape)}" + (f", {net.backbone.taps['c4'].source}" if name == "C4" else "")
         lines.append(f'  m{i}["{label}"]')
         if i:
             lines.append(f"  m{i - 1} --> m{i}")
         anchors = net.anchor_generator.per_cell[i]
         boxes = anchors * shape[1] * shape[2]
         lines.append(
-            f'  m{i} --> h{i}["{anchors} anchors a cell: {boxes} boxes x ({net.num_classes + 1} + 4)"]'
+            f'  m{i} --> h{i}["{anchors} anchors per cell: {boxes} boxes x ({net.num_classes + 1} + 4)"]'
         )
     return [*lines, "```", "", f"In all {len(net.anchors)} anchors."]
 
@@ -193,13 +192,20 @@ def _models_table(models: dict[str, Model]) -> list[str]:
         assert paper is not None
         params_agree = "✓" if agrees(counts.params_without_bn, paper.params_m, 1e6) else "✗"
         madds_agree = "✓" if agrees(counts.madds, paper.madds_b, 1e9) else "✗"
-        c4, c5 = (_shape((net.backbone.out_channels[i], *net.grid_sizes[i])) for i in range(2))
+        c4, c5 = (_shape(shape) for shape in _tap_shapes(net))
+        source = net.backbone.taps["c4"].source
         rows.append(
-            f"| {name} | {c4} | {net.backbone.c4_from} | {c5} | {net.num_classes} | {counts.params:,} "
+            f"| {name} | {c4} | {source} | {c5} | {net.num_classes} | {counts.params:,} "
             f"| {counts.params_without_bn:,} | {paper.params_m} {params_agree} | {counts.conv_madds:,} "
             f"| {counts.madds:,} | {paper.madds_b} {madds_agree} |"
         )
     return rows
+
+
+def _tap_shapes(net: SSDLite) -> list[tuple[int, int, int]]:
+    """(channels, rows, columns) of the taps that a detector uses."""
+    grids = net.grid_sizes[: len(net.taps)]
+    return [(net.backbone.taps[name].channels, *grid) for name, grid in zip(net.taps, grids, strict=True)]
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -16,6 +16,7 @@ from detect.errors import InputError
 
 TRUSTED_MODULES = (
     "detect.model.backbones",
+    "detect.model.necks",
     "detect.data.augment",
     "detect.training.losses",
     "detect.training.module",
@@ -29,7 +30,7 @@ TRUSTED_MODULES = (
 TRUSTED_CLASS = re.compile(rf"({'|'.join(map(re.escape, TRUSTED_MODULES))})\.\w+")
 
 CLASS_KEYS = (
-    *("backbone", "loss", "optimizer", "augmentations"),
+    *("backbone", "neck", "loss", "optimizer", "augmentations"),
     *("accelerator", "callbacks", "logger", "plugins", "profiler", "strategy"),
 )
 """Whose value may be a class without a dictionary around it; a name without dots is one of those known."""

@@ -8,11 +8,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from detect.data.annotations import Annotations
 from detect.inspection.anchor_layout import AnchorLayout, FileBoxes, met_share, trained_boxes
-from detect.model.anchors import SCALES, HeadStyle
+from detect.model.anchors import HeadStyle, even_scales
 
 TRIED_BOXES = 4000
 """As many, evenly over the split, choose between settings."""
@@ -20,7 +18,7 @@ TRIED_SIDES = (256, 320, 416, 512, 640)
 """Shorter sides of the input; multiples of 32."""
 TRIED_LOWEST = (0.15, 0.1, 0.08, 0.06, 0.04)
 TRIED_HIGHEST = (0.95, 0.7)
-"""Scales of the first and the last map; those between follow in even steps."""
+"""Scales at stride 16 and of the last map; the others follow as the usual ones do."""
 USUAL_RATIOS = (2.0, 0.5, 3.0, 0.333)
 TRIED_RATIOS = ((), (1.5, 0.667), (5.0, 0.2))
 """Besides the usual ones, on every map."""
@@ -103,15 +101,14 @@ def _ladders(layout: AnchorLayout, style: HeadStyle) -> Iterator[AnchorLayout]:
     ladders: list[list[float] | None] = [None]
     for low in TRIED_LOWEST:
         for high in TRIED_HIGHEST:
-            steps = np.linspace(low, high, len(SCALES) - 1)
-            ladders.append([round(float(scale), 3) for scale in (*steps, min(1.0, 2 * high - steps[-2]))])
+            ladders.append(even_scales(layout.strides, low=low, high=high))
     for scales in ladders:
         yield replace(layout, config=replace(layout.config, style=style, scales=scales))
 
 
 def _more_ratios(layout: AnchorLayout) -> Iterator[AnchorLayout]:
     """More shapes a cell, those that are set among them."""
-    present = layout.config.aspect_ratios or [list(USUAL_RATIOS)] * (len(SCALES) - 1)
+    present = layout.config.aspect_ratios or [list(USUAL_RATIOS)] * len(layout.strides)
     for more in TRIED_RATIOS:
         ratios = [[*level, *(ratio for ratio in more if ratio not in level)] for level in present]
         yield replace(layout, config=replace(layout.config, aspect_ratios=ratios))

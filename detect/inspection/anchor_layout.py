@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from detect.boxes import iou_of_pairs
 from detect.data.annotations import Annotations
 from detect.model.anchors import AnchorConfig, AnchorGenerator, grid_sizes
+from detect.model.backbones import MobileNetV3
 from detect.model.ssdlite import SSDLite
 
 MATCH_IOU = 0.5
 """As `matcher.match_anchors`."""
-STRIDES = (16, 32)
-"""Of C4 and C5 in every MobileNet."""
 CHUNK = 1 << 15
 
 
@@ -24,19 +24,26 @@ CHUNK = 1 << 15
 class AnchorLayout:
     """All that decides where anchors lie."""
 
-    image_size: tuple[int, int] = (320, 320)
+    image_size: tuple[int, int]
     """(H, W) of the input in px."""
-    config: AnchorConfig = AnchorConfig()
-    strides: tuple[int, int] = STRIDES
+    config: AnchorConfig
+    strides: tuple[int, ...]
+    """Input px per cell of each map."""
 
     @classmethod
     def of(cls, net: SSDLite) -> AnchorLayout:
         """The anchors of a detector, which may live on the meta device."""
-        return cls(net.image_size, net.anchor_generator.config, net.backbone.strides)
+        return cls(net.image_size, net.anchor_generator.config, tuple(net.strides))
+
+    @classmethod
+    def default(cls) -> AnchorLayout:
+        """The anchors of a detector that a configuration says nothing else about."""
+        with torch.device("meta"):
+            return cls.of(SSDLite(MobileNetV3(), num_classes=1))
 
     def levels(self) -> list[NDArray[np.float32]]:
-        """(rows, columns, per cell, 4) xyxy px of the input, a map each."""
-        generator = AnchorGenerator(self.config)
+        """(rows, columns, per cell, 4) xyxy px of the input, one array per map."""
+        generator = AnchorGenerator(self.config, self.strides)
         grids = grid_sizes(self.image_size, self.strides)
         anchors = generator(grids, self.image_size).numpy()
         counts = [rows * columns * k for (rows, columns), k in zip(grids, generator.per_cell, strict=True)]

@@ -201,7 +201,7 @@ def read_layout(config: Path | None) -> AnchorLayout:
         InputError: no such file, no `model:` section, or a setting is wrong.
     """
     if config is None:
-        return AnchorLayout()
+        return AnchorLayout.default()
     if not config.is_file():
         raise InputError(f"no config {config}")
     settings = read_model_section(config)

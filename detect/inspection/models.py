@@ -16,7 +16,7 @@ from detect.config.model_section import read_model_section
 from detect.errors import InputError
 from detect.model.checkpoint import build_detector
 from detect.model.counts import PAPER_CLASSES, Counts, count
-from detect.model.ssdlite import SSDLite
+from detect.model.ssdlite import TAPS, SSDLite
 
 PIPED_WIDTH = 150  # characters
 PAPER_INPUT = (320, 320)
@@ -114,6 +114,8 @@ def count_config(path: Path, settings: dict[str, Any]) -> Model:
 def paper_row(net: SSDLite, num_classes: int | None) -> PaperRow | None:
     """The row of Table 6 that `net` is, if any: backbone, tail, width, classes, input and anchors agree."""
     anchors = net.anchor_generator.config
+    if net.taps != TAPS or net.neck is not None:
+        return None
     if net.image_size != PAPER_INPUT or anchors.style != "paper" or anchors.aspect_ratios is not None:
         return None
     backbone = net.backbone

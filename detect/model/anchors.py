@@ -15,10 +15,12 @@ from detect.errors import InputError
 
 HeadStyle = Literal["paper", "torchvision"]
 
-# Six maps: 0.2 to 0.95 in even steps; 1.0 closes the last geometric mean. TensorFlow's ssd_anchor_generator.
-SCALES = (0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0)
+# TensorFlow's ssd_anchor_generator: even steps from the first map, which is at stride 16, to the last one.
+LOWEST_SCALE, HIGHEST_SCALE = 0.2, 0.95
+LOWEST_SCALE_STRIDE = 16
 # TensorFlow's `reduce_boxes_in_lowest_layer`: the first map has half the smallest scale once, and two more.
 REDUCED_LOWEST_SCALE = 0.1
+DIGITS = 3  # of a scale: 0.35 and not 0.35000000000000003
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,13 @@ class AnchorConfig:
     """"paper": 3 anchors on the first map, unclipped, scales times the shorter side.
     "torchvision": 6 on every map, width and height clipped to the input, stretched with it."""
     scales: list[float] | None = None
-    """One a map and one more for the last geometric mean, fractions of the input. Null: 0.2 ... 0.95, 1."""
+    """One per map and one more for the last geometric mean, fractions of the input. Null: even steps from 0.2
+    at stride 16 to 0.95 on the last map, half of the next at finer strides; then 1."""
     aspect_ratios: list[list[float]] | None = None
-    """Width over height, one list a map, besides the square. Null: 2, 1/2, 3, 1/3 on every map but the
+    """Width over height, one list per map, besides the square. Null: 2, 1/2, 3, 1/3 on every map but the
     first of "paper"."""
     steps: list[float] | None = None
-    """Input px between anchor centres, one a map. Null: input size over grid size."""
+    """Input px between anchor centres, one per map. Null: input size over grid size."""
 
     def __post_init__(self) -> None:
         ratios = [ratio for level in self.aspect_ratios or [] for ratio in level]
@@ -55,8 +58,35 @@ def _shape(scale: float, ratio: float) -> AnchorShape:
     return AnchorShape(scale * math.sqrt(ratio), scale / math.sqrt(ratio))
 
 
-def paper_shapes(scales: Sequence[float], ratios: list[list[float]] | None) -> list[list[AnchorShape]]:
-    """TensorFlow's order: 3 on the first map, then ratios 1, 2, 1/2, 3, 1/3 and the geometric-mean square."""
+def even_scales(
+    strides: Sequence[int], *, low: float = LOWEST_SCALE, high: float = HIGHEST_SCALE
+) -> list[float]:
+    """A scale for each map and one more for the last geometric mean, as fractions of the input.
+
+    Even steps from `low` on the first map of stride 16 or more to `high` on the last one. A finer map has
+    half the scale of the next, so that the maps after it keep the scales that they have without it. The
+    last entry is one step more, at most 1.
+
+    Args:
+        strides: input px per cell of each map.
+        low: scale at stride 16.
+        high: scale of the last map.
+    """
+    finer = min(sum(stride < LOWEST_SCALE_STRIDE for stride in strides), len(strides) - 1)
+    steps = len(strides) - finer - 1
+    scales = [low / 2**i for i in range(finer, 0, -1)]
+    scales += [low + (high - low) * i / max(steps, 1) for i in range(steps + 1)]
+    closing = min(1.0, 2 * high - scales[-2]) if steps else 1.0
+    return [round(scale, DIGITS) for scale in [*scales, closing]]
+
+
+def paper_shapes(
+    scales: Sequence[float], ratios: list[list[float]] | None, *, reduced: float = REDUCED_LOWEST_SCALE
+) -> list[list[AnchorShape]]:
+    """TensorFlow's order: 3 on the first map, then ratios 1, 2, 1/2, 3, 1/3 and the geometric-mean square.
+
+    `reduced` is the scale of the first map's square.
+    """
     levels = []
     for i, (scale, following) in enumerate(pairwise(scales)):
         if ratios is not None:
@@ -64,7 +94,7 @@ def paper_shapes(scales: Sequence[float], ratios: list[list[float]] | None) -> l
                 _shape(math.sqrt(scale * following), 1.0)
             ]
         elif i == 0:
-            shapes = [_shape(REDUCED_LOWEST_SCALE, 1.0), _shape(scale, 2.0), _shape(scale, 0.5)]
+            shapes = [_shape(reduced, 1.0), _shape(scale, 2.0), _shape(scale, 0.5)]
         else:
             shapes = [_shape(scale, r) for r in (1.0, 2.0, 0.5, 3.0, 1 / 3)]
             shapes.append(_shape(math.sqrt(scale * following), 1.0))
@@ -72,9 +102,7 @@ def paper_shapes(scales: Sequence[float], ratios: list[list[float]] | None) -> l
     return levels
 
 
-def torchvision_shapes(
-    scales: tuple[float, ...], ratios: list[list[float]] | None
-) -> list[list[AnchorShape]]:
+def torchvision_shapes(scales: Sequence[float], ratios: list[list[float]] | None) -> list[list[AnchorShape]]:
     """Torchvision's `DefaultBoxGenerator` order: square, geometric-mean square, then 2, 1/2, 3, 1/3."""
     levels = []
     for i, (scale, following) in enumerate(pairwise(scales)):
@@ -84,21 +112,14 @@ def torchvision_shapes(
     return levels
 
 
-def grid_sizes(
-    image_size: tuple[int, int], strides: tuple[int, int], *, num_levels: int = 6
-) -> list[tuple[int, int]]:
-    """(rows, columns) of each map: two of the backbone, and every stride of 2 after them halves, rounding up.
+def grid_sizes(image_size: tuple[int, int], strides: Sequence[int]) -> list[tuple[int, int]]:
+    """(rows, columns) of each map: every stride of 2 halves, rounding up.
 
     Args:
         image_size: (H, W) of the input in px.
-        strides: input px per cell of the backbone's two maps.
-        num_levels: maps in all.
+        strides: input px per cell of each map.
     """
-    sizes = [(-(-image_size[0] // stride), -(-image_size[1] // stride)) for stride in strides]
-    while len(sizes) < num_levels:
-        rows, columns = sizes[-1]
-        sizes.append((-(-rows // 2), -(-columns // 2)))
-    return sizes
+    return [(-(-image_size[0] // stride), -(-image_size[1] // stride)) for stride in strides]
 
 
 class AnchorGenerator:
@@ -106,15 +127,17 @@ class AnchorGenerator:
 
     Args:
         config: the plain values.
-        num_levels: feature maps of the detector; the number of scales and ratios must fit.
+        strides: input px per cell of each map; the number of scales and ratios must fit, and what `config`
+            leaves open follows from them.
 
     Raises:
-        InputError: a list of `config` has a length that does not fit `num_levels`.
+        InputError: a list of `config` has a length that does not fit the number of maps.
     """
 
-    def __init__(self, config: AnchorConfig, num_levels: int = 6) -> None:
+    def __init__(self, config: AnchorConfig, strides: Sequence[int]) -> None:
         self.config = config
-        scales = tuple(config.scales) if config.scales is not None else SCALES
+        scales = even_scales(strides) if config.scales is None else config.scales
+        num_levels = len(strides)
         for name, length, expected in (
             ("scales", len(scales), num_levels + 1),
             ("aspect_ratios", len(config.aspect_ratios or []) or num_levels, num_levels),
@@ -122,12 +145,15 @@ class AnchorGenerator:
         ):
             if length != expected:
                 raise InputError(f"anchors.{name} has {length} entries; {num_levels} maps need {expected}")
-        build = paper_shapes if config.style == "paper" else torchvision_shapes
-        self.shapes = build(scales, config.aspect_ratios)
+        if config.style == "paper":
+            reduced = REDUCED_LOWEST_SCALE * min(1.0, strides[0] / LOWEST_SCALE_STRIDE)
+            self.shapes = paper_shapes(scales, config.aspect_ratios, reduced=reduced)
+        else:
+            self.shapes = torchvision_shapes(scales, config.aspect_ratios)
 
     @property
     def per_cell(self) -> list[int]:
-        """Anchors a cell, one number a map."""
+        """Anchors per cell, one number per map."""
         return [len(level) for level in self.shapes]
 
     def __call__(self, grid_sizes: list[tuple[int, int]], image_size: tuple[int, int]) -> Tensor:

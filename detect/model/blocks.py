@@ -15,6 +15,8 @@ Activation = Literal["relu", "relu6", "hard_swish", "none"]
 Init = Literal["normal", "kaiming"]
 """Normal with `INIT_STD`, or Kaiming's by fan-out (torchvision's classification networks)."""
 
+# Channels (mid, out) of the four maps after C5 at width 1.0; counted from Table 6 of the V3 paper.
+EXTRA_LEVELS = ((256, 512), (128, 256), (128, 256), (64, 128))
 INIT_STD = 0.03  # TensorFlow's detectors (initializer stddev 0.03) and torchvision's ssdlite320
 
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {
@@ -26,24 +28,39 @@ ACTIVATIONS: dict[Activation, type[nn.Module]] = {
 
 
 @dataclass(frozen=True)
-class ConvSettings:
-    """What differs between the sources of weights, the same for every block of a network."""
+class NormSettings:
+    """BatchNorm of every layer of a network: a network of another library takes no more than this."""
 
     bn_eps: float = 1e-3
     """Added to the variance. TensorFlow's value; torchvision's MobileNetV2 and most of timm use 1e-5."""
     bn_momentum: float = 0.03
     """Weight of a new batch in the running statistics: TensorFlow's decay 0.97 in detectors. 0.1 for runs of
     a few hundred steps, so that they settle."""
+
+    def __post_init__(self) -> None:
+        if not self.bn_eps > 0 or not 0 < self.bn_momentum <= 1:
+            raise InputError(f"{self}: bn_eps must be above 0, bn_momentum above 0 and at most 1")
+
+
+@dataclass(frozen=True)
+class ConvSettings(NormSettings):
+    """What differs between the sources of weights, the same for every block of a network."""
+
     padding: Literal["symmetric", "same"] = "symmetric"
     """"same" is TensorFlow's: where a stride leaves an odd number of pixels, the extra one is at the end."""
+
+
+@dataclass(frozen=True)
+class SqueezeSettings(ConvSettings):
+    """Settings of a network with squeeze-and-excite blocks."""
+
     squeeze_divisor: int = 8
     """Squeeze widths are multiples of this: of 8 in the papers; timm's MnasNet does not round (1)."""
 
     def __post_init__(self) -> None:
-        if not self.bn_eps > 0 or not 0 < self.bn_momentum <= 1 or self.squeeze_divisor < 1:
-            raise InputError(
-                f"{self}: bn_eps is above 0, bn_momentum above 0 and at most 1, squeeze_divisor at least 1"
-            )
+        super().__post_init__()
+        if self.squeeze_divisor < 1:
+            raise InputError(f"{self}: squeeze_divisor must be at least 1")
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:
@@ -146,6 +163,7 @@ class InvertedResidual(nn.Module):
         settings: ConvSettings,
     ) -> None:
         super().__init__()
+        self.stride = stride
         self.expanded_channels = expanded
         self.out_channels = out_channels
         self.residual = stride == 1 and in_channels == out_channels
@@ -207,7 +225,7 @@ class DepthwiseSeparable(nn.Sequential):
 
 
 class ExtraLevel(nn.Sequential):
-    """Halve the map after C5: 1x1 to `mid`, 3x3 depthwise with stride 2, 1x1 to `out_channels`."""
+    """Halve the map before it: 1x1 to `mid`, 3x3 depthwise with stride 2, 1x1 to `out_channels`."""
 
     def __init__(self, in_channels: int, mid: int, out_channels: int, *, settings: ConvSettings) -> None:
         super().__init__(
@@ -246,11 +264,11 @@ class PredictionHead(nn.Sequential):
 
     @property
     def predictor(self) -> nn.Conv2d:
-        """The last convolution; its bias is `columns` values for each anchor of a cell."""
+        """The last convolution; its bias is `columns` values for each anchor per cell."""
         return cast(nn.Conv2d, self[-1])
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) map to (B, h * w * anchors, columns), anchors of a cell side by side."""
+        """(B, C, h, w) map to (B, h * w * anchors, columns), the anchors of a cell side by side."""
         y: Tensor = nn.Sequential.forward(self, x)  # type: ignore[no-untyped-call]
         # (B, anchors * columns, h, w) -> (B, h, w, anchors * columns) -> (B, h * w * anchors, columns)
         return y.permute(0, 2, 3, 1).reshape(y.shape[0], -1, self.columns)

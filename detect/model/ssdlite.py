@@ -1,7 +1,8 @@
-"""The network: backbone, extra levels, one class head and one box head a map. Images in, HeadOutputs out."""
+"""The network: backbone, neck, extra levels, a class and a box head per map. Images in, HeadOutputs out."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -9,29 +10,43 @@ from torch import Tensor, nn
 
 from detect.errors import InputError
 from detect.model.anchors import AnchorConfig, AnchorGenerator, grid_sizes
-from detect.model.backbones.base import Backbone, Rgb
-from detect.model.blocks import ConvSettings, ExtraLevel, Init, PredictionHead, init_weights, normalize
+from detect.model.backbones.base import Backbone, Rgb, Tap
+from detect.model.blocks import (
+    EXTRA_LEVELS,
+    ConvSettings,
+    ExtraLevel,
+    Init,
+    PredictionHead,
+    init_weights,
+    normalize,
+)
+from detect.model.necks.base import Neck
 from detect.types import HeadOutputs
 
-# Channels (mid, out) of the four maps after C5 at width 1.0; counted from Table 6 of the V3 paper.
-EXTRA_LEVELS = ((256, 512), (128, 256), (128, 256), (64, 128))
-MIN_IMAGE_SIDE_PX = 32
+TAPS = ("c4", "c5")
+"""The taps of every detector of the MobileNet papers."""
 MIN_STD = 1 / 255  # pixels in 0..255, as Caffe's networks take them
 
 
 class SSDLite(nn.Module):
-    """SSDLite on any backbone with two taps.
+    """SSDLite on the taps of any backbone.
 
     Args:
-        backbone: gives C4 and C5; its `width` scales the extra levels.
+        backbone: gives a map per tap; its `width` scales the extra levels.
         num_classes: K, without background.
         image_size: (H, W) of the input in px; anchors and grids follow from it.
+        taps: of the backbone, from fine to coarse; the last is its coarsest.
+        neck: between taps and heads; null: none.
         anchors: style of the head and, where given, anchors by hand.
-        settings: BatchNorm of extra levels and heads; null: eps 1e-3, momentum 0.03.
+        settings: BatchNorm and padding of neck, extra levels and heads.
         mean: of each channel in 0..1, subtracted from the input; null: what the backbone was trained with.
         std: of each channel in 0..1; null: likewise.
         init: of every convolution without pretrained weights; "normal" is N(0, 0.03), as TensorFlow and
             torchvision. The last convolution of a head always is.
+
+    Raises:
+        InputError: a value is out of range, the backbone has no such taps, or lists of `anchors` do not fit
+            the number of maps.
 
     Source: "Searching for MobileNetV3" section 6.3; MobileNetV2 section 6.2 (SSDLite).
     """
@@ -47,6 +62,8 @@ class SSDLite(nn.Module):
         num_classes: int,
         *,
         image_size: tuple[int, int] = (320, 320),
+        taps: Sequence[str] = TAPS,
+        neck: Neck | None = None,
         anchors: AnchorConfig = AnchorConfig(),
         settings: ConvSettings = ConvSettings(),
         mean: Rgb | None = None,
@@ -54,36 +71,45 @@ class SSDLite(nn.Module):
         init: Init = "normal",
     ) -> None:
         super().__init__()
-        _refuse_wrong_numbers(num_classes, image_size, mean=mean, std=std)
+        _refuse_wrong_numbers(num_classes, mean=mean, std=std)
         self.num_classes = num_classes
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.backbone = backbone
-        c4, c5 = backbone.out_channels
-
-        levels: list[ExtraLevel] = []
-        channels = c5
-        for mid, out in EXTRA_LEVELS:
+        self.taps = tuple(taps)
+        self.neck = neck
+        levels = _choose_taps(backbone, self.taps)
+        _refuse_small_images(self.image_size, levels[-1].stride)
+        extra_levels: Sequence[tuple[int, int]] = EXTRA_LEVELS
+        if neck is not None:
+            levels, extra_levels = [*neck.build(levels, settings)], neck.extra_levels
+        self.extra_levels = nn.ModuleList()
+        for mid, out in extra_levels:
             mid, out = int(mid * backbone.width), int(out * backbone.width)
-            levels.append(ExtraLevel(channels, mid, out, settings=settings))
-            channels = out
-        self.extra_levels = nn.ModuleList(levels)
-
-        map_channels = [c4, c5, *(level.out_channels for level in levels)]
-        self.anchor_generator = AnchorGenerator(anchors, num_levels=len(map_channels))
-        per_cell = self.anchor_generator.per_cell
-        pairs = list(zip(map_channels, per_cell, strict=True))
-        self.cls_heads = nn.ModuleList(
-            PredictionHead(c, a, num_classes + 1, settings=settings) for c, a in pairs
-        )
-        self.box_heads = nn.ModuleList(PredictionHead(c, a, 4, settings=settings) for c, a in pairs)
+            self.extra_levels.append(ExtraLevel(levels[-1].channels, mid, out, settings=settings))
+            levels.append(Tap(out, 2 * levels[-1].stride))
+        self.strides = [level.stride for level in levels]
+        """Input px per cell of each map."""
+        self.grid_sizes = grid_sizes(self.image_size, self.strides)
+        self.anchor_generator = AnchorGenerator(anchors, self.strides)
+        self._add_heads([level.channels for level in levels], settings)
 
         self.register_buffer("mean", torch.tensor(mean or backbone.mean), persistent=False)
         self.register_buffer("std", torch.tensor(std or backbone.std), persistent=False)
-        self.grid_sizes = grid_sizes(self.image_size, backbone.strides, num_levels=len(map_channels))
         anchor_boxes = self.anchor_generator(self.grid_sizes, self.image_size)
         self.register_buffer("anchors", anchor_boxes, persistent=False)
         self._constants = {name: getattr(self, name).clone() for name in ("mean", "std", "anchors")}
-        backbone.init_weights(init)
+        self._init_weights(init)
+
+    def _add_heads(self, channels: Sequence[int], settings: ConvSettings) -> None:
+        pairs = list(zip(channels, self.anchor_generator.per_cell, strict=True))
+        columns = self.num_classes + 1
+        self.cls_heads = nn.ModuleList(PredictionHead(c, a, columns, settings=settings) for c, a in pairs)
+        self.box_heads = nn.ModuleList(PredictionHead(c, a, 4, settings=settings) for c, a in pairs)
+
+    def _init_weights(self, init: Init) -> None:
+        self.backbone.init_weights(init)
+        if self.neck is not None:
+            init_weights(self.neck, init)
         for part in (self.extra_levels, self.cls_heads, self.box_heads):
             init_weights(part, init)
         if init != "normal":  # wider, a fresh head's outputs would lie far from what its biases say
@@ -111,9 +137,10 @@ class SSDLite(nn.Module):
         return HeadOutputs(cls_logits, box_deltas)
 
     def feature_maps(self, images: Tensor) -> list[Tensor]:
-        """Normalised images (B, 3, H, W) to six maps; at 320x320 20, 10, 5, 3, 2 and 1 cells wide."""
-        c4, c5 = self.backbone(images)
-        maps = [c4, c5]
+        """Normalised images (B, 3, H, W) to one map per level, of `grid_sizes`."""
+        maps = self.backbone(images, self.taps)
+        if self.neck is not None:
+            maps = self.neck(maps)
         for level in self.extra_levels:
             maps.append(level(maps[-1]))
         return maps
@@ -127,16 +154,27 @@ class SSDLite(nn.Module):
                 predictor.bias.copy_(bias.repeat(predictor.out_channels // bias.numel()))
 
 
-def _refuse_wrong_numbers(
-    num_classes: int, image_size: tuple[int, int], *, mean: Rgb | None, std: Rgb | None
-) -> None:
+def _choose_taps(backbone: Backbone, names: Sequence[str]) -> list[Tap]:
+    known = list(backbone.taps)
+    if list(names) != [name for name in known if name in names] or known[-1] not in names:
+        raise InputError(
+            f"model.taps is {list(names)}; give some of {', '.join(known)}, each once and in this order, "
+            f"with {known[-1]}: layers after the last tap would learn nothing"
+        )
+    return [backbone.taps[name] for name in names]
+
+
+def _refuse_small_images(image_size: tuple[int, int], stride: int) -> None:
+    if min(image_size) < stride:
+        raise InputError(
+            f"image_size is {list(image_size)}; the last tap has a cell for every {stride} px, so each side "
+            f"is at least {stride}"
+        )
+
+
+def _refuse_wrong_numbers(num_classes: int, *, mean: Rgb | None, std: Rgb | None) -> None:
     if num_classes < 1:
         raise InputError(f"num_classes is {num_classes}; a detector needs at least one class")
-    if min(image_size) < MIN_IMAGE_SIDE_PX:
-        raise InputError(
-            f"image_size is {list(image_size)}; C5 has a cell for every {MIN_IMAGE_SIDE_PX} px, so each "
-            f"side is at least {MIN_IMAGE_SIDE_PX}"
-        )
     for name, values, low in (("mean", mean, 0.0), ("std", std, MIN_STD)):
         if values is not None and not all(low <= value <= 1 for value in values):
             raise InputError(f"{name} is {list(values)}; give fractions of white, 0..1: 0.485 and not 123.7")

@@ -20,7 +20,7 @@ from detect.model.anchors import AnchorConfig
 from detect.model.backbones import MobileNetV3
 from detect.model.backbones.base import InvertedResidualBackbone
 from detect.model.backbones.layer_names import torchvision_layout
-from detect.model.ssdlite import SSDLite
+from detect.model.ssdlite import TAPS, SSDLite
 from detect.types import ClassMap
 
 FULL_TAIL_CHANNELS, REDUCED_TAIL_CHANNELS = 960, 480
@@ -96,6 +96,8 @@ def to_torchvision(net: SSDLite) -> dict[str, Tensor]:
         reasons.append(f"its width is {backbone.width}, not 1.0")
     if net.anchor_generator.config != AnchorConfig("torchvision"):
         reasons.append("its anchors are not torchvision's: `anchors: {style: torchvision}` and nothing else")
+    if net.taps != TAPS or net.neck is not None:
+        reasons.append("its heads do not stand on c4 and c5: `taps: [c4, c5]` and no neck")
     if net.image_size != (320, 320):
         reasons.append(f"its input is {net.image_size[0]}x{net.image_size[1]}, not 320x320")
     if reasons:
@@ -119,7 +121,8 @@ def coco_classes() -> ClassMap:
 def _layer_table(net: SSDLite) -> dict[str, str]:
     """Our layers to torchvision's; layers, for the tensors of a layer have the same names in both."""
     assert isinstance(net.backbone, InvertedResidualBackbone)
-    tap = net.backbone.tap + 1  # torchvision counts the stem as features.0
+    index = {name: i for i, name in net.backbone.tapped.items()}
+    tap = index["c4"] + 1  # torchvision counts the stem as features.0
     table = {
         f"backbone.{ours}": f"backbone.{_split_at_tap(theirs, tap)}"
         for ours, theirs in torchvision_layout(net.backbone, "block").items()

@@ -23,7 +23,7 @@ class ParameterConfig:
     """What differs between the parts of a network in training.
 
     A part is a stage of the backbone (`stem`, `block1`, `block2`, ..., `last`; `block3-7` for several),
-    `backbone` for all of them, `extra_levels`, `cls_heads` or `box_heads`.
+    `backbone` for all of them, `neck` where there is one, `extra_levels`, `cls_heads` or `box_heads`.
     """
 
     freeze: list[str] = field(default_factory=list)
@@ -41,7 +41,8 @@ class ParameterConfig:
 def parts_of(net: SSDLite) -> dict[str, nn.Module]:
     """The smallest parts that can be named, from input to output; together they hold every parameter."""
     heads = {"extra_levels": net.extra_levels, "cls_heads": net.cls_heads, "box_heads": net.box_heads}
-    return net.backbone.stages() | heads
+    neck = {} if net.neck is None else {"neck": net.neck}
+    return net.backbone.stages() | neck | heads
 
 
 def freeze(net: SSDLite, names: Sequence[str]) -> None:

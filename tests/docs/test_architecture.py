@@ -39,5 +39,5 @@ def test_blocks_in_words() -> None:
     words = {name: describe(stage) for name, stage in backbone.stages().items()}
     assert words["stem"] == "3x3 16, stride 2, h-swish"
     assert words["block13"] == ("1x1 672, h-swish; 5x5 depthwise 672, stride 2, h-swish; squeeze 168; 1x1 80")
-    assert backbone.c4_from == "expansion of block13"
+    assert backbone.taps["c4"].source == "expansion of block13"
     assert describe(MobileNetV1().blocks[0]) == "3x3 depthwise 32, ReLU6; 1x1 64, ReLU6"

@@ -14,6 +14,8 @@ from detect.inspection.anchor_layout import AnchorLayout, met_share, trained_box
 from detect.model.anchors import AnchorConfig
 from tests.data_sets import open_boxes
 
+DEFAULT = AnchorLayout.default()
+
 
 def layout_of(advice: Advice, layout: AnchorLayout) -> AnchorLayout:
     """What a command line with the flags of `advice` would build."""
@@ -32,9 +34,14 @@ def scattered(root: Path, width: float, height: float, *, count: int = 150) -> A
 @pytest.mark.parametrize(
     "layout",
     [
-        AnchorLayout(),
-        AnchorLayout((192, 256), AnchorConfig(style="torchvision", steps=[16, 32, 64, 86, 128, 256])),
-        AnchorLayout((320, 320), AnchorConfig(aspect_ratios=[[2.0, 0.5]] * 6)),
+        DEFAULT,
+        replace(
+            DEFAULT,
+            image_size=(192, 256),
+            config=AnchorConfig(style="torchvision", steps=[16, 32, 64, 86, 128, 256]),
+        ),
+        replace(DEFAULT, config=AnchorConfig(aspect_ratios=[[2.0, 0.5]] * 6)),
+        replace(DEFAULT, strides=(8, *DEFAULT.strides)),
     ],
 )
 @pytest.mark.parametrize("size", [(30, 22), (260, 30)])
@@ -55,14 +62,14 @@ def test_advise__flags_keep_their_promise(
 
 
 def test_advise__long_thin_boxes__more_ratios(tmp_path: Path) -> None:
-    best = advise(scattered(tmp_path, 500, 75), AnchorLayout())
+    best = advise(scattered(tmp_path, 500, 75), DEFAULT)
     ratios = [one for one in best if "model.anchors.aspect_ratios" in one.settings]
     assert len(ratios) == 1
     assert all(5.0 in level and 2.0 in level for level in ratios[0].settings["model.anchors.aspect_ratios"])
 
 
 def test_advise__the_dearer_kinds_meet_more(tmp_path: Path) -> None:
-    advice = [one for one in advise(scattered(tmp_path, 24, 30), AnchorLayout()) if not one.keeps_anchors]
+    advice = [one for one in advise(scattered(tmp_path, 24, 30), DEFAULT) if not one.keeps_anchors]
     shares = [one.share for one in advice]
     assert shares == sorted(shares)
     assert "model.image_size" in advice[-1].settings
@@ -70,12 +77,12 @@ def test_advise__the_dearer_kinds_meet_more(tmp_path: Path) -> None:
 
 def test_advise__anchors_that_fit__none(tmp_path: Path) -> None:
     found = open_boxes(tmp_path, [[x, y, 128, 96] for x in range(0, 500, 50) for y in range(0, 380, 40)])
-    assert advise(found, AnchorLayout()) == []
+    assert advise(found, DEFAULT) == []
 
 
 def test_advise__no_boxes__none(tmp_path: Path) -> None:
     found = open_boxes(tmp_path, [[10, 10, 20, 20]])
-    assert advise(replace(found, ignore=np.array([True])), AnchorLayout()) == []
+    assert advise(replace(found, ignore=np.array([True])), DEFAULT) == []
 
 
 def test_advice__flags_for_a_shell() -> None:

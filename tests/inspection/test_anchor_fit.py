@@ -13,11 +13,13 @@ from tests.coco_cases import annotations_of, coco_dict
 from tests.data_sets import open_boxes
 from tests.run_cases import MODEL
 
+DEFAULT = AnchorLayout.default()
+
 
 def test_fit__an_anchor_and_a_speck__half_are_met(tmp_path: Path) -> None:
     # The paper head's first anchor at 320 is [-8, -8, 24, 24]; cell (5, 5) has its centre at 88, so 72..104.
     anchor = [72 * 2, 72 * 1.5, 32 * 2, 32 * 1.5]
-    fit = fit_anchors(open_boxes(tmp_path, [anchor, [300, 300, 5, 5]]), AnchorLayout())
+    fit = fit_anchors(open_boxes(tmp_path, [anchor, [300, 300, 5, 5]]), DEFAULT)
     assert fit.to_json() | {"advice": None} == {
         "image_size": [320, 320],
         "style": "paper",
@@ -50,14 +52,14 @@ def test_fit__a_box_on_an_anchor_of_a_detector__fits_exactly() -> None:
 def test_fit__regions_to_ignore__not_counted(tmp_path: Path) -> None:
     found = open_boxes(tmp_path, [[100, 100, 200, 150], [300, 300, 5, 5]])
     ignored = replace(found, ignore=np.array([False, True]))
-    assert fit_anchors(ignored, AnchorLayout()).all.boxes == 1
+    assert fit_anchors(ignored, DEFAULT).all.boxes == 1
     nothing = replace(found, ignore=np.array([True, True]))
-    assert fit_anchors(nothing, AnchorLayout()).to_json()["share"] is None
+    assert fit_anchors(nothing, DEFAULT).to_json()["share"] is None
 
 
 def test_fit__a_part_of_the_boxes__has_their_number(tmp_path: Path) -> None:
     found = open_boxes(tmp_path, [[x, 100, 50, 50] for x in range(0, 500, 10)])
-    assert fit_anchors(found, AnchorLayout(), with_advice=False, at_most=10).all.boxes == 10
+    assert fit_anchors(found, DEFAULT, with_advice=False, at_most=10).all.boxes == 10
 
 
 def test_share__as_text() -> None:
@@ -67,7 +69,7 @@ def test_share__as_text() -> None:
 
 def test_first_look__few_are_met__says_what_would_meet_more(tmp_path: Path) -> None:
     found = open_boxes(tmp_path, [[x, y, 30, 22] for x in range(3, 600, 61) for y in range(5, 440, 47)])
-    line, *more = first_look(found, AnchorLayout(), keep_anchors=False)
+    line, *more = first_look(found, DEFAULT, keep_anchors=False)
     assert line.startswith("anchors: 0.0% of the training boxes meet one at IoU 0.5 (small 0.0%)")
     assert len(more) == 2
     assert all("more with --model." in one for one in more)
@@ -75,14 +77,14 @@ def test_first_look__few_are_met__says_what_would_meet_more(tmp_path: Path) -> N
 
 def test_first_look__trained_anchors__advice_keeps_them(tmp_path: Path) -> None:
     found = open_boxes(tmp_path, [[x, y, 44, 36] for x in range(3, 590, 61) for y in range(5, 430, 47)])
-    assert "--model.anchors" in "".join(first_look(found, AnchorLayout(), keep_anchors=False))
-    (kept,) = first_look(found, AnchorLayout(), keep_anchors=True)[1:]
+    assert "--model.anchors" in "".join(first_look(found, DEFAULT, keep_anchors=False))
+    (kept,) = first_look(found, DEFAULT, keep_anchors=True)[1:]
     assert "--model.image_size '[512,512]'" in kept
     assert "--model.anchors" not in kept
 
 
 def test_first_look__anchors_that_fit__one_line(tmp_path: Path) -> None:
     found = open_boxes(tmp_path, [[100, 100, 128, 96]])
-    said = first_look(found, AnchorLayout(), keep_anchors=False)
+    said = first_look(found, DEFAULT, keep_anchors=False)
     assert said == ["anchors: 100.0% of the training boxes meet one at IoU 0.5 (large 100.0%)"]
-    assert first_look(replace(found, ignore=np.array([True])), AnchorLayout(), keep_anchors=False) == []
+    assert first_look(replace(found, ignore=np.array([True])), DEFAULT, keep_anchors=False) == []

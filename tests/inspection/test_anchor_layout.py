@@ -15,11 +15,17 @@ from detect.model.ssdlite import SSDLite
 from tests.coco_cases import annotations_of, coco_dict
 from tests.data_sets import open_boxes
 
+DEFAULT = AnchorLayout.default()
 LAYOUTS = [
-    AnchorLayout(),
-    AnchorLayout(config=AnchorConfig(style="torchvision")),
-    AnchorLayout((320, 480)),
-    AnchorLayout((192, 256), AnchorConfig(style="torchvision", scales=[0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0])),
+    DEFAULT,
+    replace(DEFAULT, config=AnchorConfig(style="torchvision")),
+    replace(DEFAULT, image_size=(320, 480)),
+    replace(
+        DEFAULT,
+        image_size=(192, 256),
+        config=AnchorConfig(style="torchvision", scales=[0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0]),
+    ),
+    replace(DEFAULT, strides=(8, *DEFAULT.strides)),
 ]
 
 
@@ -30,21 +36,35 @@ def test_best_anchors__equal_comparing_with_every_anchor(layout: AnchorLayout) -
     corner = rng.random((500, 2)) * (width, height) * 0.95
     far = corner + 2 + rng.random((500, 2)) * ((width, height) - corner - 2)
     boxes = np.concatenate([corner, far], axis=1).astype(np.float32)
-    anchors = AnchorGenerator(layout.config)(grid_sizes(layout.image_size, layout.strides), layout.image_size)
+    generator = AnchorGenerator(layout.config, layout.strides)
+    anchors = generator(grid_sizes(layout.image_size, layout.strides), layout.image_size)
     expected = box_iou(torch.from_numpy(boxes), anchors).max(dim=1).values.numpy()
     assert best_anchors(boxes, layout).iou == pytest.approx(expected, abs=1e-5)
 
 
-def test_layout__anchors_are_those_of_the_detector() -> None:
+@pytest.mark.parametrize("taps", [("c4", "c5"), ("c3", "c4", "c5"), ("c5",)])
+def test_layout__anchors_are_those_of_the_detector(taps: tuple[str, ...]) -> None:
     with torch.device("meta"):
         backbone = MobileNetV3("large", reduced_tail=True)
-    net = SSDLite(backbone.to_empty(device="cpu"), 3, image_size=(256, 320))
-    layout = AnchorLayout(net.image_size)
+    net = SSDLite(backbone.to_empty(device="cpu"), 3, image_size=(256, 320), taps=taps)
+    layout = AnchorLayout.of(net)
     assert np.concatenate([level.reshape(-1, 4) for level in layout.levels()]) == pytest.approx(
         net.anchors.numpy()
     )
     assert layout.count == len(net.anchors)
-    assert grid_sizes((320, 320), (16, 32)) == [(20, 20), (10, 10), (5, 5), (3, 3), (2, 2), (1, 1)]
+
+
+def test_layout__default__is_the_papers() -> None:
+    layout = DEFAULT
+    assert layout.count == 2034
+    assert grid_sizes(layout.image_size, layout.strides) == [
+        (20, 20),
+        (10, 10),
+        (5, 5),
+        (3, 3),
+        (2, 2),
+        (1, 1),
+    ]
 
 
 def test_on_input__stretched_each_way(tmp_path: Path) -> None:
@@ -77,6 +97,4 @@ def test_file_boxes__know_their_pictures() -> None:
 def test_met_share__by_hand(tmp_path: Path) -> None:
     # The paper head's first anchor at 320 is [-8, -8, 24, 24]; cell (5, 5) has its centre at 88, so 72..104.
     anchor, speck = [72 * 2, 72 * 1.5, 32 * 2, 32 * 1.5], [300, 300, 5, 5]
-    assert (
-        met_share(trained_boxes(open_boxes(tmp_path, [anchor, speck, speck, anchor])), AnchorLayout()) == 0.5
-    )
+    assert met_share(trained_boxes(open_boxes(tmp_path, [anchor, speck, speck, anchor])), DEFAULT) == 0.5

@@ -22,7 +22,7 @@ from detect.inspection.anchor_layout import AnchorLayout
 from detect.inspection.augmentation_audit import audit, audit_keys
 from tests.conftest import make_coco
 
-LAYOUT = AnchorLayout((96, 128))
+LAYOUT = replace(AnchorLayout.default(), image_size=(96, 128))
 
 
 @pytest.fixture

@@ -133,10 +133,10 @@ def test_matched_anchors__are_those_of_the_loss(root: Path) -> None:
 def test_matched_anchors__box_that_none_meets__holds_its_best(root: Path) -> None:
     sample = open_preview(root, QUICK).whole[SampleKey(0, 0, 8)]
     tiny = replace_boxes(sample, [[10.0, 10.0, 14.0, 14.0]])
-    found = matched_anchors(tiny, AnchorLayout(), 0.5)
+    found = matched_anchors(tiny, AnchorLayout.default(), 0.5)
     assert (len(found.boxes), found.forced) == (1, 1)
     none = replace_boxes(sample, [])
-    assert len(matched_anchors(none, AnchorLayout(), 0.5).boxes) == 0
+    assert len(matched_anchors(none, AnchorLayout.default(), 0.5).boxes) == 0
 
 
 def replace_boxes(sample: Any, boxes: list[list[float]]) -> Any:

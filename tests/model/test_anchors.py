@@ -4,13 +4,14 @@ from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.image_list import ImageList
 
 from detect.errors import InputError
-from detect.model.anchors import AnchorConfig, AnchorGenerator
+from detect.model.anchors import AnchorConfig, AnchorGenerator, even_scales, grid_sizes
 
+STRIDES = (16, 32, 64, 128, 256, 512)
 GRIDS_320 = [(20, 20), (10, 10), (5, 5), (3, 3), (2, 2), (1, 1)]
 
 
 def anchors_of(style: str, grids=GRIDS_320, image_size=(320, 320), **config) -> torch.Tensor:
-    return AnchorGenerator(AnchorConfig(style=style, **config))(grids, image_size)
+    return AnchorGenerator(AnchorConfig(style=style, **config), STRIDES)(grids, image_size)
 
 
 def test_paper__counts_and_first_anchors_by_hand():
@@ -38,7 +39,7 @@ def test_torchvision__first_anchor_by_hand():
 
 @pytest.mark.parametrize("image_size", [(320, 320), (256, 448), (300, 200)])
 def test_torchvision__equals_torchvision(image_size):
-    grids = [(-(-image_size[0] // s), -(-image_size[1] // s)) for s in (16, 32, 64, 128, 256, 512)]
+    grids = [(-(-image_size[0] // s), -(-image_size[1] // s)) for s in STRIDES]
     theirs = DefaultBoxGenerator([[2, 3]] * 6, min_ratio=0.2, max_ratio=0.95)(
         ImageList(torch.zeros(1, 3, *image_size), [image_size]), [torch.zeros(1, 1, *grid) for grid in grids]
     )[0]
@@ -64,7 +65,7 @@ def test_config__scales_ratios_and_steps_by_hand():
     config = AnchorConfig(
         style="torchvision", scales=[0.1, 0.2, 0.4], aspect_ratios=[[], [2.0]], steps=[10.0, 20.0]
     )
-    generator = AnchorGenerator(config, num_levels=2)
+    generator = AnchorGenerator(config, strides=(16, 32))
     assert generator.per_cell == [2, 3]
     anchors = generator([(2, 2), (1, 1)], (100, 100))
     assert anchors[0].tolist() == pytest.approx([0, 0, 10, 10])  # step 10: centre 5, 0.1 of 100 px
@@ -81,7 +82,7 @@ def test_config__scales_ratios_and_steps_by_hand():
 )
 def test_config__lengths_are_checked(config, message):
     with pytest.raises(InputError, match=message):
-        AnchorGenerator(config)
+        AnchorGenerator(config, STRIDES)
 
 
 @pytest.mark.parametrize(
@@ -90,3 +91,34 @@ def test_config__lengths_are_checked(config, message):
 def test_config__not_above_0__refused(name, value):
     with pytest.raises(InputError, match=rf"anchors.{name} has -?\d+.0; give numbers above 0"):
         AnchorConfig(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("strides", "expected"),
+    [
+        (STRIDES, [0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0]),
+        # A map at stride 8 has half of what follows; the others keep theirs.
+        ((8, *STRIDES), [0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0]),
+        # (0.95 - 0.2) / 2 = 0.375 apart: the last map takes the largest boxes, however few there are.
+        ((8, 16, 32, 64), [0.1, 0.2, 0.575, 0.95, 1.0]),
+        ((16, 32), [0.2, 0.95, 1.0]),
+        ((4, 8), [0.1, 0.2, 1.0]),
+        ((32,), [0.2, 1.0]),
+    ],
+)
+def test_even_scales__by_hand(strides, expected):
+    assert even_scales(strides) == expected
+
+
+def test_paper__first_map_at_stride_8__by_hand():
+    strides = (8, *STRIDES)
+    generator = AnchorGenerator(AnchorConfig("paper"), strides)
+    assert generator.per_cell == [3, 6, 6, 6, 6, 6, 6]
+    anchors = generator(grid_sizes((320, 320), strides), (320, 320))
+    assert len(anchors) == 40 * 40 * 3 + 20 * 20 * 6 + 834
+    # Centre 4 px; scale 0.05 of 320 is 16 px: 4 -+ 8.
+    assert anchors[0].tolist() == [-4, -4, 12, 12]
+    # The map at stride 16 starts with the square of scale 0.2: 64 px around 8.
+    assert anchors[4800].tolist() == [-24, -24, 40, 40]
+    # All maps after it are those of a detector without a map at stride 8.
+    assert torch.equal(anchors[4800 + 2400 :], anchors_of("paper")[1200:])

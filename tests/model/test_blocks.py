@@ -5,7 +5,7 @@ import torch
 
 from detect.errors import InputError
 from detect.model.backbones import MobileNetV3
-from detect.model.blocks import ConvSettings, ExtraLevel
+from detect.model.blocks import ConvSettings, ExtraLevel, SqueezeSettings
 
 
 def gradient_of_depthwise(level: ExtraLevel, x: torch.Tensor) -> torch.Tensor:
@@ -29,10 +29,17 @@ def test_extra_level__bfloat16_over_one_column__gradient_is_that_of_float32(size
         assert (found - wanted).abs().max() < 0.1 * wanted.abs().max()
 
 
-@pytest.mark.parametrize("setting", [{"bn_eps": 0.0}, {"bn_momentum": 5.0}, {"squeeze_divisor": 0}])
-def test_conv_settings__out_of_range__refused(setting: dict[str, float]) -> None:
-    with pytest.raises(InputError, match=r"ConvSettings\(.*bn_eps is above 0"):
+@pytest.mark.parametrize("setting", [{"bn_eps": 0.0}, {"bn_momentum": 5.0}])
+def test_norm_settings__out_of_range__refused(setting: dict[str, float]) -> None:
+    with pytest.raises(InputError, match=r"ConvSettings\(.*bn_eps must be above 0"):
         ConvSettings(**setting)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"SqueezeSettings\(.*bn_eps must be above 0"):
+        SqueezeSettings(**setting)  # type: ignore[arg-type]
+
+
+def test_squeeze_settings__out_of_range__refused() -> None:
+    with pytest.raises(InputError, match=r"squeeze_divisor=0\): squeeze_divisor must be at least 1"):
+        SqueezeSettings(squeeze_divisor=0)
 
 
 @pytest.mark.parametrize("width", [0.0, -1.0])

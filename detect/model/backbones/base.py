@@ -1,4 +1,4 @@
-"""What a backbone owes a detector: two maps, their channels and strides; and what most families share."""
+"""What a backbone gives a detector: maps at named taps; and what most families share."""
 
 from __future__ import annotations
 
@@ -9,11 +9,24 @@ from typing import Any, Literal, NamedTuple, cast
 
 from torch import Tensor, nn
 
-from detect.model.blocks import ConvNormAct, ConvSettings, Init, InvertedResidual, init_weights
+from detect.model.blocks import ConvNormAct, Init, InvertedResidual, NormSettings, init_weights
 from detect.model.configurable import Configurable
 
 Rgb = tuple[float, float, float]
 Action = Literal["copied", "sliced", "fresh"]
+
+TAP_NAMES = {8: "c3", 16: "c4", 32: "c5"}
+"""The tap at each stride, in input px per cell."""
+
+
+class Tap(NamedTuple):
+    """A map that can be taken from a backbone, or that a neck gives."""
+
+    channels: int
+    stride: int
+    """Input px per cell."""
+    source: str = ""
+    """The place where it is taken, in words, by the names of `stages`: "expansion of block13"."""
 
 
 class Transfer(NamedTuple):
@@ -27,25 +40,22 @@ class Transfer(NamedTuple):
 
 
 class Backbone(Configurable, nn.Module, ABC):
-    """A classification network without its classifier, tapped twice.
+    """A classification network without its classifier, tapped at strides 8, 16 and 32.
 
-    `c4` is the expansion layer of the last block that strides from 16 to 32 (after norm and activation),
-    `c5` the last layer before pooling. Source: "Searching for MobileNetV3" section 6.3, MobileNetV2 6.2.
+    `c3` and `c4` are the expansion layers (after norm and activation) of the blocks that stride from 8 to 16
+    and from 16 to 32, `c5` is the last layer before pooling. Source: "Searching for MobileNetV3" section 6.3,
+    MobileNetV2 6.2.
     """
 
     name: str
     """Family and size, for tables: "mobilenet_v3_large"."""
-    out_channels: tuple[int, int]
-    """Channels of c4 and c5."""
-    strides: tuple[int, int] = (16, 32)
-    """Input pixels per cell of c4 and c5."""
+    taps: dict[str, Tap]
+    """The maps that a detector may take, by name, from the finest to the coarsest."""
     width: float = 1.0
     """The width multiplier; the extra levels of a detector scale with it (paper Table 6, 0.35 and 0.5)."""
-    c4_from: str = ""
-    """Where c4 is taken, in words, by the names of `stages`."""
     reduced_tail: bool = False
     """Channels between c4 and c5 halved (V3 paper 6.3)."""
-    settings: ConvSettings
+    settings: NormSettings
     """As chosen: given by the user, or by the source of the weights."""
     mean: Rgb = (0.5, 0.5, 0.5)
     """Of each channel in 0..1; what a detector normalises its input with unless told otherwise."""
@@ -65,10 +75,16 @@ class Backbone(Configurable, nn.Module, ABC):
             init_weights(self, scheme)
 
     @abstractmethod
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised images (B, 3, H, W) to c4 (B, C4, H / 16, W / 16) and c5 (B, C5, H / 32, W / 32).
+    def forward(self, images: Tensor, taps: Sequence[str]) -> list[Tensor]:
+        """The maps of the named taps, in the order of their names.
 
-        Sizes are rounded up.
+        Args:
+            images: normalised (B, 3, H, W).
+            taps: names in `self.taps`, from fine to coarse; the last is the coarsest that there is, so that
+                every layer is used.
+
+        Returns:
+            (B, channels, H / stride, W / stride) each, sizes rounded up.
         """
 
     @abstractmethod
@@ -81,9 +97,8 @@ class InvertedResidualBackbone(Backbone):
 
     Args:
         stem: the first convolution, stride 2.
-        blocks: all blocks in order.
+        blocks: all blocks in order; four of stride 2.
         last: the 1x1 before pooling; its output is c5.
-        tap: index into `blocks` of the one that strides from 16 to 32; its expansion is c4.
         width: the multiplier that the channels were made with.
         settings: what the blocks were made with.
     """
@@ -94,38 +109,44 @@ class InvertedResidualBackbone(Backbone):
         blocks: Sequence[InvertedResidual],
         *,
         last: ConvNormAct,
-        tap: int,
         width: float,
-        settings: ConvSettings,
+        settings: NormSettings,
     ) -> None:
         super().__init__()
         self.stem = stem
         self.blocks = nn.ModuleList(blocks)
         self.last = last
-        self.tap = tap
         self.width = width
         self.settings = settings
-        self.out_channels = (blocks[tap].expanded_channels, last.out_channels)
-        self.c4_from = f"expansion of block{tap + 1}"
+        self.taps = {}
+        self.tapped: dict[int, str] = {}
+        """The tap at each block whose expansion is one, by index into `blocks`."""
+        stride = 2  # of the stem
+        for i, block in enumerate(blocks):
+            if block.stride == 2 and stride in TAP_NAMES:
+                name = self.tapped[i] = TAP_NAMES[stride]
+                self.taps[name] = Tap(block.expanded_channels, stride, source=f"expansion of block{i + 1}")
+            stride *= block.stride
+        self.taps["c5"] = Tap(last.out_channels, stride, source="last")
         init_weights(self, "kaiming")
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor, taps: Sequence[str]) -> list[Tensor]:
+        maps: dict[str, Tensor] = {}
         x = self.stem(images)
-        for block in self.blocks[: self.tap]:
-            x = block(x)
-        tapped = cast(InvertedResidual, self.blocks[self.tap])
-        c4 = tapped.expand(x)  # V3 paper 6.3, V2 paper 6.2: the expansion layer at stride 16
-        x = tapped.from_expanded(c4, x)
-        for block in self.blocks[self.tap + 1 :]:
-            x = block(x)
-        return c4, self.last(x)
+        for i, module in enumerate(self.blocks):
+            block = cast(InvertedResidual, module)
+            name = self.tapped.get(i)
+            if (
+                name is not None and name in taps
+            ):  # V3 paper 6.3, V2 paper 6.2: the expansion layer, before its block strides
+                maps[name] = block.expand(x)
+                x = block.from_expanded(maps[name], x)
+            else:
+                x = block(x)
+        maps["c5"] = self.last(x)
+        return [maps[name] for name in taps]
 
     def stages(self) -> dict[str, nn.Module]:
         parts: dict[str, nn.Module] = {"stem": self.stem}
         parts |= {f"block{i}": block for i, block in enumerate(self.blocks, 1)}
         return parts | {"last": self.last}
-
-
-def last_strided(strides: Sequence[int]) -> int:
-    """Index of the last block with stride 2: the one that strides from 16 to 32, where C4 is tapped."""
-    return max(i for i, stride in enumerate(strides) if stride == 2)

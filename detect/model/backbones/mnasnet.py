@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from detect.model.backbones.base import InvertedResidualBackbone, last_strided
+from detect.model.backbones.base import InvertedResidualBackbone
 from detect.model.backbones.pretrained import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -12,7 +12,7 @@ from detect.model.backbones.pretrained import (
     find_weights,
     load_pretrained,
 )
-from detect.model.blocks import ConvNormAct, ConvSettings, InvertedResidual, make_divisible
+from detect.model.blocks import ConvNormAct, InvertedResidual, SqueezeSettings, make_divisible
 
 
 class Row(NamedTuple):
@@ -45,7 +45,7 @@ SOURCES = (
     Source(
         "timm",
         "semnasnet_100.rmsp_in1k",
-        ConvSettings(bn_eps=1e-5, squeeze_divisor=1),
+        SqueezeSettings(bn_eps=1e-5, squeeze_divisor=1),
         IMAGENET_MEAN,
         IMAGENET_STD,
     ),
@@ -67,24 +67,22 @@ class MnasNetA1(InvertedResidualBackbone):
     name = "mnasnet_a1"
 
     def __init__(
-        self, *, width: float = 1.0, settings: ConvSettings | None = None, weights: str | None = None
+        self, *, width: float = 1.0, settings: SqueezeSettings | None = None, weights: str | None = None
     ) -> None:
         pretrained = find_weights(weights, SOURCES, width=width)
-        settings = settings or (pretrained.source.settings if pretrained else ConvSettings())
+        settings = settings or (pretrained.source.settings if pretrained else SqueezeSettings())
 
         channels = make_divisible(STEM * width)
         stem = ConvNormAct(3, channels, kernel=3, stride=2, activation="relu", settings=settings)
         blocks: list[InvertedResidual] = []
-        strides: list[int] = []
         for row in A1:
             for i in range(row.repeats):
-                strides.append(row.stride if i == 0 else 1)
                 block = InvertedResidual(
                     channels,
                     row.expansion * channels,
                     make_divisible(row.out * width),
                     kernel=row.kernel,
-                    stride=strides[-1],
+                    stride=row.stride if i == 0 else 1,
                     squeeze=make_divisible(channels / 4, settings.squeeze_divisor) if row.squeeze else None,
                     gate="sigmoid",
                     activation="relu",
@@ -93,6 +91,6 @@ class MnasNetA1(InvertedResidualBackbone):
                 blocks.append(block)
                 channels = block.out_channels
         last = ConvNormAct(channels, make_divisible(LAST * width), activation="relu", settings=settings)
-        super().__init__(stem, blocks, last=last, tap=last_strided(strides), width=width, settings=settings)
+        super().__init__(stem, blocks, last=last, width=width, settings=settings)
         if pretrained is not None:
             load_pretrained(self, pretrained)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from detect.model.backbones.base import Backbone
+from detect.model.backbones.base import Backbone, Tap
 from detect.model.backbones.pretrained import HALF, Source, find_weights, load_pretrained
 from detect.model.blocks import ConvNormAct, ConvSettings, DepthwiseSeparable, init_weights, make_divisible
 
@@ -32,7 +33,8 @@ ROWS = (
     Row(1024, 1),
 )
 
-TAP = 11  # blocks up to C4: the last output at stride 16 (512 channels), for there is no expansion to tap
+# Blocks up to each tap: there is no expansion, so it is the last output at its stride.
+TAPPED = {5: "c3", 11: "c4", 13: "c5"}
 
 SOURCES = (Source("timm", "mobilenetv1_100.ra4_e3600_r224_in1k", ConvSettings(bn_eps=1e-5), HALF, HALF),)
 
@@ -47,7 +49,6 @@ class MobileNetV1(Backbone):
     """
 
     name = "mobilenet_v1"
-    c4_from = f"output of block{TAP}"
 
     def __init__(
         self, *, width: float = 1.0, settings: ConvSettings | None = None, weights: str | None = None
@@ -56,10 +57,11 @@ class MobileNetV1(Backbone):
         pretrained = find_weights(weights, SOURCES, width=width)
         settings = settings or (pretrained.source.settings if pretrained else ConvSettings())
 
-        channels = make_divisible(STEM * width)
+        channels, stride = make_divisible(STEM * width), 2
+        self.taps = {}
         self.stem = ConvNormAct(3, channels, kernel=3, stride=2, activation="relu6", settings=settings)
         blocks: list[DepthwiseSeparable] = []
-        for row in ROWS:
+        for i, row in enumerate(ROWS, 1):
             block = DepthwiseSeparable(
                 channels,
                 make_divisible(row.out * width),
@@ -68,23 +70,24 @@ class MobileNetV1(Backbone):
                 settings=settings,
             )
             blocks.append(block)
-            channels = block.out_channels
+            channels, stride = block.out_channels, stride * row.stride
+            if i in TAPPED:
+                self.taps[TAPPED[i]] = Tap(channels, stride, source=f"output of block{i}")
         self.blocks = nn.ModuleList(blocks)
         self.width = width
         self.settings = settings
-        self.out_channels = (blocks[TAP - 1].out_channels, channels)
         init_weights(self, "kaiming")
         if pretrained is not None:
             load_pretrained(self, pretrained)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor, taps: Sequence[str]) -> list[Tensor]:
+        maps: dict[str, Tensor] = {}
         x = self.stem(images)
-        for block in self.blocks[:TAP]:
+        for i, block in enumerate(self.blocks, 1):
             x = block(x)
-        c4 = x
-        for block in self.blocks[TAP:]:
-            x = block(x)
-        return c4, x
+            if i in TAPPED:
+                maps[TAPPED[i]] = x
+        return [maps[name] for name in taps]
 
     def stages(self) -> dict[str, nn.Module]:
         return {"stem": self.stem} | {f"block{i}": block for i, block in enumerate(self.blocks, 1)}

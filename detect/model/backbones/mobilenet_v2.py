@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from detect.model.backbones.base import InvertedResidualBackbone, last_strided
+from detect.model.backbones.base import InvertedResidualBackbone
 from detect.model.backbones.pretrained import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -71,16 +71,14 @@ class MobileNetV2(InvertedResidualBackbone):
         channels = make_divisible(STEM * width)
         stem = ConvNormAct(3, channels, kernel=3, stride=2, activation="relu6", settings=settings)
         blocks: list[InvertedResidual] = []
-        strides: list[int] = []
         for row in ROWS:
             for i in range(row.repeats):
-                strides.append(row.stride if i == 0 else 1)
                 block = InvertedResidual(
                     channels,
                     row.expansion * channels,
                     make_divisible(row.out * width),
                     kernel=3,
-                    stride=strides[-1],
+                    stride=row.stride if i == 0 else 1,
                     squeeze=None,
                     activation="relu6",
                     settings=settings,
@@ -88,6 +86,6 @@ class MobileNetV2(InvertedResidualBackbone):
                 blocks.append(block)
                 channels = block.out_channels
         last = ConvNormAct(channels, make_divisible(LAST * width), activation="relu6", settings=settings)
-        super().__init__(stem, blocks, last=last, tap=last_strided(strides), width=width, settings=settings)
+        super().__init__(stem, blocks, last=last, width=width, settings=settings)
         if pretrained is not None:
             load_pretrained(self, pretrained)

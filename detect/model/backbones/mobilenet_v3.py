@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from detect.model.backbones.base import InvertedResidualBackbone, last_strided
+from detect.errors import InputError
+from detect.model.backbones.base import InvertedResidualBackbone
 from detect.model.backbones.pretrained import (
     HALF,
     IMAGENET_MEAN,
@@ -13,7 +14,7 @@ from detect.model.backbones.pretrained import (
     find_weights,
     load_pretrained,
 )
-from detect.model.blocks import Activation, ConvNormAct, ConvSettings, InvertedResidual, make_divisible
+from detect.model.blocks import Activation, ConvNormAct, InvertedResidual, SqueezeSettings, make_divisible
 
 Size = Literal["large", "small"]
 
@@ -68,36 +69,46 @@ TABLES = {"large": LARGE, "small": SMALL}
 NONLINEARITIES: dict[str, Activation] = {"RE": "relu", "HS": "hard_swish"}
 LAST_EXPANSION = 6  # the last 1x1 widens the last block's output six times (160 -> 960, 96 -> 576)
 
-SOURCES: dict[Size, tuple[Source, ...]] = {
+Sources = dict[Size, tuple[Source[SqueezeSettings], ...]]
+
+SOURCES: Sources = {
     "large": (
         Source(
             "torchvision",
             "MobileNet_V3_Large_Weights.IMAGENET1K_V2",
-            ConvSettings(),
+            SqueezeSettings(),
             IMAGENET_MEAN,
             IMAGENET_STD,
         ),
         Source(
-            "timm", "mobilenetv3_large_100.ra_in1k", ConvSettings(bn_eps=1e-5), IMAGENET_MEAN, IMAGENET_STD
+            "timm", "mobilenetv3_large_100.ra_in1k", SqueezeSettings(bn_eps=1e-5), IMAGENET_MEAN, IMAGENET_STD
         ),
     ),
     "small": (
         Source(
             "torchvision",
             "MobileNet_V3_Small_Weights.IMAGENET1K_V1",
-            ConvSettings(),
+            SqueezeSettings(),
             IMAGENET_MEAN,
             IMAGENET_STD,
         ),
         Source(
-            "timm", "mobilenetv3_small_100.lamb_in1k", ConvSettings(bn_eps=1e-5), IMAGENET_MEAN, IMAGENET_STD
+            "timm",
+            "mobilenetv3_small_100.lamb_in1k",
+            SqueezeSettings(bn_eps=1e-5),
+            IMAGENET_MEAN,
+            IMAGENET_STD,
         ),
     ),
 }
 # Converted from TensorFlow's own checkpoints, hence its padding.
-MINIMALISTIC_SOURCES: dict[Size, tuple[Source, ...]] = {
+MINIMALISTIC_Sources = dict[Size, tuple[Source[SqueezeSettings], ...]]
+
+MINIMALISTIC_SOURCES: Sources = {
     size: (
-        Source("timm", f"tf_mobilenetv3_{size}_minimal_100.in1k", ConvSettings(padding="same"), HALF, HALF),
+        Source(
+            "timm", f"tf_mobilenetv3_{size}_minimal_100.in1k", SqueezeSettings(padding="same"), HALF, HALF
+        ),
     )
     for size in ("large", "small")
 }
@@ -117,7 +128,7 @@ def reduce_tail(rows: tuple[Row, ...]) -> tuple[Row, ...]:
     The first of them keeps its expansion (its input is not halved), the later ones shrink with theirs.
     Source: V3 paper section 6.3; the rule for expansions from the counts of Table 6.
     """
-    tap = last_strided([row.stride for row in rows])
+    tap = max(i for i, row in enumerate(rows) if row.stride == 2)  # strides from 16 to 32
     return rows[:tap] + tuple(
         row._replace(out=row.out // 2, expanded=row.expanded if i == 0 else row.expanded // 2)
         for i, row in enumerate(rows[tap:])
@@ -137,6 +148,9 @@ class MobileNetV3(InvertedResidualBackbone):
         settings: BatchNorm, padding, rounding of squeeze widths. Null: those that `weights` need, else
             TensorFlow's.
         weights: of a classifier: "imagenet" (fetched once), a path or a `file://` URL. Null: from scratch.
+
+    Raises:
+        InputError: a squeeze divisor for a minimalistic network; besides, see `find_weights`.
     """
 
     def __init__(
@@ -146,12 +160,17 @@ class MobileNetV3(InvertedResidualBackbone):
         reduced_tail: bool = False,
         width: float = 1.0,
         minimalistic: bool = False,
-        settings: ConvSettings | None = None,
+        settings: SqueezeSettings | None = None,
         weights: str | None = None,
     ) -> None:
         sources = (MINIMALISTIC_SOURCES if minimalistic else SOURCES)[size]
         pretrained = find_weights(weights, sources, width=width)
-        settings = settings or (pretrained.source.settings if pretrained else ConvSettings())
+        settings = settings or (pretrained.source.settings if pretrained else SqueezeSettings())
+        if minimalistic and settings.squeeze_divisor != SqueezeSettings.squeeze_divisor:
+            raise InputError(
+                f"settings.squeeze_divisor is {settings.squeeze_divisor}, but a minimalistic network has no "
+                "squeeze-and-excite: leave it out"
+            )
         rows = TABLES[size]
         activation: Activation = "relu" if minimalistic else "hard_swish"
         if minimalistic:
@@ -177,8 +196,7 @@ class MobileNetV3(InvertedResidualBackbone):
             blocks.append(block)
             channels = block.out_channels
         last = ConvNormAct(channels, LAST_EXPANSION * channels, activation=activation, settings=settings)
-        tap = last_strided([row.stride for row in rows])
-        super().__init__(stem, blocks, last=last, tap=tap, width=width, settings=settings)
+        super().__init__(stem, blocks, last=last, width=width, settings=settings)
         self.name = f"mobilenet_v3_{size}" + ("_minimalistic" if minimalistic else "")
         self.reduced_tail = reduced_tail
         if pretrained is not None:

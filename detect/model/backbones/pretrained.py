@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 from urllib.parse import unquote, urlparse
 
 import torch
@@ -29,6 +29,7 @@ from detect.model.backbones.layer_names import timm_names, torchvision_names
 from detect.model.blocks import ConvSettings
 
 Library = Literal["torchvision", "timm"]
+Settings = TypeVar("Settings", bound=ConvSettings)
 
 # The libraries' own statements; ImageNet-1k has terms of access besides.
 LICENCES: dict[Library, str] = {
@@ -41,28 +42,30 @@ HALF: Rgb = (0.5, 0.5, 0.5)
 
 
 @dataclass(frozen=True)
-class Source:
+class Source(Generic[Settings]):
     """A published set of weights at width 1.0, and what a network must agree with to use it."""
 
     library: Library
     name: str
     """A member of torchvision's weights enums, or timm's model with its tag; never "the latest"."""
-    settings: ConvSettings
+    settings: Settings
     mean: Rgb
     std: Rgb
 
 
-class Pretrained(NamedTuple):
+class Pretrained(NamedTuple, Generic[Settings]):
     """Weights that were read, with the source whose settings they need."""
 
     state_dict: dict[str, Tensor] | None
     """Null on the meta device, where a network has shapes alone: nothing was read."""
-    source: Source
+    source: Source[Settings]
     origin: dict[str, str]
     """What a checkpoint records: weights, licence, and for a file its hash."""
 
 
-def find_weights(weights: str | None, sources: Sequence[Source], *, width: float) -> Pretrained | None:
+def find_weights(
+    weights: str | None, sources: Sequence[Source[Settings]], *, width: float
+) -> Pretrained[Settings] | None:
     """Read what `weights` names.
 
     Args:
@@ -129,7 +132,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return content
 
 
-def load_pretrained(backbone: Backbone, pretrained: Pretrained) -> None:
+def load_pretrained(backbone: Backbone, pretrained: Pretrained[Any]) -> None:
     """Copy what fits into `backbone`, and leave on it the report, the origin and the pixel range.
 
     A layer of the same shape is copied. A narrower one (the reduced tail, a smaller width) takes the first
@@ -172,7 +175,7 @@ def transfer_table(backbone: Backbone) -> Table:
     return table
 
 
-def _fetch(source: Source) -> dict[str, Tensor]:
+def _fetch(source: Source[Any]) -> dict[str, Tensor]:
     try:
         if source.library == "torchvision":
             enum = get_weight(source.name)
@@ -199,7 +202,9 @@ def no_network(what: str, error: Exception) -> str:
     )
 
 
-def _source_by_layout(state_dict: dict[str, Tensor], sources: Sequence[Source], path: Path) -> Source:
+def _source_by_layout(
+    state_dict: dict[str, Tensor], sources: Sequence[Source[Settings]], path: Path
+) -> Source[Settings]:
     library: Library | None = None
     if any(key.startswith("features.") for key in state_dict):
         library = "torchvision"

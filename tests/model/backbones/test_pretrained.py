@@ -20,7 +20,7 @@ from detect.model.backbones import Backbone, MnasNetA1, MobileNetV1, MobileNetV2
 from detect.model.backbones import pretrained as pretrained_module
 from detect.model.backbones.mobilenet_v2 import SOURCES
 from detect.model.backbones.pretrained import find_weights, transfer_table
-from detect.model.blocks import ConvSettings
+from detect.model.blocks import ConvSettings, SqueezeSettings
 
 Build = Callable[..., Backbone]
 
@@ -56,7 +56,7 @@ def assert_same_features(backbone: Backbone, source: nn.Module, taps: tuple[str,
     images = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         source(images)
-        features = backbone.eval()(images)
+        features = backbone.eval()(images, ("c4", "c5"))
     for ours, name in zip(features, taps, strict=True):
         assert ours.abs().mean() > 1e-3  # not two maps of zeros
         torch.testing.assert_close(ours, maps[name], rtol=1e-5, atol=1e-5)
@@ -148,7 +148,7 @@ def test_layers_that_do_not_fit_stay_fresh_and_are_reported(tmp_path: Path) -> N
     timm = pytest.importorskip("timm", reason="needs the timm extra: pip install detect[timm]")
     path = save(randomised(timm.create_model("semnasnet_100")), tmp_path / "source.pth")
     # the papers' squeeze widths (8 16 16 24 32 32) are wider than timm's (6 10 10 20 28 28); 40 fits
-    backbone = MnasNetA1(settings=ConvSettings(bn_eps=1e-5), weights=path)
+    backbone = MnasNetA1(settings=SqueezeSettings(bn_eps=1e-5), weights=path)
     fresh = [row for row in backbone.transfer_report if row.action == "fresh"]
     assert [row.layer for row in fresh] == [f"blocks.{i}.squeeze" for i in (3, 4, 5, 10, 11, 12)]
     assert (fresh[0].shape, fresh[0].source_shape) == ((8, 72, 1, 1), (6, 72, 1, 1))

@@ -9,59 +9,86 @@ import torch
 
 from detect.errors import InputError
 from detect.model.backbones import MobileNetV2, Timm, timm_backbone
-from detect.model.blocks import ConvSettings
+from detect.model.blocks import ConvSettings, NormSettings
 from detect.training.build import build_module
 
 timm = pytest.importorskip("timm", reason="needs the timm extra: pip install detect[timm]")
 
 
-# name, channels of c4 and c5 (c5 is the last layer before pooling), the module of timm's that gives c4
+ALL_TAPS = ("c3", "c4", "c5")
+# name, channels of c3, c4 and c5 (the last layer before pooling), the modules of timm's that give c3 and c4
 EXPANSIONS = [
-    ("mobilenetv2_035", (192, 1280), "blocks.5.0.bn1"),
-    ("semnasnet_050", (336, 1280), "blocks.5.0.bn1"),
-    ("mobilenetv3_small_050", (144, 288), "blocks.4.0.bn1"),
-    ("mobilenetv4_conv_small_035", (192, 336), "blocks.3.0.pw_exp"),
-    ("tinynet_e", (336, 1280), "blocks.5.0.bn1"),
+    ("mobilenetv2_035", (96, 192, 1280), ("blocks.3.0.bn1", "blocks.5.0.bn1")),
+    ("semnasnet_050", (144, 336, 1280), ("blocks.3.0.bn1", "blocks.5.0.bn1")),
+    ("mobilenetv3_small_050", (64, 144, 288), ("blocks.2.0.bn1", "blocks.4.0.bn1")),
+    ("mobilenetv4_conv_small_035", (72, 192, 336), ("blocks.2.0.pw_exp", "blocks.3.0.pw_exp")),
+    ("tinynet_e", (144, 336, 1280), ("blocks.3.0.bn1", "blocks.5.0.bn1")),
 ]
 FEATURES = [
-    ("resnet18", (256, 512)),
-    ("mobilevitv2_050", (192, 256)),
-    ("convnext_atto", (160, 320)),
-    ("lcnet_035", (88, 176)),  # MobileNetV3's classes with V1's blocks: no expansion
+    ("resnet18", (128, 256, 512)),
+    ("mobilevitv2_050", (128, 192, 256)),
+    ("convnext_atto", (80, 160, 320)),
+    ("lcnet_035", (48, 88, 176)),  # MobileNetV3's classes with V1's blocks: no expansion
     # its maps are (B, H, W, C)
-    pytest.param("swin_tiny_patch4_window7_224", (384, 768), marks=pytest.mark.slow),
+    pytest.param("swin_tiny_patch4_window7_224", (192, 384, 768), marks=pytest.mark.slow),
 ]
 
 
-@pytest.mark.parametrize(("name", "channels", "tap"), EXPANSIONS, ids=[row[0] for row in EXPANSIONS])
-def test_expansions_are_tapped(name: str, channels: tuple[int, int], tap: str, tmp_path: Path) -> None:
+def channels_of(backbone: Timm) -> tuple[int, ...]:
+    assert list(backbone.taps) == list(ALL_TAPS)
+    assert [tap.stride for tap in backbone.taps.values()] == [8, 16, 32]
+    return tuple(tap.channels for tap in backbone.taps.values())
+
+
+@pytest.mark.parametrize(("name", "channels", "modules"), EXPANSIONS, ids=[row[0] for row in EXPANSIONS])
+def test_expansions_are_tapped(
+    name: str, channels: tuple[int, int, int], modules: tuple[str, str], tmp_path: Path
+) -> None:
     source = timm.create_model(name).eval()
     path = tmp_path / "weights.pth"
     torch.save(source.state_dict(), path)
     backbone = Timm(name, weights=str(path)).eval()
 
-    seen = {}
-    source.get_submodule(tap).register_forward_hook(lambda module, inputs, output: seen.update(c4=output))
+    seen: list[torch.Tensor] = []
+    for module in modules:
+        source.get_submodule(module).register_forward_hook(lambda module, inputs, output: seen.append(output))
     images = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
         expected_c5 = source.forward_features(images)
-        c4, c5 = backbone(images)
-    assert backbone.out_channels == channels
-    assert tuple(c4.shape) == (1, channels[0], 4, 4)
-    assert tuple(c5.shape) == (1, channels[1], 2, 2)
-    assert torch.equal(c4, seen["c4"])
+        c3, c4, c5 = backbone(images, ALL_TAPS)
+        without_c3 = backbone(images, ALL_TAPS[1:])
+    assert channels_of(backbone) == channels
+    assert tuple(c3.shape) == (1, channels[0], 8, 8)
+    assert tuple(c4.shape) == (1, channels[1], 4, 4)
+    assert tuple(c5.shape) == (1, channels[2], 2, 2)
+    assert torch.equal(c3, seen[0])
+    assert torch.equal(c4, seen[1])
     assert torch.equal(c5, expected_c5)
+    assert all(torch.equal(one, other) for one, other in zip(without_c3, (c4, c5), strict=True))
 
 
 @pytest.mark.parametrize(("name", "channels"), FEATURES)
-def test_other_models_give_their_features(name: str, channels: tuple[int, int]) -> None:
+def test_other_models_give_their_features(name: str, channels: tuple[int, int, int]) -> None:
     with torch.device("meta"):
         backbone = Timm(name)
         size = 224 if name.startswith("swin") else 320
-        c4, c5 = backbone(torch.empty(1, 3, size, size))
-    assert backbone.out_channels == channels
-    assert tuple(c4.shape) == (1, channels[0], size // 16, size // 16)
-    assert tuple(c5.shape) == (1, channels[1], size // 32, size // 32)
+        c3, c4, c5 = backbone(torch.empty(1, 3, size, size), ALL_TAPS)
+    assert channels_of(backbone) == channels
+    assert tuple(c3.shape) == (1, channels[0], size // 8, size // 8)
+    assert tuple(c4.shape) == (1, channels[1], size // 16, size // 16)
+    assert tuple(c5.shape) == (1, channels[2], size // 32, size // 32)
+
+
+def test_c3_without_an_expansion__is_the_last_map_of_its_stride() -> None:
+    name = "mobilenet_edgetpu_v2_xs"  # block8 strides to 16 and expands in the same convolution
+    with torch.device("meta"):
+        backbone = Timm(name)
+        assert backbone.taps["c3"] == (48, 8, "output of block7")
+        assert backbone.taps["c4"] == (1152, 16, "expansion of block16")
+        seen: list[torch.Tensor] = []
+        backbone.stages()["block7"].register_forward_hook(lambda module, inputs, output: seen.append(output))
+        assert backbone(torch.empty(1, 3, 64, 64), ALL_TAPS)[0] is seen[0]
+        assert list(Timm(name, tap="expansion").taps) == ["c4", "c5"]
 
 
 def test_stages_hold_every_parameter_once() -> None:
@@ -74,20 +101,20 @@ def test_stages_hold_every_parameter_once() -> None:
 
 def test_the_tap_can_be_chosen() -> None:
     with torch.device("meta"):
-        assert Timm("mobilenetv2_035", tap="features").out_channels == (32, 112)
-        assert Timm("mobilenetv2_035", tap="expansion").out_channels == (192, 1280)
+        assert channels_of(Timm("mobilenetv2_035", tap="features")) == (16, 32, 112)
+        assert channels_of(Timm("mobilenetv2_035", tap="expansion")) == (96, 192, 1280)
 
 
 def test_it_is_our_own_mobilenet_v2_with_timms_settings() -> None:
     with torch.device("meta"):
         theirs, ours = Timm("mobilenetv2_100"), MobileNetV2(settings=ConvSettings(bn_eps=1e-5))
-    assert theirs.out_channels == ours.out_channels
+    assert theirs.taps == ours.taps
     assert sum(p.numel() for p in theirs.parameters()) == sum(p.numel() for p in ours.parameters())
 
 
 def test_settings_and_pixel_range() -> None:
     with torch.device("meta"):
-        backbone = Timm("mobilenetv1_100", settings=ConvSettings(bn_eps=0.5, bn_momentum=0.25))
+        backbone = Timm("mobilenetv1_100", settings=NormSettings(bn_eps=0.5, bn_momentum=0.25))
         norms = {(m.eps, m.momentum) for m in backbone.modules() if isinstance(m, torch.nn.BatchNorm2d)}
         assert norms == {(0.5, 0.25)}
         assert backbone.mean == (0.5, 0.5, 0.5)
@@ -145,7 +172,7 @@ def test_mistakes_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         with pytest.raises(
             InputError, match=r"grid of \[8, 8\] at stride 32, .*needs \[7, 7\]: .*multiple of 64"
         ):
-            backbone(torch.empty(1, 3, 224, 224))
+            backbone(torch.empty(1, 3, 224, 224), ("c4", "c5"))
 
     def no_network(*names: str, **options: object) -> None:
         raise OSError("no route to host")
