@@ -20,11 +20,11 @@ from docstring_parser import parse_from_object
 from detect.commands.fit_cli import REFUSED, TRAINER_DEFAULTS
 from detect.data import augment
 from detect.data.datamodule import DetectionData
-from detect.model import backbones
+from detect.model import backbones, necks
 from detect.model.backbones.base import Backbone
-from detect.model.blocks import ConvSettings
 from detect.model.configurable import class_path
 from detect.model.detector import TorchDetector
+from detect.model.necks.base import Neck
 from detect.training.build import detection_module
 from detect.training.losses import FocalLoss, MultiBoxLoss
 
@@ -93,6 +93,7 @@ SWAPPED = {
     "model.backbone": [
         cls for name in backbones.__all__ if (cls := getattr(backbones, name)) is not Backbone
     ],
+    "model.neck": [cls for name in necks.__all__ if (cls := getattr(necks, name)) is not Neck],
     "model.loss": [MultiBoxLoss, FocalLoss],
     "data.augmentations": [
         augment.RandomIoUCrop,
@@ -128,11 +129,11 @@ def type_in_words(hint: Any) -> str:
         return ", ".join(f"`{choice}`" for choice in arguments)
     if origin in (Union, types.UnionType):  # that null is allowed shows in the defaults
         return " or ".join(type_in_words(one) for one in arguments if one is not type(None))
-    if origin is tuple:
-        return f"[{', '.join(type_in_words(one) for one in arguments)}]".replace(", Ellipsis", ", ...")
+    if origin is tuple and arguments[-1] is not Ellipsis:
+        return f"[{', '.join(type_in_words(one) for one in arguments)}]"
     if origin is dict:
         return f"{type_in_words(arguments[0])}: {type_in_words(arguments[1])}"
-    if origin in (list, Sequence) or (origin is not None and issubclass(origin, Sequence)):
+    if origin in (list, tuple, Sequence) or (origin is not None and issubclass(origin, Sequence)):
         return f"list of {type_in_words(arguments[0])}"
     if origin is not None:
         return "class"
@@ -158,9 +159,11 @@ def default_in_words(default: Any) -> str:
 def meanings(cls: type | Callable[..., Any]) -> dict[str, str]:
     """What the docstring says about each value, in one line."""
     found = {}
-    for parameter in parse_from_object(cls).params:
-        for name in parameter.arg_name.split(","):
-            found[name.strip()] = " ".join((parameter.description or "").split())
+    bases = reversed(cls.__mro__[:-1]) if dataclasses.is_dataclass(cls) else [cls]
+    for base in bases:  # the fields of a dataclass are documented where they are defined
+        for parameter in parse_from_object(base).params:
+            for name in parameter.arg_name.split(","):
+                found[name.strip()] = " ".join((parameter.description or "").split())
     return found
 
 
@@ -182,8 +185,7 @@ def values_of(cls: type | Callable[..., Any], prefix: str) -> Iterator[Value]:
         nested = [one for one in (hint, *get_args(hint)) if dataclasses.is_dataclass(one)]
         for one in nested:
             assert isinstance(one, type)
-            if one is not ConvSettings or prefix == "model.":
-                yield from values_of(one, f"{key}.")
+            yield from values_of(one, f"{key}.")
 
 
 def model_values() -> list[Value]:

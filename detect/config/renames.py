@@ -1,4 +1,4 @@
-"""Class paths of earlier versions, which configurations, checkpoints and manifests may still name."""
+"""Class paths and settings of earlier versions, which configurations, checkpoints and manifests may hold."""
 
 from __future__ import annotations
 
@@ -14,20 +14,63 @@ RENAMED_MODULES = {
 }
 """Where the classes of a module went; their names stayed."""
 
+IDLE_SETTINGS: dict[str, dict[str, Any]] = {
+    "norm": {"squeeze_divisor": 8},
+    "detect.model.backbones.MobileNetV1": {"squeeze_divisor": 8},
+    "detect.model.backbones.MobileNetV2": {"squeeze_divisor": 8},
+    "detect.model.backbones.Timm": {"squeeze_divisor": 8, "padding": "symmetric"},
+}
+"""Settings that earlier versions took and that did nothing, below `model.norm` or the `settings` of a
+backbone, each with the default that old files hold."""
+
 _told: set[str] = set()
 
 
+def without_idle_settings(value: Any, *, any_value: bool = False) -> Any:
+    """Plain values without settings that did nothing in an earlier version.
+
+    Args:
+        value: text, or dictionaries and lists of it; class paths are today's.
+        any_value: leave them out whatever they say; else only their defaults, which nobody has written.
+    """
+    if isinstance(value, list | tuple):
+        return [without_idle_settings(inner, any_value=any_value) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    value = {key: without_idle_settings(inner, any_value=any_value) for key, inner in value.items()}
+
+    def drop(group: Any, idle: dict[str, Any]) -> Any:
+        if not isinstance(group, dict):
+            return group
+        return {
+            key: inner
+            for key, inner in group.items()
+            if key not in idle or not (any_value or inner == idle[key])
+        }
+
+    if "norm" in value:
+        value["norm"] = drop(value["norm"], IDLE_SETTINGS["norm"])
+    arguments, path = value.get("init_args"), value.get("class_path")
+    if path in IDLE_SETTINGS and isinstance(arguments, dict) and "settings" in arguments:
+        value["init_args"] = {**arguments, "settings": drop(arguments["settings"], IDLE_SETTINGS[path])}
+    return value
+
+
 def renamed(value: Any, *, tell: Callable[[str, str], None] | None = None) -> Any:
-    """Plain values with every class path of an earlier version replaced by today's.
+    """Plain values of an earlier version as this one reads them: class paths, and settings that did nothing.
 
     Args:
         value: text, or dictionaries and lists of it.
         tell: called with the old and the new path of each that is replaced.
     """
+    return without_idle_settings(_renamed_paths(value, tell))
+
+
+def _renamed_paths(value: Any, tell: Callable[[str, str], None] | None) -> Any:
     if isinstance(value, dict):
-        return {key: renamed(inner, tell=tell) for key, inner in value.items()}
+        return {key: _renamed_paths(inner, tell) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [renamed(inner, tell=tell) for inner in value]
+        return [_renamed_paths(inner, tell) for inner in value]
     if not isinstance(value, str) or not value.startswith("detect."):
         return value
     module, _, name = value.rpartition(".")

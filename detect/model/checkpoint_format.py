@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from detect.config.renames import renamed
+from detect.config.renames import renamed, without_idle_settings
 from detect.errors import InputError
 
 FORMAT_VERSION = 2
@@ -18,8 +18,11 @@ Migration = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def _name_the_detector(content: dict[str, Any]) -> dict[str, Any]:
-    """1 -> 2: the weights are those of `detector` in the module that trains it; class paths moved."""
-    content = {**content, "detect": renamed(content["detect"])}
+    """1 -> 2: the weights are those of `detector` in the module that trains it; class paths moved.
+
+    Settings that did nothing are gone.
+    """
+    content = {**content, "detect": without_idle_settings(renamed(content["detect"]), any_value=True)}
     for key in ("state_dict", "current_model_state"):  # the second: raw weights beside averaged ones
         if key in content:
             weights = content[key].items()
@@ -27,7 +30,7 @@ def _name_the_detector(content: dict[str, Any]) -> dict[str, Any]:
                 f"detector.{name}" if name.startswith("net.") else name: value for name, value in weights
             }
     if "run" in content:
-        content["run"] = renamed(content["run"])
+        content["run"] = without_idle_settings(renamed(content["run"]), any_value=True)
     return content
 
 

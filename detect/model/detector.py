@@ -13,8 +13,9 @@ from detect.model.backbones.base import Backbone, Rgb
 from detect.model.blocks import ConvSettings, Init
 from detect.model.checkpoint_format import FORMAT_VERSION
 from detect.model.configurable import plain
+from detect.model.necks.base import Neck
 from detect.model.postprocess import PostProcess, PostProcessConfig
-from detect.model.ssdlite import SSDLite
+from detect.model.ssdlite import TAPS, SSDLite
 from detect.types import ClassMap, Detections, HeadOutputs, ResizeRule, ScoreActivation
 
 
@@ -26,9 +27,12 @@ class TorchDetector(nn.Module):
         num_classes: K, without background; null: taken from the data by the command line.
         image_size: (H, W) of the input in px; anchors, data and exported files follow. Time grows with the
             area; small objects want it larger.
+        taps: maps of the backbone that the detector uses, from fine to coarse: c3 (stride 8), c4 (16) and c5
+            (32), which is always among them. c3 is for small objects; anchors are then four times as many.
+        neck: a class of detect.model.necks, between the taps and the heads; null: none.
         anchors: style of the head ("paper" or "torchvision"), and anchors by hand.
         postprocess: from scores to detections.
-        norm: BatchNorm of extra levels and heads; the backbone's are its own `settings`.
+        norm: BatchNorm and padding of neck, extra levels and heads; the backbone's are its own `settings`.
         mean: of each input channel in 0..1; null: what the backbone was trained with.
         std: of each input channel in 0..1; null: likewise.
         init: of every convolution without pretrained weights: normal with a deviation of 0.03, or Kaiming's
@@ -45,6 +49,8 @@ class TorchDetector(nn.Module):
         *,
         num_classes: int | None = None,
         image_size: tuple[int, int] = (320, 320),
+        taps: tuple[str, ...] = TAPS,
+        neck: Neck | None = None,
         anchors: AnchorConfig = AnchorConfig(),
         postprocess: PostProcessConfig = PostProcessConfig(),
         norm: ConvSettings = ConvSettings(),
@@ -62,6 +68,8 @@ class TorchDetector(nn.Module):
             backbone,
             num_classes,
             image_size=image_size,
+            taps=taps,
+            neck=neck,
             anchors=anchors,
             settings=norm,
             mean=mean,
@@ -116,6 +124,8 @@ class TorchDetector(nn.Module):
             "backbone": given,
             "num_classes": net.num_classes,
             "image_size": list(net.image_size),
+            "taps": list(net.taps),
+            "neck": plain(net.neck),
             "anchors": plain(net.anchor_generator.config),
             "postprocess": plain(self.postprocess.config),
             "norm": plain(self.norm),

@@ -1,10 +1,17 @@
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from detect.config.renames import RENAMED_MODULES, accept_old_class_paths, renamed, renamed_arguments
+from detect.config.renames import (
+    RENAMED_MODULES,
+    accept_old_class_paths,
+    renamed,
+    renamed_arguments,
+    without_idle_settings,
+)
 from detect.training.build import model_parser
 
 OLD = {
@@ -57,3 +64,43 @@ def test_flags_may_say_the_old_paths() -> None:
         *("--model.backbone", "detect.model.backbones.Timm"),
         *("--model.loss=detect.training.losses.FocalLoss", "--out", "a=b"),
     ]
+
+
+def idle_sections(divisor: int, padding: str) -> dict[str, Any]:
+    """All values of the settings that backbones took, as a run folder of an earlier version holds them."""
+    settings = {"bn_eps": 1e-3, "padding": padding, "squeeze_divisor": divisor}
+
+    def section(path: str) -> dict[str, Any]:
+        return {"model": {"backbone": {"class_path": path, "init_args": {"settings": dict(settings)}}}}
+
+    classes = ("MobileNetV1", "MobileNetV3", "Timm")
+    found: dict[str, Any] = {name: section(f"detect.backbones.{name}") for name in classes}
+    return found | {"norm": {"model": {"norm": dict(settings)}}}
+
+
+def settings_of(sections: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: section["model"]["norm"]
+        if name == "norm"
+        else section["model"]["backbone"]["init_args"]["settings"]
+        for name, section in sections.items()
+    }
+
+
+def test_settings_that_did_nothing__defaults_of_old_files__left_out() -> None:
+    assert settings_of(renamed(idle_sections(8, "symmetric"))) == {
+        "MobileNetV1": {"bn_eps": 1e-3, "padding": "symmetric"},
+        "MobileNetV3": {"bn_eps": 1e-3, "padding": "symmetric", "squeeze_divisor": 8},
+        "Timm": {"bn_eps": 1e-3},
+        "norm": {"bn_eps": 1e-3, "padding": "symmetric"},
+    }
+
+
+def test_settings_that_did_nothing__chosen_by_hand__kept_to_be_refused() -> None:
+    new = renamed(idle_sections(4, "same"))
+    everything = {"bn_eps": 1e-3, "padding": "same", "squeeze_divisor": 4}
+    assert settings_of(new) == dict.fromkeys(("MobileNetV1", "MobileNetV3", "Timm", "norm"), everything)
+    left = settings_of(without_idle_settings(new, any_value=True))  # as a checkpoint is read
+    assert left["norm"] == left["MobileNetV1"] == {"bn_eps": 1e-3, "padding": "same"}
+    assert left["Timm"] == {"bn_eps": 1e-3}
+    assert left["MobileNetV3"] == everything

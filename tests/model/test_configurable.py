@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from detect.model.backbones import MobileNetV3
-from detect.model.blocks import ConvSettings
+from detect.model.blocks import SqueezeSettings
 from detect.model.configurable import Configurable, class_path, plain
 from detect.training.losses import FocalLoss
 
@@ -36,7 +36,7 @@ def test_arguments_are_remembered_with_their_defaults() -> None:
 
 
 def test_the_arguments_of_the_class_itself_and_not_of_its_base() -> None:
-    backbone = MobileNetV3("small", width=0.35, settings=ConvSettings(bn_eps=1e-5))
+    backbone = MobileNetV3("small", width=0.35, settings=SqueezeSettings(bn_eps=1e-5))
     settings = backbone.to_settings()
     assert settings["class_path"] == "detect.model.backbones.MobileNetV3"
     assert settings["init_args"]["size"] == "small"

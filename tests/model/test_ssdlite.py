@@ -5,7 +5,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 
 from detect.errors import InputError
 from detect.model.anchors import AnchorConfig
-from detect.model.backbones import MobileNetV3
+from detect.model.backbones import MnasNetA1, MobileNetV1, MobileNetV2, MobileNetV3
 from detect.model.ssdlite import SSDLite
 
 
@@ -42,6 +42,61 @@ def test_outputs__fit_the_anchors_at_any_size(style, image_size):
     assert outputs.box_deltas.shape == (2, len(net.anchors), 4)
     maps = net.feature_maps(torch.zeros(1, 3, *image_size))
     assert [tuple(m.shape[2:]) for m in maps] == net.grid_sizes
+
+
+@pytest.mark.parametrize("family", [MobileNetV1, MobileNetV2, MnasNetA1, MobileNetV3])
+@pytest.mark.parametrize(
+    ("taps", "strides"),
+    [
+        (("c5",), [32, 64, 128, 256, 512]),
+        (("c4", "c5"), [16, 32, 64, 128, 256, 512]),
+        (("c3", "c5"), [8, 32, 64, 128, 256, 512]),
+        (("c3", "c4", "c5"), [8, 16, 32, 64, 128, 256, 512]),
+    ],
+)
+def test_levels__follow_from_the_taps(family, taps, strides):
+    with torch.device("meta"):
+        net = SSDLite(family(width=0.5), 3, image_size=(300, 96), taps=taps).eval()
+        maps = net.feature_maps(torch.zeros(1, 3, 300, 96))
+        outputs = net(torch.zeros(2, 3, 300, 96))
+    assert net.strides == strides
+    assert net.grid_sizes == [(-(-300 // stride), -(-96 // stride)) for stride in strides]
+    assert [tuple(m.shape[2:]) for m in maps] == net.grid_sizes
+    assert len(net.cls_heads) == len(net.box_heads) == len(strides)
+    assert outputs.box_deltas.shape == (2, len(net.anchors), 4)
+
+
+def test_taps__more_of_them__same_backbone_and_deep_levels():
+    # What c3 adds stands before the rest: c4's map and every level after c5 are computed alike.
+    torch.manual_seed(0)
+    backbone = MobileNetV3("small", width=0.5)
+    two = SSDLite(backbone, 3, image_size=(96, 96)).eval()
+    three = SSDLite(backbone, 3, image_size=(96, 96), taps=("c3", "c4", "c5")).eval()
+    three.extra_levels = two.extra_levels
+    images = torch.randn(1, 3, 96, 96)
+    with torch.inference_mode():
+        maps = three.feature_maps(images)
+        assert maps[0].shape[2:] == (12, 12)
+        pairs = zip(maps[1:], two.feature_maps(images), strict=True)
+        assert all(torch.equal(one, other) for one, other in pairs)
+
+
+@pytest.mark.parametrize(
+    "taps", [(), ("c2", "c4", "c5"), ("c5", "c4"), ("c4", "c4", "c5"), ("c3", "c4")], ids=str
+)
+def test_taps__wrong_ones__refused(taps):
+    with pytest.raises(
+        InputError, match=r"model.taps is \[.*\]; give some of c3, c4, c5, .* with c5: layers"
+    ):
+        SSDLite(MobileNetV3("small"), 3, taps=taps)
+
+
+@pytest.mark.parametrize("taps", [("c4", "c5"), ("c3", "c4", "c5")])
+def test_forward__computes_only_what_is_used(taps):
+    net = SSDLite(MobileNetV3("small", width=0.25), 3, image_size=(64, 96), taps=taps).eval()
+    graph = torch.export.export(net, (torch.zeros(2, 3, 64, 96, dtype=torch.uint8),)).graph
+    unused = [str(node.target) for node in graph.nodes if node.op == "call_function" and not node.users]
+    assert [name for name in unused if "_assert_" not in name] == []
 
 
 def test_anchor_order__is_that_of_the_heads():

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from detect.model.backbones.base import Tap
 from detect.model.blocks import EXTRA_LEVELS, ConvSettings
+from detect.model.configurable import Configurable
 
 
-class Neck(nn.Module, ABC):
+class Neck(Configurable, nn.Module, ABC):
     """Layers between the taps of a backbone and the heads.
 
     It is made in two steps. The constructor takes what a user chooses, the `init_args` of a configuration;
