@@ -30,6 +30,7 @@ from detect.data.dataset import DetectionDataset, Sample, SampleKey, collate
 from detect.data.profile import profile_dataset
 from detect.data.sampler import BatchPlan, TrainLoader, TrainSampler
 from detect.data.splits import open_split
+from detect.errors import InputError
 from tests.conftest import make_coco
 from tests.data_sets import coco_file, make_coco_split
 
@@ -59,8 +60,26 @@ def test_plan__is_a_pure_function_of_seed_epoch_and_row(annotations: Annotations
         assert_same(sample, other)
     repeats = [SampleKey(epoch, row, 32, copy) for epoch, row, _, _ in KEYS for copy in (0, 1)]
     others = DetectionDataset(annotations, SIZE, augmentations=dataset.augmentations, seed=6)
-    plans = {one.plan(key) for one in (dataset, others) for key in repeats}
-    assert len(plans) == 2 * len(repeats)  # seed, epoch, row and copy all matter
+    for plans in (
+        {one.plan(key) for one in (dataset, others) for key in repeats},
+        {one.layout(key) for one in (dataset, others) for key in repeats},
+    ):
+        assert len(plans) == 2 * len(repeats)  # seed, epoch, row and copy all matter
+
+
+def test_layout__has_random_numbers_of_its_own(annotations: Annotations) -> None:
+    drawn: list[float] = []
+
+    def spy(view: View, boxes: np.ndarray, rng: np.random.Generator) -> View:
+        drawn.append(rng.random())
+        return view
+
+    dataset = mosaics(annotations, spy)
+    dataset.plan(SampleKey(2, 3, 8))
+    steps = np.random.default_rng((5, 2, 3))  # as without a layout
+    assert drawn == steps.random(4).tolist()
+    same = Mosaic(1.0).tiles(3, annotations.sizes, SIZE, np.random.default_rng((5, 2, 3)))
+    assert dataset.layout(SampleKey(2, 3, 8)) != same
 
 
 def test_plan__the_images_and_places_do_not_depend_on_later_steps(annotations: Annotations) -> None:
@@ -276,6 +295,11 @@ def test_data_module__mosaic_by_setting__every_batch_fits(tmp_path: Path) -> Non
     plain = DetectionData(root, **settings)  # type: ignore[arg-type]
     plain.setup("fit")
     assert plain.train_dataloader().batch_sampler.count_boxes is None  # no plan is made to count boxes
+
+
+def test_data_module__mosaic_behind_another_step__refused_before_any_work() -> None:
+    with pytest.raises(InputError, match=r"data\.augmentations: Mosaic shows several images at once"):
+        DetectionData(augmentations=[RandomHorizontalFlip(), Mosaic()])
 
 
 def test_profile__mosaics_are_timed_too(crowded: Annotations) -> None:
