@@ -56,7 +56,7 @@ class PrecisionRecall(NamedTuple):
     """COCO's curves; -1 where a class has no ground truth in an area range.
 
     T IoU thresholds 0.5, 0.55, ..., 0.95; R recall thresholds 0, 0.01, ..., 1; K classes; A area ranges
-    all, small, medium, large; M limits of 1, 10 and 100 detections an image and class.
+    all, small, medium, large; M limits of 1, 10 and 100 detections per image and class.
     """
 
     precision: NDArray[np.float64]

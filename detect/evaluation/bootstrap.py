@@ -1,4 +1,4 @@
-"""How sure a difference between detectors is: a paired bootstrap over the images of a split.
+"""How certain a difference between detectors is: a paired bootstrap over the images of a split.
 
 Two detectors are scored on the same images drawn with replacement, a thousand times. The spread of the
 difference is what another sample of images would have given; hard images, hard for both, cancel out.

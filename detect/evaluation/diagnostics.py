@@ -32,7 +32,7 @@ NEAR_ZERO_MAP = 0.01
 CLEAR_GAIN = 0.1
 """A repair explains a zero when it finds this share of all boxes more; chance gives far less."""
 MOST = 0.5
-"""Of the boxes that are found whatever the class: so many must have theirs when labels are repaired."""
+"""Share of the boxes found whatever the class: so many must have their class when labels are repaired."""
 MATCH_IOU = 0.5
 
 KNOWN_NUMBERS = {
@@ -49,10 +49,10 @@ KNOWN_NUMBERS = {
     "ARm": 0.0,
     "ARl": 1 / 2,
 }
-"""Of `self_test`, by hand."""
+"""Results of `self_test`, worked out by hand."""
 
 
-class TriageCheck(NamedTuple):
+class ZeroMapCheck(NamedTuple):
     """One possible cause of a zero mAP."""
 
     name: str
@@ -65,7 +65,7 @@ class TriageCheck(NamedTuple):
 
 def explain_zero_map(
     annotations: Annotations, detections: DetectionRows, *, image_size: tuple[int, int] | None = None
-) -> list[TriageCheck]:
+) -> list[ZeroMapCheck]:
     """Look for what makes mAP zero: id overlap, box scale, xy/yx order, class shift, score threshold.
 
     The first check that fails is the likely cause, and later ones may fail because of it. Where all pass,
@@ -167,7 +167,7 @@ class _Evidence:
         """Share of the boxes found at IoU 0.5, whatever the class."""
 
     def share_found(self, detections: DetectionRows, *, by_class: bool = False) -> float:
-        """Share of the boxes found at IoU 0.5 by the best 100 detections an image (and class)."""
+        """Share of the boxes found at IoU 0.5 by the best 100 detections per image (and class)."""
         truth, num_classes = self.ground_truth, self.num_classes
         if len(truth.labels) == 0 or len(detections.labels) == 0:
             return 0.0
@@ -187,25 +187,25 @@ class _Evidence:
         return self.share_found(self.detections._replace(boxes_xywh=boxes_xywh))
 
 
-def _check_id_overlap(evidence: _Evidence) -> TriageCheck:
+def _check_id_overlap(evidence: _Evidence) -> ZeroMapCheck:
     name = "id overlap"
     detected = np.unique(evidence.detections.image_rows)
     annotated = np.unique(evidence.ground_truth.image_rows)
     shared = np.intersect1d(detected, annotated)
     counts = f"{len(detected)} images have detections, {len(annotated)} have boxes, {len(shared)} have both"
     if len(detected) and not len(shared):
-        return TriageCheck(name, False, f"{counts}: the image ids of the two do not belong together")
+        return ZeroMapCheck(name, False, f"{counts}: the image ids of the two do not belong together")
     for shift in (-1, 1):
         moved = (evidence.detections.image_rows + shift) % len(evidence.ranks)
         found = evidence.share_found(evidence.detections._replace(image_rows=moved))
         if found >= evidence.found + CLEAR_GAIN:
-            return TriageCheck(
+            return ZeroMapCheck(
                 name, False, f"{_gain(evidence, found)} if each image had its neighbour's: ids are off by one"
             )
-    return TriageCheck(name, True, counts)
+    return ZeroMapCheck(name, True, counts)
 
 
-def _check_box_scale(evidence: _Evidence, image_size: tuple[int, int] | None) -> TriageCheck:
+def _check_box_scale(evidence: _Evidence, image_size: tuple[int, int] | None) -> ZeroMapCheck:
     boxes_xywh = evidence.detections.boxes_xywh
     file_size = np.tile(evidence.sizes[evidence.detections.image_rows, ::-1], 2)  # (N, 4) as w, h, w, h
     repairs = {
@@ -221,25 +221,25 @@ def _check_box_scale(evidence: _Evidence, image_size: tuple[int, int] | None) ->
     return _best_repair(evidence, "box scale", repairs)
 
 
-def _check_order(evidence: _Evidence) -> TriageCheck:
+def _check_order(evidence: _Evidence) -> ZeroMapCheck:
     swapped = evidence.detections.boxes_xywh[:, [1, 0, 3, 2]]
     return _best_repair(evidence, "xy/yx order", {"have x and y swapped": swapped})
 
 
-def _best_repair(evidence: _Evidence, name: str, repairs: dict[str, NDArray[np.float64]]) -> TriageCheck:
+def _best_repair(evidence: _Evidence, name: str, repairs: dict[str, NDArray[np.float64]]) -> ZeroMapCheck:
     """Fails when the best of the repaired boxes, keyed by what was wrong, find clearly more."""
     found = {what: evidence.with_boxes(boxes_xywh) for what, boxes_xywh in repairs.items()}
     best = max(found, key=lambda what: found[what])
     if found[best] >= evidence.found + CLEAR_GAIN:
-        return TriageCheck(name, False, f"{_gain(evidence, found[best])} if they {best}")
-    return TriageCheck(name, True, f"{evidence.found:.1%} of the boxes are found whatever the class")
+        return ZeroMapCheck(name, False, f"{_gain(evidence, found[best])} if they {best}")
+    return ZeroMapCheck(name, True, f"{evidence.found:.1%} of the boxes are found whatever the class")
 
 
 def _gain(evidence: _Evidence, found: float) -> str:
     return f"detections find {evidence.found:.1%} of the boxes, and would find {found:.1%}"
 
 
-def _check_class_shift(evidence: _Evidence) -> TriageCheck:
+def _check_class_shift(evidence: _Evidence) -> ZeroMapCheck:
     """Fails where other labels would give most of the boxes that are found their class.
 
     Less than most is chance: a detector that calls everything by one class finds more when that class is
@@ -258,7 +258,7 @@ def _check_class_shift(evidence: _Evidence) -> TriageCheck:
                 f"{intro}, {repaired:.1%} if every label were {shift:+d}: the labels of the detections are "
                 "shifted"
             )
-            return TriageCheck(name, False, message)
+            return ZeroMapCheck(name, False, message)
     order = likeliest_order(evidence.ground_truth, detections, evidence.num_classes)
     repaired = evidence.share_found(detections._replace(labels=order[detections.labels]), by_class=True)
     if repaired >= enough:
@@ -271,8 +271,8 @@ def _check_class_shift(evidence: _Evidence) -> TriageCheck:
             f"{intro}, {repaired:.1%} if the classes had another order than {', '.join(evidence.names[:8])}: "
             f"{', '.join(named[:8])}"
         )
-        return TriageCheck(name, False, message)
-    return TriageCheck(name, True, intro)
+        return ZeroMapCheck(name, False, message)
+    return ZeroMapCheck(name, True, intro)
 
 
 def likeliest_order(
@@ -306,14 +306,14 @@ def likeliest_order(
     return order
 
 
-def _check_score_threshold(evidence: _Evidence) -> TriageCheck:
+def _check_score_threshold(evidence: _Evidence) -> ZeroMapCheck:
     name = "score threshold"
     scores, boxes = evidence.detections.scores, len(evidence.ground_truth.labels)
     if len(scores) == 0:
-        return TriageCheck(name, False, f"no detections for {boxes} boxes: lower the score threshold")
+        return ZeroMapCheck(name, False, f"no detections for {boxes} boxes: lower the score threshold")
     message = f"{len(scores)} detections for {boxes} boxes, scores {scores.min():.3g} to {scores.max():.3g}"
     if 2 * len(scores) < boxes:
-        return TriageCheck(
+        return ZeroMapCheck(
             name, False, f"{message}: too few are left to find half of them, lower the threshold"
         )
-    return TriageCheck(name, True, message)
+    return ZeroMapCheck(name, True, message)

@@ -1,4 +1,4 @@
-"""Detections on a picture for a person to look at: boxes, class names and scores on light and dark ground."""
+"""Detections on an image for a person to look at: boxes, class names and scores on light and dark ground."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 MIN_LINE_PX = 2
 """Between its two edges a line of one pixel would lose its colour."""
 LINE_PER_SIDE = 1 / 180
-"""Width of a line in shorter sides of the picture."""
+"""Width of a line in shorter sides of the image."""
 FONT_PER_SIDE = 1 / 26
 FONT_RANGE_PX = (10.0, 96.0)
 
 Rgb = tuple[int, int, int]
 Rect = tuple[float, float, float, float]
-"""Left, top, right, bottom, px of the picture."""
+"""Left, top, right, bottom, px of the image."""
 
 
 class _Label(NamedTuple):
@@ -57,11 +57,11 @@ def draw_detections(
 ) -> Image.Image:
     """A copy of `image` in RGB with boxes, names and scores; the image itself stays as it is.
 
-    The surest detection lies on top and its label has the first choice of a place. A label that is wider or
-    higher than the picture is left out, its box is drawn all the same.
+    The most confident detection lies on top, and its label has the first choice of a place. A label that is
+    wider or higher than the image is left out; its box is drawn all the same.
 
     Args:
-        image: the upright picture, any mode that Pillow turns into RGB.
+        image: the upright image, any mode that Pillow turns into RGB.
         boxes: (D, 4) xyxy, px of `image`; they may leave it.
         names: (D,) what to write; an empty one without a score leaves the box bare.
         scores: (D,) 0..1, written behind the name; None for ground truth.
@@ -72,55 +72,55 @@ def draw_detections(
     """
     corners = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     classes = np.asarray(labels, dtype=np.int64)
-    certainty = None if scores is None else np.asarray(scores, dtype=np.float64)
-    num_scores = len(corners) if certainty is None else len(certainty)
+    confidence = None if scores is None else np.asarray(scores, dtype=np.float64)
+    num_scores = len(corners) if confidence is None else len(confidence)
     if not len(corners) == len(names) == len(classes) == num_scores:
         raise ValueError(
-            f"{len(corners)} boxes, {len(names)} names, {'no' if certainty is None else num_scores} scores "
+            f"{len(corners)} boxes, {len(names)} names, {'no' if confidence is None else num_scores} scores "
             f"and {len(classes)} labels; each box needs one of each"
         )
-    picture = image.convert("RGB").copy()
-    draw = ImageDraw.Draw(picture)
-    shorter = min(picture.size)
+    drawn = image.convert("RGB").copy()
+    draw = ImageDraw.Draw(drawn)
+    shorter = min(drawn.size)
     line_px = max(MIN_LINE_PX, round(shorter * LINE_PER_SIDE))
     font = ImageFont.load_default(float(np.clip(shorter * FONT_PER_SIDE, *FONT_RANGE_PX)))
-    order = range(len(corners)) if certainty is None else np.argsort(-certainty, kind="stable").tolist()
+    order = range(len(corners)) if confidence is None else np.argsort(-confidence, kind="stable").tolist()
 
     plates = []
     for i in order:
-        text = names[i] if certainty is None else f"{names[i]} {certainty[i]:.2f}"
+        text = names[i] if confidence is None else f"{names[i]} {confidence[i]:.2f}"
         width, height = _text_size(draw, text, font)
         colour = label_colour(int(classes[i]))
-        plates.append(_Label(text, colour, _inside(corners[i], picture.size), width, height))
+        plates.append(_Label(text, colour, _inside(corners[i], drawn.size), width, height))
     for label in reversed(plates):
         _draw_box(draw, label.anchor, label.colour, line_px)
     taken: list[Rect] = []
     for label in plates:
-        if label.text and label.width <= picture.width and label.height <= picture.height:
-            place = _free_place(label, taken, picture.size)
+        if label.text and label.width <= drawn.width and label.height <= drawn.height:
+            place = _free_place(label, taken, drawn.size)
             taken.append(place)
             _draw_label(draw, label, place, font)
-    return picture
+    return drawn
 
 
 def draw_outlines(image: Image.Image, boxes: ArrayLike, *, labels: ArrayLike) -> Image.Image:
     """A copy of `image` in RGB with a line of one pixel around each of many boxes, such as anchors.
 
     Args:
-        image: the upright picture.
+        image: the upright image.
         boxes: (D, 4) xyxy, px of `image`; they may leave it.
         labels: (D,) 1..K, chooses the colour.
     """
-    picture = image.convert("RGB").copy()
-    draw = ImageDraw.Draw(picture)
+    drawn = image.convert("RGB").copy()
+    draw = ImageDraw.Draw(drawn)
     corners = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     for box, label in zip(corners, np.asarray(labels, dtype=np.int64).tolist(), strict=True):
-        draw.rectangle(_inside(box, picture.size), outline=label_colour(label))
-    return picture
+        draw.rectangle(_inside(box, drawn.size), outline=label_colour(label))
+    return drawn
 
 
 def _inside(box: np.ndarray, size: tuple[int, int]) -> Rect:
-    """The box cut to the picture and at least one pixel wide, as `ImageDraw` wants it."""
+    """The box cut to the image and at least one pixel wide, as `ImageDraw` wants it."""
     width, height = size
     left, right = sorted(np.clip(box[[0, 2]], 0, width))
     top, bottom = sorted(np.clip(box[[1, 3]], 0, height))
@@ -131,7 +131,7 @@ def _inside(box: np.ndarray, size: tuple[int, int]) -> Rect:
 def _text_size(
     draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
 ) -> tuple[float, float]:
-    """Of the plate behind the text; as high for "cow" as for "dog", so that a row of plates is even."""
+    """Size of the plate behind the text; as high for "cow" as for "dog", so that a row of plates is even."""
     left, _, right, _ = draw.textbbox((0, 0), text, font=font)
     _, top, _, bottom = draw.textbbox((0, 0), "Ag0|", font=font)
     padding = round(0.3 * (bottom - top))

@@ -142,7 +142,7 @@ class ErrorCosts(NamedTuple):
 
     ap50: float
     lost: dict[Kind, float]
-    """Of the six main errors; they overlap, so that the sum is not what is missing to 1."""
+    """Loss by each of the six main errors; they overlap, so that the sum is not what is missing to 1."""
     counts: dict[Kind, int]
     lost_to_false_positives: float
     """What scores of 0 for every false positive would gain."""

@@ -60,7 +60,7 @@ class Metrics:
     APl: float
     """From 96^2 px^2."""
     AR1: float
-    """Recall with one detection an image and class, mean over thresholds and classes."""
+    """Recall with one detection per image and class, mean over thresholds and classes."""
     AR10: float
     AR100: float
     ARs: float

@@ -1,1 +1,1 @@
-"""What a run tells: one offline HTML file, its plots and pictures, and runs side by side."""
+"""A run as one offline HTML file, with plots and images, and runs side by side."""

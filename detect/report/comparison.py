@@ -24,13 +24,13 @@ class Comparison(NamedTuple):
 
     groups: list[RunGroup]
     latency: dict[str, dict[str, LatencyRow]]
-    """By name of the group, then by setting."""
+    """Rows by name of the group, then by setting."""
     other_latency: list[LatencyRow]
-    """Of files that belong to none of the runs."""
+    """Rows of files that belong to none of the runs."""
     pairs: list[Pair]
     notices: list[str]
     resamples: int
-    """Of the bootstrap behind `pairs`."""
+    """Number of resamples of the bootstrap behind `pairs`."""
 
     @property
     def settings(self) -> list[str]:

@@ -51,13 +51,13 @@ class SplitFacts(NamedTuple):
     images: int
     empty_images: int
     boxes: int
-    """Without ignored ones."""
+    """Boxes that are not ignored."""
     ignored: int
     small: int
     medium: int
     large: int
     most_boxes: int
-    """In one image."""
+    """Most boxes in one image."""
     per_class: dict[str, int]
 
 

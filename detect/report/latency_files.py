@@ -16,12 +16,12 @@ FORMAT = "a benchmark file has protocol and rows, as `detect benchmark --json` w
 
 
 class LatencyRow(NamedTuple):
-    """Medians of one row of a benchmark, in ms a batch."""
+    """Medians of one row of a benchmark, in ms per batch."""
 
     model: str
     """The file that was measured, as it was given."""
     checkpoint_sha256: str | None
-    """Of the checkpoint that its weights came from; None for random weights, or where it is not noted."""
+    """Hash of the checkpoint that its weights came from; None for random weights, or if not noted."""
     notes_checkpoint: bool
     """False in files of older versions, which have no key `checkpoint_sha256`."""
     setting: str

@@ -28,11 +28,11 @@ class RunFiles:
     config: dict[str, Any]
     """Resolved values; empty where config.yaml is missing or broken."""
     curves: dict[str, NDArray[np.float64]]
-    """Columns of metrics.csv, a value an epoch, NaN where an epoch has none."""
+    """Columns of metrics.csv, a value per epoch, NaN where an epoch has none."""
     speed: dict[str, NDArray[np.float64]]
     """Columns of speed.csv; empty where nothing was timed."""
     metrics: dict[str, Any] | None
-    """Of the best checkpoint."""
+    """Metrics of the best checkpoint."""
     manifest: dict[str, Any] | None
     scored: Scored | None
     notices: tuple[str, ...]

@@ -41,7 +41,7 @@ class RunGroup:
     model: Model | None
 
     def values(self, metric: str) -> list[float]:
-        """Of every run that was scored and has it."""
+        """The metric of every run that was scored and has it."""
         values = [(run.metrics or {}).get(metric, -1.0) for run in self.runs]
         return [value for value in values if isinstance(value, int | float) and value >= 0]
 
@@ -81,7 +81,7 @@ def group_runs(runs: Sequence[tuple[RunFiles, Model | None]]) -> list[RunGroup]:
 
 
 def unique_names(groups: Sequence[Sequence[Path]]) -> list[str]:
-    """A name a group: of its folder, without the seed where it has several; longer where two are alike."""
+    """A name per group: its folder's, without the seed where it has several; longer where two are alike."""
     for parts in range(1, 20):
         names = []
         for folders in groups:

@@ -1,7 +1,7 @@
 """What a run was scored on and what it detected, kept beside its metrics as two COCO files.
 
 RUN/ground_truth.json and RUN/detections.json go together wherever the run is copied: the report, the
-comparison and `detect evaluate` need neither the model nor the data set. Only pictures stay where they lie.
+comparison and `detect evaluate` need neither the model nor the data set. Only the images stay where they are.
 """
 
 from __future__ import annotations
