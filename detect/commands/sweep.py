@@ -95,7 +95,7 @@ class SweepState:
         if path.is_file():
             try:
                 self.jobs = json.loads(path.read_text(encoding="utf-8"))["jobs"]
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise InputError(f"{path} is broken ({error}); remove it to run every job again") from error
 
     def begin(self, jobs: Sequence[Job]) -> None:

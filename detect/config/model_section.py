@@ -19,6 +19,8 @@ def read_model_section(path: Path) -> dict[str, Any] | None:
     """
     try:
         content = yaml.safe_load(path.read_text())
+    except RecursionError:
+        raise InputError(f"{path} is not valid YAML: it is nested too deeply") from None
     except yaml.YAMLError as error:
         raise InputError(f"{path} is not valid YAML: {error}") from error
     settings = content.get("model") if isinstance(content, dict) else None

@@ -123,7 +123,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     try:
         content: dict[str, Any] = json.loads(beside.read_text(encoding="utf-8"))
         expected = content["file"]["sha256"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{beside}: not written by `detect export` ({error!r}); export again") from error
     found = file_sha256(parts(path))
     if found != expected:

@@ -115,7 +115,7 @@ def _sections(config: Path) -> dict[str, Any]:
     """The config as plain values; that it can be read has been seen by `read_layout`, or will be."""
     try:
         content = yaml.safe_load(config.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
         raise InputError(f"cannot read the config {config}: {error}") from error
     return content if isinstance(content, dict) else {}
 

@@ -41,7 +41,7 @@ def read_benchmark(path: Path) -> list[LatencyRow]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"cannot read {path} as JSON: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("rows"), list):
         raise InputError(f"{path} is neither a run folder nor a benchmark: {FORMAT}")

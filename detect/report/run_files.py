@@ -132,7 +132,7 @@ def _read(path: Path, load: Any, kind: type, notices: list[str]) -> Any:
     except FileNotFoundError:
         notices.append(f"{path.name} is missing.")
         return None
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         notices.append(f"{path.name} cannot be read: {str(error).splitlines()[0]}")
         return None
     if not isinstance(content, kind):

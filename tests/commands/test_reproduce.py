@@ -165,6 +165,9 @@ def test_read_original__not_enough__error(original: Path, tmp_path: Path) -> Non
     with pytest.raises(InputError, match=r"manifest\.json cannot be read as a manifest"):
         read_original(tmp_path)
     path = tmp_path / "m.json"
+    path.write_text("[" * 50_000)
+    with pytest.raises(InputError, match=r"m\.json cannot be read as a manifest"):
+        read_original(path)
     path.write_text("[]")
     with pytest.raises(InputError, match="holds a list, which is no manifest"):
         read_original(path)

@@ -198,9 +198,10 @@ def test_sweep__begun_with_other_settings__error(tmp_path: Path, calls: Path, ch
         sweep(jobs, tmp_path / "out", CPU_ALONE)
 
 
-def test_sweep__state_file_broken__error(tmp_path: Path, calls: Path) -> None:
+@pytest.mark.parametrize("text", ["{", "[" * 50_000], ids=["open", "deep"])
+def test_sweep__state_file_broken__error(tmp_path: Path, calls: Path, text: str) -> None:
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "sweep.json").write_text("{")
+    (tmp_path / "out" / "sweep.json").write_text(text)
     with pytest.raises(InputError, match=r"sweep\.json is broken .* remove it to run every job again"):
         sweep(jobs_of(tmp_path, a="one"), tmp_path / "out", CPU_ALONE)
 

@@ -75,7 +75,9 @@ def test_read_description__a_json_that_says_otherwise_is_refused_with_the_differ
     assert "postprocess.nms_threshold: 0.3 | 0.55" in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["[]", "{", '{"file": {}}'])
+@pytest.mark.parametrize(
+    "text", ["[]", "{", '{"file": {}}', "[" * 50_000], ids=["list", "open", "empty", "deep"]
+)
 def test_read_description__a_json_of_another_program_is_refused(file, text):
     json_path(file).write_text(text)
     with pytest.raises(InputError, match=r"a\.onnx\.json: not written by `detect export`"):

@@ -167,5 +167,8 @@ def test_mistakes_in_configs_name_the_file(tmp_path: Path) -> None:
     wrong.write_text("model: [unclosed\n")
     with pytest.raises(InputError, match=r"wrong\.yaml is not valid YAML"):
         list_models(configs=tmp_path)
+    wrong.write_text("model: " + "[" * 500 + "]" * 500)
+    with pytest.raises(InputError, match=r"wrong\.yaml is not valid YAML: it is nested too deeply"):
+        list_models(configs=tmp_path)
     with pytest.raises(InputError, match="nowhere: no such folder"):
         list_models(configs=tmp_path / "nowhere")

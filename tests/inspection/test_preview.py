@@ -110,6 +110,13 @@ def test_open_preview__wrong_options__are_named(root: Path, change: dict[str, An
         open_preview(root, QUICK._replace(**change))
 
 
+def test_open_preview__config_nested_too_deeply__is_named(root: Path, tmp_path: Path) -> None:
+    config = tmp_path / "deep.yaml"
+    config.write_text("model: " + "[" * 500 + "]" * 500)
+    with pytest.raises(InputError, match=r"deep\.yaml"):
+        open_preview(root, QUICK._replace(config=config))
+
+
 def test_open_preview__augmentation_that_is_none__is_named(root: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path / "a.yaml", data={"augmentations": [{"class_path": "os.PathLike"}]})
     with pytest.raises(InputError, match=r"a\.yaml, data.augmentations: "):

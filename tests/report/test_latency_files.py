@@ -42,6 +42,9 @@ def test_read_benchmark__not_one__error(tmp_path: Path) -> None:
     path = tmp_path / "b.json"
     with pytest.raises(InputError, match=r"cannot read .*b\.json as JSON"):
         read_benchmark(path)
+    path.write_text("[" * 50_000)
+    with pytest.raises(InputError, match=r"cannot read .*b\.json as JSON"):
+        read_benchmark(path)
     path.write_text("[]")
     with pytest.raises(InputError, match="is neither a run folder nor a benchmark"):
         read_benchmark(path)

@@ -48,7 +48,9 @@ def test_read_run__file_missing__noticed(run: Path, name: str, said: str) -> Non
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "config.yaml", "manifest.json", "detections.json"])
-@pytest.mark.parametrize("content", ["{", "3", "\x00"])
+@pytest.mark.parametrize(
+    "content", ["{", "3", "\x00", "[" * 5000 + "]" * 5000], ids=["open", "number", "control", "deep"]
+)
 def test_read_run__file_broken__noticed(run: Path, name: str, content: str) -> None:
     (run / name).write_text(content)
     assert any(name in notice for notice in read_run(run).notices)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -98,15 +99,25 @@ def _names(content: dict[str, Plain], path: Path) -> dict[int, str]:
 def _load(path: Path) -> Plain:
     text = read_text_file(path, limit_mb=MAX_YAML_MB)
     try:
-        events = filter(lambda event: isinstance(event, yaml.NodeEvent | End), yaml.parse(text, LOADER))
-        first = next(events, None)
-        if first is None:
-            raise InputError(f"{path} is empty")
-        return _build(first, events, path, depth=0)
+        return _value(text, path)
     except InputError:
         raise
     except (yaml.YAMLError, ValueError) as error:
+        # The parser reads ahead and, since PyYAML 6.0.4, limits nesting itself: it may stop before the events
+        # of what stands above are out. Read alone, that part says whether our limit comes first.
+        place = getattr(error, "problem_mark", None)
+        if place is not None:
+            with suppress(yaml.YAMLError):
+                _value(text[: place.index], path)
         raise InputError(f"cannot read {path} as YAML: {error}") from error
+
+
+def _value(text: str, path: Path) -> Plain:
+    events = filter(lambda event: isinstance(event, yaml.NodeEvent | End), yaml.parse(text, LOADER))
+    first = next(events, None)
+    if first is None:
+        raise InputError(f"{path} is empty")
+    return _build(first, events, path, depth=0)
 
 
 End = yaml.SequenceEndEvent | yaml.MappingEndEvent

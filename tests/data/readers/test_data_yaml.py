@@ -31,7 +31,7 @@ def test_read__mapping_of_names__in_the_order_of_the_numbers(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "is empty"),
+        ("", r"^\S+/data\.yaml is empty"),
         ("[1, 2]", "holds no mapping"),
         ("names: [a", "cannot read .* as YAML"),
         ("train: images", "'names' must list the classes"),
@@ -40,7 +40,10 @@ def test_read__mapping_of_names__in_the_order_of_the_numbers(tmp_path: Path) -> 
         ("names: [[a]]", "'names' has the entry '0'"),
         ("names: [a]\ntrain: {a: b}", "'train' must be a folder"),
         ("x: &x [a]\nnames: *x", r"line 2: aliases \(\*x\) are not read"),
-        ("names: " + "[" * 50_000, "line 1: nested more than 4 deep"),
+        ("names: " + "[" * 50_000, r"^\S+/data\.yaml, line 1: nested more than 4 deep"),
+        ("names: " + "[" * 900 + "]" * 900, "line 1: nested more than 4 deep"),
+        ("names:\n " + "{a: " * 30_000, "line 2: nested more than 4 deep"),
+        ("names:\n  " + "- " * 50_000 + "a", "line 2: nested more than 4 deep"),
         ("names: " + "- " * 50_000, "cannot read .* as YAML"),
         ("names: [" + "a," * 200_000 + "]", r"it has 0.4 MB, at most 0.25 are read"),
         ("names: [\x00]", "cannot read .* as YAML"),
