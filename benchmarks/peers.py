@@ -35,7 +35,7 @@ from torchvision.transforms.v2.functional import convert_image_dtype
 
 from detect.api import Detector
 from detect.data.images.decode import load_pixels
-from detect.data.synthetic.images import generated_pictures
+from detect.data.synthetic.images import generated_images
 from detect.deploy.benchmark import PhotographToBoxes, describe_protocol, protocol_lines
 from detect.deploy.export import ExportOptions, export
 from detect.deploy.latency import Protocol, Stopwatch, interleave, load_average, paired_ratio, pin, summarise
@@ -141,7 +141,7 @@ def build_torchvision() -> nn.Module:
     norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = 1.0
-    pictures = [torch.from_numpy(picture).permute(2, 0, 1) / 255 for picture in generated_pictures(8)]
+    pictures = [torch.from_numpy(picture).permute(2, 0, 1) / 255 for picture in generated_images(8)]
     network = TorchvisionNetwork(model).train()
     with torch.no_grad():
         network(model.transform(pictures)[0].tensors)
@@ -232,7 +232,7 @@ def example_inputs(folder: Path, given: list[Path] | None) -> list[Path]:
     if given:
         return given
     files = []
-    for number, pixels in enumerate(generated_pictures(4)):
+    for number, pixels in enumerate(generated_images(4)):
         files.append(folder / f"{number}.jpg")
         Image.fromarray(pixels).save(files[-1], quality=90)
     return files

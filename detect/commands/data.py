@@ -28,7 +28,7 @@ def add_reading_arguments(parser: ArgumentParser) -> None:
 
 
 def reading_arguments(config: Namespace) -> dict[str, Any]:
-    """The options of `add_reading_arguments` under the names that check, mend and convert know them by."""
+    """The options of `add_reading_arguments` under the names that check, repair and convert know them by."""
     return {name: config[name] for name in ("splits", "voc_one_based", "box_convention")}
 
 
@@ -48,7 +48,7 @@ def check_command(args: list[str]) -> int:
     parser.add_argument("--config", type=Path | None, default=None, help="the detector whose anchors count")
     parser.add_argument("--json", type=Path | None, default=None, help="write all findings and counts there")
     parser.add_argument("--html", type=Path | None, default=None, help="write a page with pictures there")
-    parser.add_argument("--fix", action="store_true", help="write a mended copy to --output")
+    parser.add_argument("--fix", action="store_true", help="write a repaired copy to --output")
     parser.add_argument("--output", type=Path | None, default=None, help="of --fix: a new or empty folder")
     config = parse(parser, args)
     for file in (config.json, config.html):
@@ -70,17 +70,17 @@ def check_command(args: list[str]) -> int:
 
         write_check_page(report, config.html)
     if config.fix:
-        _write_mended(config)
+        _write_repaired(config)
     return report.exit_code
 
 
-def _write_mended(config: Namespace) -> None:
+def _write_repaired(config: Namespace) -> None:
     """Write the copy that `--fix` asks for, and say what it no longer has."""
-    from detect.inspection.repair import mend
+    from detect.inspection.repair import repair
 
-    done = mend(config.root, config.output, **reading_arguments(config))
-    print(f"\nmended copy in {config.output}: {done.images:,} images, {done.boxes:,} boxes")
-    for (code, action), count in done.mended.items():
+    done = repair(config.root, config.output, **reading_arguments(config))
+    print(f"\nrepaired copy in {config.output}: {done.images:,} images, {done.boxes:,} boxes")
+    for (code, action), count in done.repaired.items():
         print(f"  {code} x {count}: {action}")
     if done.left:
         print(f"left for you to decide: {', '.join(f'{code} x {n}' for code, n in done.left.items())}")

@@ -25,7 +25,7 @@ def best_change(profile: LoaderProfile, settings: LoaderSettings, *, decoded_gb:
     changes = [*_more_workers(profile, settings), *_cache(profile, settings, decoded_gb)]
     if not changes:
         return (
-            f"{profile.images_per_s:.0f} images/s a core is what this machine loads with all of its "
+            f"{profile.images_per_s:.0f} images/s per core is what this machine loads with all of its "
             f"{profile.cores} core(s): give it more cores, or store the images smaller"
         )
     gain, change = max(changes)
@@ -53,7 +53,7 @@ def _cache(profile: LoaderProfile, settings: LoaderSettings, decoded_gb: float) 
     gain = all_ms / (profile.augment_ms + profile.collate_ms)
     if settings.cached or gain < LEAST_GAIN:
         return []
-    why = f"decoding is {profile.decode_ms:.1f} of {all_ms:.1f} ms an image"
+    why = f"decoding is {profile.decode_ms:.1f} of {all_ms:.1f} ms per image"
     places: tuple[CachePlace, ...] = ("ram", "disk")
     for place in places:
         if decoded_gb * GB <= free_bytes(place):

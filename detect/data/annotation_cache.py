@@ -41,7 +41,7 @@ def load(key: list[str]) -> tuple[Annotations, list[Finding]] | None:
         folder = cache_folder() / "annotations" / entry["folder"]
         arrays = {name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in ARRAYS}
     except (OSError, ValueError, KeyError):
-        return None  # absent, half removed by the user, or of another version: built anew
+        return None  # absent, half removed by the user, or of another version: built again
     annotations = Annotations(
         root=Path(entry["root"]),
         source=Path(entry["source"]),

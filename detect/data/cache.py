@@ -32,7 +32,7 @@ GB = 1e9
 RAM_FOLDER = Path("/dev/shm")
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 FREE_SHARE = 0.9
-"""At most this share of the free space is taken."""
+"""Largest share of the free space that a cache takes."""
 
 
 class NothingFitsError(InputError):

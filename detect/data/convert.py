@@ -1,7 +1,7 @@
 """`detect data convert`: a data set in another format, with every box that its files describe.
 
-Nothing is judged and nothing mended here (that is `check --fix`): a box without area stays one. Only what
-cannot be said at all is left out, with a finding: boxes without numbers, class or image, and images whose
+Nothing is judged and nothing repaired here (that is `check --fix`): a box without area stays one. Only what
+the format cannot express is left out, with a finding: boxes without numbers, class or image, and images whose
 file cannot be read.
 """
 
@@ -68,7 +68,7 @@ def convert(
         to: the format to write.
         output: a folder that does not exist yet or is empty, outside of `root`.
         splits: which to write; None: all that are found.
-        images: "link" makes hard links where it can: the pictures then share their bytes with the originals.
+        images: "link" makes hard links where it can: the images then share their bytes with the originals.
         voc_one_based: VOC: subtract 1 from xmin and ymin; None: for the official sets.
         box_convention: how the files write boxes; None: as their format says, unless that cannot be.
 
@@ -117,7 +117,7 @@ def keep_readable(raw: RawAnnotations, findings: list[Finding]) -> Annotations:
 def write_copy(
     folder: Path, contents: dict[str, Annotations], to: Format, images: ImagePlacement
 ) -> dict[str, str]:
-    """Write splits into the empty `folder`, with their pictures; returns what each is called there.
+    """Write splits into the empty `folder`, with their images; returns what each is called there.
 
     Raises:
         InputError: a class name cannot be written in this format.

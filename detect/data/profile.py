@@ -30,14 +30,14 @@ class LoaderProfile:
 
     @property
     def images_per_s(self) -> float:
-        """Of one core."""
+        """Images per second of one core."""
         return MS / (self.decode_ms + self.augment_ms + self.collate_ms)
 
     def __str__(self) -> str:
         rows = (("decode", self.decode_ms), ("augment", self.augment_ms), ("collate", self.collate_ms))
-        lines = [f"{name:8} {value:8.2f} ms an image" for name, value in rows]
+        lines = [f"{name:8} {value:8.2f} ms per image" for name, value in rows]
         return "\n".join(
-            [*lines, f"{self.images_per_s:.0f} images/s a core, {self.cores} core(s), {self.images} images"]
+            [*lines, f"{self.images_per_s:.0f} images/s per core, {self.cores} core(s), {self.images} images"]
         )
 
 

@@ -49,7 +49,7 @@ def repeat_factors(annotations: Annotations, threshold: float) -> NDArray[np.flo
 
 
 def draw_repeats(factors: NDArray[np.float64], *, seed: int, epoch: int) -> NDArray[np.int64]:
-    """How often each image is in the running for `epoch`: its factor, rounded up or down by a draw.
+    """How often each image may be drawn in `epoch`: its factor, rounded up or down by a draw.
 
     A pure function of (seed, epoch, image); over many epochs the mean is the factor.
 

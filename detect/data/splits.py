@@ -103,7 +103,7 @@ def not_divided(reader: Reader, root: Path) -> str:
 
 
 def split_hint(root: Path) -> str:
-    """What to do with pictures and XML files that no list divides; "" where there are no such files.
+    """What to do with images and XML files that no list divides; "" where there are no such files.
 
     Labelling tools leave them so: beside each other, or in the folders of VOC without `ImageSets`.
     """
@@ -111,7 +111,7 @@ def split_hint(root: Path) -> str:
         return ""
     return (
         f"\n  it has XML files: `detect data split {root} --output E` makes a data set with a training and a "
-        "validation split of pictures that have one each"
+        "validation split of images that have one each"
     )
 
 

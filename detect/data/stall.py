@@ -1,4 +1,4 @@
-"""Which file each loading process has in hand, so that one that hangs can be named."""
+"""Which file each loading process is working on, so that one that hangs can be named."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class InHand:
 
 
 def describe_stall(in_hand: InHand, name_of: Callable[[int], object], *, waited_s: float) -> str:
-    """What a person should know of a loader that gives nothing.
+    """Message about a loader that gives no batch.
 
     Args:
         in_hand: of its workers.

@@ -24,7 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from detect.data.images.decode import load_pixels
-from detect.data.synthetic.images import generated_pictures
+from detect.data.synthetic.images import generated_images
 from detect.deploy.export import ExportOptions, export
 from detect.deploy.exported_file import SUFFIXES, Format, Precision, file_sha256
 from detect.deploy.inference import Detector
@@ -197,7 +197,7 @@ def open_row(row: Row) -> Runtime:
 def write_pictures(folder: Path) -> list[Path]:
     """Generated pictures as JPEG files of a camera's quality."""
     paths = [folder / f"{i}.jpg" for i in range(GENERATED_PICTURES)]
-    for path, pixels in zip(paths, generated_pictures(GENERATED_PICTURES), strict=True):
+    for path, pixels in zip(paths, generated_images(GENERATED_PICTURES), strict=True):
         Image.fromarray(pixels).save(path, quality=90)
     return paths
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from detect.data.augment.view import resize_pixels
 from detect.data.images.decode import load_pixels
-from detect.data.synthetic.images import generated_pictures
+from detect.data.synthetic.images import generated_images
 from detect.deploy.exported_file import (
     SUFFIXES,
     Format,
@@ -227,7 +227,7 @@ def verification_images(spec: ModelSpec, files: list[Path] | None) -> Tensor:
     count = max(BATCHES)
     pictures: list[NDArray[np.uint8]]
     if files is None:
-        pictures = generated_pictures(count)
+        pictures = generated_images(count)
     elif len(files) < count:
         raise InputError(f"--pictures: {len(files)} given, at least {count} are needed")
     else:

@@ -11,7 +11,7 @@ from torch import nn
 
 from detect.config.model_section import read_model_section
 from detect.data.augment.view import resize_pixels
-from detect.data.synthetic.images import generated_pictures
+from detect.data.synthetic.images import generated_images
 from detect.deploy.exported_file import SUFFIXES, Format
 from detect.deploy.runtimes.base import Runtime, RuntimeName, RuntimeOptions
 from detect.errors import InputError
@@ -124,7 +124,7 @@ def set_statistics(net: SSDLite) -> None:
 
     Without it they fade from layer to layer into denormal numbers, which make a processor many times slower.
     """
-    pictures = generated_pictures(STATISTICS_PICTURES)
+    pictures = generated_images(STATISTICS_PICTURES)
     images = np.stack([resize_pixels(picture, net.image_size, "antialias") for picture in pictures])
     norms = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]

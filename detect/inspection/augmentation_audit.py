@@ -21,18 +21,18 @@ QUANTILES = (5, 25, 50, 75, 95)
 
 
 class BoxFate(NamedTuple):
-    """What becomes of a group of boxes over all samples."""
+    """Counts of a group of boxes over all samples."""
 
     shown: int
     """Boxes of the samples' images."""
     kept: int
-    """Of those, boxes that the network saw."""
+    """Boxes among those that the network saw."""
     met_before: int
-    """Boxes that some anchor meets at IoU 0.5 where whole images are shown."""
+    """Boxes with an anchor at IoU 0.5 where whole images are shown."""
     met_after: int
-    """Kept boxes that some anchor meets as they were seen."""
+    """Kept boxes with an anchor at IoU 0.5 as they were seen."""
     median_before_px: float
-    """Of the root of the area, px of the input; NaN without boxes."""
+    """Quantiles of the root of the area, px of the input; NaN without boxes."""
     median_after_px: float
 
     def to_json(self) -> dict[str, Any]:
@@ -65,12 +65,12 @@ class AugmentationAudit:
     after_px: NDArray[np.float64]
     """(M,) the same as the network saw it; NaN where the box was not kept."""
     met_before: NDArray[np.bool_]
-    """(M,) some anchor meets it at IoU 0.5."""
+    """(M,) whether it has an anchor at IoU 0.5."""
     met_after: NDArray[np.bool_]
     """(M,) the same of what the network saw; false where the box was not kept."""
 
     def fate(self, rows: NDArray[np.bool_] | slice = slice(None)) -> BoxFate:
-        """Of the boxes in `rows`, by default all."""
+        """Counts of the boxes in `rows`, by default all."""
         before, after = self.before_px[rows], self.after_px[rows]
         kept = after[~np.isnan(after)]
         return BoxFate(
@@ -83,11 +83,11 @@ class AugmentationAudit:
         )
 
     def by_size(self) -> dict[str, BoxFate]:
-        """Of small, medium and large boxes."""
+        """Counts of small, medium and large boxes."""
         return {name: self.fate(self.size_groups == group) for group, name in enumerate(SIZES)}
 
     def by_class(self) -> dict[str, BoxFate]:
-        """Of the boxes of each class."""
+        """Counts of the boxes of each class."""
         return {name: self.fate(self.labels == label) for label, name in enumerate(self.class_names, 1)}
 
     def to_json(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """`detect data check`: everything that is wrong or worth knowing of a data set, before anybody trains on it.
 
-Gathers what the readers, the checks of boxes, pictures and splits, and the fit of the anchors say;
+Gathers what the readers, the checks of boxes, images and splits, and the fit of the anchors say;
 `data_check_text` prints it.
 """
 
@@ -147,7 +147,7 @@ def _check_split(
     voc_one_based: bool | None,
     box_convention: BoxConvention | None,
 ) -> None:
-    """Read one split and judge it by itself; what cannot be read is a refusal, and the others go on."""
+    """Read and check one split by itself; one that cannot be read is reported, and the rest are checked."""
     role: Role = "train" if name == report.train else "val"
     try:
         opened = open_split(

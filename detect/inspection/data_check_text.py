@@ -25,7 +25,7 @@ PLAIN_WIDTH = 120
 
 
 def print_report(report: DataReport, console: Console | None = None) -> None:
-    """Print all that a person needs, the verdict last."""
+    """Print the report, the verdict last."""
     console = console or Console()
     if not console.is_terminal:
         console.width = PLAIN_WIDTH

@@ -136,7 +136,7 @@ def models_table(models: list[Model], *, root: Path) -> Table:
     """The table for people: a tick where the count rounds to the paper's figure, a cross where not."""
     table = Table(
         title="Detectors; figures of the MobileNetV3 paper's Table 6 in brackets",
-        caption="w/o BN: no scale and shift of BatchNorm. MAdds: convolutions plus 1.5 an element of h-swish",
+        caption="w/o BN: no scale and shift of BatchNorm. MAdds: convolutions, plus 1.5 per h-swish element",
     )
     table.add_column("config", overflow="fold")
     for name in ("input", "classes", "anchors", "params", "params w/o BN (M)", "conv MAdds", "MAdds (B)"):

@@ -25,7 +25,7 @@ from detect.training.assigners.max_iou import match_anchors
 from detect.types import Target
 
 DEFAULT_MATCH_IOU = 0.5
-"""Of the losses."""
+"""IoU threshold of the losses where a config names none."""
 
 
 class PreviewOptions(NamedTuple):
@@ -65,7 +65,7 @@ class Preview(NamedTuple):
     """Images to show."""
     layout: AnchorLayout
     match_iou: float
-    """At which an anchor answers for a box."""
+    """IoU at which an anchor is positive for a box."""
     audit: AugmentationAudit
 
 
@@ -154,12 +154,12 @@ def _match_iou(settings: dict[str, Any]) -> float:
 
 
 class MatchedAnchors(NamedTuple):
-    """The anchors of one sample that answer for a box in the loss."""
+    """The anchors of one sample that are positive in the loss."""
 
     boxes: NDArray[np.float32]
     """(P, 4) xyxy px of the input."""
     owners: NDArray[np.int64]
-    """(P,) the box of the sample that each answers for."""
+    """(P,) the box of the sample that each is positive for."""
     forced: int
     """Anchors whose IoU with it is lower than a match needs: the best that those boxes have."""
 

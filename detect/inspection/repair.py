@@ -19,11 +19,11 @@ from detect.errors import InputError
 from detect.inspection.data_check import Located, merge
 from detect.system.output_folder import ImagePlacement, new_folder
 
-MENDED_WITHOUT_A_DROP = {
-    "annotation-id-repeated": "numbered anew",
+REPAIRED_WITHOUT_A_DROP = {
+    "annotation-id-repeated": "renumbered",
     "box-clipped": "clipped to the image",
     "box-repeated": "dropped, the first is kept",
-    "exif-boxes-turned": "boxes turned with the picture",
+    "exif-boxes-turned": "boxes turned with the image",
     "field-missing": "filled in",
     "image-size-differs": "the file's size written",
 }
@@ -31,19 +31,19 @@ MENDED_WITHOUT_A_DROP = {
 
 
 @dataclass(frozen=True)
-class Mending:
+class Repair:
     """What was written, and what it no longer has."""
 
     format: Format
     images: int
     boxes: int
-    mended: dict[tuple[str, str], int]
+    repaired: dict[tuple[str, str], int]
     """(code, what was done) to the number of findings."""
     left: dict[str, int]
-    """Findings by code that only a person can decide about."""
+    """Number of findings by code that only a person can decide about."""
 
 
-def mend(
+def repair(
     root: Path,
     output: Path,
     *,
@@ -51,12 +51,12 @@ def mend(
     images: ImagePlacement = "link",
     voc_one_based: bool | None = None,
     box_convention: BoxConvention | None = None,
-) -> Mending:
+) -> Repair:
     """Write the data set in `root` without its faults into the folder `output`, whole or not at all.
 
     What cannot be used is left out, boxes are cut to their images, repeated boxes (IoU > 0.95, same class)
-    go, and what is missing or wrong besides is written as it is used. Pictures that repeat, inside a split or
-    across, stay: which of them goes is a person's decision.
+    go, and what else is missing or wrong is written as it is used. Images that repeat, inside a split or
+    across, stay: a person decides which of them to remove.
 
     Args:
         root: folder of a data set whose format is recognised; only read.
@@ -83,27 +83,27 @@ def mend(
                 raise InputError(f"no usable image in {content.source}: none of its files can be decoded")
             findings += [*undecodable, *repeated_boxes(content)]
             found += [Located((split,), finding) for finding in findings]
-            contents[split] = mended(content)
+            contents[split] = without_faults(content)
         write_copy(folder, contents, data_format, images)
     counts: Counter[tuple[str, str]] = Counter()
     left: Counter[str] = Counter()
     for _, finding in merge(found):
         if finding.severity == "error":
             counts[finding.code, finding.action] += 1
-        elif finding.code in MENDED_WITHOUT_A_DROP:
-            counts[finding.code, MENDED_WITHOUT_A_DROP[finding.code]] += 1
+        elif finding.code in REPAIRED_WITHOUT_A_DROP:
+            counts[finding.code, REPAIRED_WITHOUT_A_DROP[finding.code]] += 1
         else:
             left[finding.code] += 1
-    return Mending(
+    return Repair(
         data_format,
         images=sum(len(content) for content in contents.values()),
         boxes=sum(len(content.boxes) for content in contents.values()),
-        mended=dict(sorted(counts.items())),
+        repaired=dict(sorted(counts.items())),
         left=dict(sorted(left.items())),
     )
 
 
-def mended(content: Annotations) -> Annotations:
+def without_faults(content: Annotations) -> Annotations:
     """Boxes cut to their images, without those that repeat another; areas no larger than their boxes."""
     boxes = content.clipped_boxes()
     sizes = boxes[:, 2:] - boxes[:, :2]

@@ -19,7 +19,7 @@ Slot = tuple[str, ...]
 
 
 def job_slots(wanted: list[str] | None, per_job: int) -> list[Slot]:
-    """Where jobs may run at the same time, one each.
+    """One slot for each job that may run at the same time.
 
     Args:
         wanted: GPUs to use whatever runs on them; None: all that are free, or the CPU where there is none.

@@ -1,4 +1,4 @@
-"""How files get to their place: whole or not at all."""
+"""How files are written: whole or not at all."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ def collection_paused() -> Iterator[None]:
     """Python's search for cyclic garbage is off inside.
 
     For code that makes very many small objects, all of them in use: each search walks every object of the
-    program and finds nothing, which can take longer than the work. Reference counting goes on.
+    program and finds nothing, which can take longer than the work. Reference counting continues.
     """
     was_enabled = gc.isenabled()
     gc.disable()

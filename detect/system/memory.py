@@ -13,7 +13,7 @@ M_MMAP_MAX = -4
 def keep_freed_memory() -> bool:
     """Let the process keep freed memory for its next step instead of giving it back to the system.
 
-    By default glibc maps every block of more than 32 MiB anew and gives the top of the heap back when it is
+    By default glibc maps every block of more than 32 MiB again and gives the top of the heap back when it is
     freed. The activations of a step are such blocks: each step then takes a page fault for every 4 KiB of
     them, a fifth of its time (figures in docs/results.md). The peak hardly changes; up to 2 GiB of it are not
     returned before the process ends. That suits a process that is ours alone, as the command line's and a

@@ -1,4 +1,4 @@
-"""A folder that appears whole or not at all, and pictures in it that take no space of their own."""
+"""A folder that appears whole or not at all, and images in it that take no space of their own."""
 
 from __future__ import annotations
 

@@ -15,9 +15,9 @@ from detect.errors import InputError
 SHARED_MEMORY = Path("/dev/shm")
 MIB = 2**20
 BOX_BYTES = 4 * 4 + 8 + 1
-"""Of one row of a `Target`: box, label, ignore."""
+"""Bytes of one row of a `Target`: box, label, ignore."""
 ROW_BYTES = 8 + 2 * 8
-"""Of one image beside pixels and boxes: sample_idx, orig_size."""
+"""Bytes of one image beside pixels and boxes: sample_idx, orig_size."""
 
 
 def batch_bytes(batch_size: int, image_size: tuple[int, int], *, boxes: int, value_bytes: int = 1) -> int:
@@ -26,7 +26,7 @@ def batch_bytes(batch_size: int, image_size: tuple[int, int], *, boxes: int, val
     Args:
         batch_size: images.
         image_size: (H, W) of the input.
-        boxes: of an image after padding.
+        boxes: per image after padding.
         value_bytes: of a pixel's channel; 1 for uint8.
     """
     height, width = image_size
@@ -56,7 +56,7 @@ def require_shared_memory(needed: int, *, workers: int, prefetch: int) -> None:
         return
     size = math.ceil((usage.total - usage.free + needed) / MIB)
     raise InputError(
-        f"{SHARED_MEMORY} has {usage.free / MIB:.0f} MiB free, the batches that {workers} workers a device "
+        f"{SHARED_MEMORY} has {usage.free / MIB:.0f} MiB free, the batches that {workers} workers per device "
         f"prepare {prefetch} ahead need {math.ceil(needed / MIB)} MiB: start the container with "
         f"--shm-size={size}m, or lower --data.workers or --data.prefetch"
     )

@@ -178,7 +178,7 @@ def test_profile__command__figures_and_advice(tmp_path: Path, capsys: pytest.Cap
     assert figures["decode_ms"] > 0
     assert figures["images_per_s"] > 0
     said = capsys.readouterr().out
-    assert "ms an image" in said
+    assert "ms per image" in said
     assert f"what would help most: {figures['advice']}" in said
     assert main([*arguments, "--images", "0"]) == 2
     assert "--images 0: give 1 or more" in capsys.readouterr().err

@@ -23,7 +23,7 @@ CASES = [
     (3.0, LoaderSettings(2, 1, cached=False), 8, r"--data.workers 7 \(now 2; 8 cores, .*up to 3.5 times"),
     (6.0, LoaderSettings(2, 1, cached=True), 8, r"--data.workers 7 .*up to 3.5 times"),
     (0.1, LoaderSettings(0, 1, cached=False), 2, r"--data.workers 1 .*up to 2.0 times"),
-    (0.1, LoaderSettings(1, 1, cached=False), 2, r"476 images/s a core .* 2 core\(s\): give it more cores"),
+    (0.1, LoaderSettings(1, 1, cached=False), 2, r"476 images/s per core .* 2 core\(s\): give it more cores"),
     (0.1, LoaderSettings(3, 2, cached=False), 8, r"give it more cores"),  # the ranks share eight
 ]
 

@@ -46,8 +46,8 @@ def test_profile__finds_the_slow_step(root: Path, monkeypatch: pytest.MonkeyPatc
 def test_profile__reads_as_a_table() -> None:
     text = str(LoaderProfile(2.5, 1.0, 0.5, images=100, cores=2))
     assert text.splitlines() == [
-        "decode       2.50 ms an image",
-        "augment      1.00 ms an image",
-        "collate      0.50 ms an image",
-        "250 images/s a core, 2 core(s), 100 images",  # 1000 / 4
+        "decode       2.50 ms per image",
+        "augment      1.00 ms per image",
+        "collate      0.50 ms per image",
+        "250 images/s per core, 2 core(s), 100 images",  # 1000 / 4
     ]

@@ -11,11 +11,11 @@ from detect.errors import InputError
 from tests.data_sets import save_picture, voc_xml
 
 
-def label(folder: Path, stems: list[str], *, pictures: str = "", xml: str = "", suffix: str = ".jpg") -> Path:
+def label(folder: Path, stems: list[str], *, images: str = "", xml: str = "", suffix: str = ".jpg") -> Path:
     """Pictures with an XML file each, as a labelling tool leaves them."""
     (folder / xml).mkdir(parents=True, exist_ok=True)
     for seed, stem in enumerate(stems):
-        save_picture(folder / pictures / f"{stem}{suffix}", seed=seed)
+        save_picture(folder / images / f"{stem}{suffix}", seed=seed)
         (folder / xml / f"{stem}.xml").write_text(voc_xml([("cat", (2, 3, 30, 40))]))
     return folder
 
@@ -24,10 +24,10 @@ STEMS = [f"IMG {i:02d}" for i in range(10)]
 
 
 @pytest.mark.parametrize(
-    ("pictures", "xml"), [("", ""), ("JPEGImages", "Annotations"), ("images", "annotations"), ("", "xml")]
+    ("images", "xml"), [("", ""), ("JPEGImages", "Annotations"), ("images", "annotations"), ("", "xml")]
 )
-def test_divide__any_usual_layout__can_be_opened(tmp_path: Path, pictures: str, xml: str) -> None:
-    source = label(tmp_path / "photos", STEMS, pictures=pictures, xml=xml, suffix=".PNG")
+def test_divide__any_usual_layout__can_be_opened(tmp_path: Path, images: str, xml: str) -> None:
+    source = label(tmp_path / "photos", STEMS, images=images, xml=xml, suffix=".PNG")
     before = {path: path.read_bytes() for path in source.rglob("*") if path.is_file()}
     divided = divide(source, tmp_path / "out", val_share=0.3)
     train, val = (open_split(tmp_path / "out", role=role) for role in ("train", "val"))
@@ -59,8 +59,7 @@ def test_divide__what_has_no_partner__is_left_out_and_named(tmp_path: Path) -> N
     divided = divide(source, tmp_path / "out", val_share=0.2)
     assert len(divided.train) + len(divided.val) == 8
     assert divided.left_out == (
-        "1 pictures without an XML file left out: IMG 00.jpg\n"
-        "1 XML files without a picture left out: IMG 01.xml"
+        "1 images without an XML file left out: IMG 00.jpg\n1 XML files without an image left out: IMG 01.xml"
     )
     assert len(list((tmp_path / "out" / "JPEGImages").iterdir())) == 8
 
@@ -70,17 +69,17 @@ def test_divide__more_left_out_than_can_be_named(tmp_path: Path) -> None:
     for stem in STEMS[:7]:
         (source / f"{stem}.xml").unlink()
     divided = divide(source, tmp_path / "out", val_share=0.2)
-    assert divided.left_out.startswith("7 pictures without an XML file left out: IMG 00.jpg, ")
+    assert divided.left_out.startswith("7 images without an XML file left out: IMG 00.jpg, ")
     assert divided.left_out.endswith("IMG 04.jpg, ...")
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -1.0, float("nan")])
 def test_divide__share_that_is_none__refused(tmp_path: Path, share: float) -> None:
-    with pytest.raises(InputError, match=f"--val_share {share}: a share of the pictures"):
+    with pytest.raises(InputError, match=f"--val_share {share}: a share of the images"):
         divide(label(tmp_path / "photos", STEMS), tmp_path / "out", val_share=share)
 
 
-def test_divide__two_pictures_of_one_name__refused(tmp_path: Path) -> None:
+def test_divide__two_images_of_one_name__refused(tmp_path: Path) -> None:
     source = label(tmp_path / "photos", STEMS)
     save_picture(source / "IMG 03.png")
     with pytest.raises(InputError, match=r"IMG 03\.jpg and .*IMG 03\.png have one name"):
@@ -89,7 +88,7 @@ def test_divide__two_pictures_of_one_name__refused(tmp_path: Path) -> None:
 
 def test_divide__nothing_annotated__says_where_it_looked(tmp_path: Path) -> None:
     save_picture(tmp_path / "photos" / "a.jpg")
-    with pytest.raises(InputError, match=r"has 1 pictures and 0 XML files, 0 of one name.*JPEGImages"):
+    with pytest.raises(InputError, match=r"has 1 images and 0 XML files, 0 of one name.*JPEGImages"):
         divide(tmp_path / "photos", tmp_path / "out", val_share=0.2)
     with pytest.raises(InputError, match="no folder"):
         divide(tmp_path / "absent", tmp_path / "out", val_share=0.2)

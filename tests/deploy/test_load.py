@@ -8,7 +8,7 @@ import yaml
 from torch import nn
 
 from detect.data.augment.view import resize_pixels
-from detect.data.synthetic.images import generated_pictures
+from detect.data.synthetic.images import generated_images
 from detect.deploy import load as model_file
 from detect.deploy.export import verification_images
 from detect.deploy.load import (
@@ -65,7 +65,7 @@ def test_detector_of_config__activations_neither_fade_nor_explode(tmp_path):
         if isinstance(layer, nn.BatchNorm2d):
             layer.register_forward_hook(lambda _, inputs, output: spreads.append(output.std(0).mean().item()))
     images = np.stack(
-        [resize_pixels(picture, net.image_size, "antialias") for picture in generated_pictures(6)]
+        [resize_pixels(picture, net.image_size, "antialias") for picture in generated_images(6)]
     )
     with torch.no_grad():
         net(torch.from_numpy(images).permute(0, 3, 1, 2))

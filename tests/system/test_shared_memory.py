@@ -36,7 +36,9 @@ def test_every_worker_holds_its_batches_and_the_trainer_one() -> None:
 def test_too_little_is_refused_with_the_size_to_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shared_memory_of(monkeypatch, tmp_path, total=64 * MIB, free=60 * MIB)
     require_shared_memory(60 * MIB, workers=4, prefetch=2)
-    message = "60 MiB free, the batches that 4 workers a device prepare 2 ahead need 61 MiB: .*--shm-size=65m"
+    message = (
+        "60 MiB free, the batches that 4 workers per device prepare 2 ahead need 61 MiB: .*--shm-size=65m"
+    )
     with pytest.raises(InputError, match=message):
         require_shared_memory(60 * MIB + 1, workers=4, prefetch=2)
 
@@ -54,7 +56,7 @@ def test_the_training_loader_asks_before_its_workers_start(
     shared_memory_of(monkeypatch, tmp_path, total=2 * MIB, free=2 * MIB)
     data_with(0).train_dataloader()
     # Training and validation alike: 4 images of 320 x 320 x 3, 3 times: 3.52 MiB each.
-    with pytest.raises(InputError, match="that 1 workers a device prepare 2 ahead need 8 MiB"):
+    with pytest.raises(InputError, match="that 1 workers per device prepare 2 ahead need 8 MiB"):
         data_with(1).train_dataloader()
 
 

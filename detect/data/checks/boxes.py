@@ -91,7 +91,7 @@ def refuse_other_convention(raw: RawAnnotations, images: CheckedImages) -> None:
         f"{own.convention}, {own.share:.1%} of them do not fit into their images, as {best.convention} "
         f"{best.share:.1%}. For example {_box_file(raw, int(usable[row]))}, annotation "
         f"{plain(raw.annotation_ids[usable[row]])}: {values} in an image of {width:g} x {height:g} px. Read "
-        f"them so with --data.box_convention {best.convention}, write them anew with `detect data convert "
+        f"them so with --data.box_convention {best.convention}, rewrite them with `detect data convert "
         f"--box_convention {best.convention}`, or give --data.box_convention {own.convention} where they are "
         "right as they are"
     )
@@ -167,7 +167,7 @@ class _BoxText(NamedTuple):
         return f"no category {plain(self.raw.box_category_ids[row])!r}; there are {_shortened(self.raw)}"
 
     def image(self, row: int) -> str | None:
-        """The path of the box's picture, where it has one that can be opened."""
+        """The path of the box's image, where it has one that can be opened."""
         image_row = int(self.raw.image_rows[row])
         if image_row < 0 or not self.images.kept[image_row]:
             return None
@@ -274,7 +274,7 @@ def _note_annotations(raw: RawAnnotations, annotations: Annotations, findings: l
                     _box_file(raw, row),
                     plain(raw.annotation_ids[row]),
                     "the id is used before",
-                    "kept; evaluation numbers the boxes anew",
+                    "kept; evaluation renumbers the boxes",
                 )
             )
     filled = {

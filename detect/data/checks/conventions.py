@@ -34,7 +34,7 @@ class ConventionFit(NamedTuple):
 
     @property
     def share(self) -> float:
-        """Of the boxes that do not fit."""
+        """Share of the boxes that do not fit."""
         return float(self.misfits.mean())
 
 

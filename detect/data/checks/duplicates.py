@@ -1,4 +1,4 @@
-"""Pictures that are the same or look the same, and boxes that say the same twice."""
+"""Images that are the same or look the same, and boxes that say the same twice."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from detect.boxes import iou_of_pairs
 
 HASH_BITS = 64
 MAX_DISTANCE = 6
-"""Bits in which the hashes of two pictures that look alike may differ. Measured on coco128: copies that were
-compressed, halved, made brighter or richer in contrast differ in at most 6, different pictures in 16."""
+"""Bits in which the hashes of two images that look alike may differ. Measured on coco128: copies that were
+compressed, halved, made brighter or richer in contrast differ in at most 6, different images in 16."""
 MIN_CORRELATION = 0.95
-"""Of the grey thumbnails; of those copies at least 0.98, of different pictures at most 0.95."""
+"""Correlation of the grey thumbnails: at least 0.98 for those copies, at most 0.95 for different images."""
 MIN_CONTRAST = 4.0
-"""Standard deviation of a thumbnail, of 255. Below it a picture is empty and looks like every other such."""
+"""Standard deviation of a thumbnail, of 255. Below it an image is empty and looks like every other such."""
 DUPLICATE_IOU = 0.95
 PAIRS_AT_ONCE = 1 << 20
 
@@ -34,10 +34,10 @@ def equal_groups(digests: NDArray[np.bytes_], usable: NDArray[np.bool_]) -> NDAr
 def alike_pairs(
     hashes: NDArray[np.uint64], thumbnails: NDArray[np.uint8], usable: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
-    """(P, 2) pairs of rows, the smaller first, of pictures that look alike.
+    """(P, 2) pairs of rows, the smaller first, of images that look alike.
 
     Two hashes that differ in at most 6 bits agree in one of 7 slices; only such pairs are compared, so 118k
-    pictures take seconds. What the hashes suggest, the thumbnails confirm.
+    images take seconds. What the hashes suggest, the thumbnails confirm.
 
     Args:
         hashes: (N,) perceptual hashes.

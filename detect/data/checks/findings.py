@@ -1,4 +1,4 @@
-"""What is wrong with a data set, one `Finding` a case, and how a list of them reads."""
+"""What is wrong with a data set, one `Finding` per case, and how a list of them reads."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Finding:
     detail: str
     action: str
     image: str | None = None
-    """The path of the picture to look at, where there is one."""
+    """The path of the image to look at, where there is one."""
     box: list[float] | None = None
-    """Xyxy px of the upright picture, where the finding is about a box that has numbers."""
+    """Xyxy px of the upright image, where the finding is about a box that has numbers."""
     other: str | None = None
-    """The path of the picture that this one repeats."""
+    """The path of the image that this one repeats."""
 
     def __str__(self) -> str:
         place = self.file if self.annotation is None else f"{self.file}, annotation {self.annotation}"

@@ -148,7 +148,7 @@ def _find_orientations(
                 raw.file_names[row].decode(),
                 None,
                 detail,
-                "boxes turned with the picture",
+                "boxes turned with the image",
             )
         )
 

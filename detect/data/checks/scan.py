@@ -1,4 +1,4 @@
-"""Decodes every image once, whole, and keeps what was seen: broken files, and a fingerprint of each picture.
+"""Decodes every image once, whole, and keeps what was seen: broken files, and a fingerprint of each image.
 
 A header tells little: files that were cut off have a good one. What was seen of a file holds until its size
 or time changes, so a second scan decodes only what is new.
@@ -31,11 +31,11 @@ from detect.system.cores import available_cores
 VERSION = 1
 """Raised whenever the same file would be seen otherwise."""
 THUMBNAIL_PX = 32
-"""Side of the grey picture that fingerprints are made of."""
+"""Side of the grey image that fingerprints are made of."""
 HASH_SIDE = 8
 """Lowest frequencies each way: 8 x 8 signs make 64 bits."""
 KEPT_SIDE_PX = 16
-"""Side of the grey picture that is kept, to confirm what the hashes suggest."""
+"""Side of the grey image that is kept, to confirm what the hashes suggest."""
 SAVE_EVERY = 20_000
 """Images after which an unfinished scan is saved; stopping it loses no more."""
 BATCH = 256
@@ -49,9 +49,9 @@ class ImageScan(NamedTuple):
     digests: NDArray[np.bytes_]
     """(N,) BLAKE2 of each file's bytes: equal for equal files."""
     hashes: NDArray[np.uint64]
-    """(N,) perceptual hash: few bits differ between pictures that look alike."""
+    """(N,) perceptual hash: few bits differ between images that look alike."""
     thumbnails: NDArray[np.uint8]
-    """(N, 16, 16) grey, the whole picture squeezed into a square."""
+    """(N, 16, 16) grey, the whole image squeezed into a square."""
 
 
 _LARGE = Lock()
@@ -120,7 +120,7 @@ def _fill(paths: Sequence[Path], records: NDArray[np.void], *, store: Path, thre
 
 @contextmanager
 def _locked(store: Path) -> Iterator[None]:
-    """Hold the store alone; where no file can be locked, go on without."""
+    """Hold the store alone; where no file can be locked, work without a lock."""
     with ExitStack() as stack:
         with suppress(OSError):
             store.parent.mkdir(parents=True, exist_ok=True)
@@ -193,7 +193,7 @@ def _thinned(image: Image.Image) -> Image.Image:
 
 
 def perceptual_hash(grey: NDArray[np.uint8]) -> int:
-    """64 bits of a (32, 32) grey picture: which of its lowest frequencies lie above their median.
+    """64 bits of a (32, 32) grey image: which of its lowest frequencies lie above their median.
 
     Source: "pHash" in Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions" (2010).
     """
@@ -223,7 +223,7 @@ def _short_hash(text: str) -> bytes:
 
 
 def _stamp(path: Path) -> bytes:
-    """Of size and time; "gone" where there is no such file, which is then looked at again when it comes."""
+    """Hash of size and time; "gone" for a missing file, which is looked at again when it is there."""
     try:
         status = os.stat(path)
     except OSError:
@@ -241,7 +241,7 @@ def _load(store: Path) -> NDArray[np.void]:
     try:
         records = np.load(store)
     except (OSError, ValueError, EOFError):
-        return np.zeros(0, dtype=RECORD)  # absent, or cut off: looked at anew
+        return np.zeros(0, dtype=RECORD)  # absent, or cut off: looked at again
     return records if records.dtype == RECORD else np.zeros(0, dtype=RECORD)
 
 

@@ -1,6 +1,6 @@
-"""What only the whole of a split, or several splits together, can show: broken and repeated pictures, leaks.
+"""What only the whole of a split, or several splits together, can show: broken and repeated images, leaks.
 
-`check.clean` judges boxes and headers; these findings need every picture decoded, or another split.
+`check.clean` checks boxes and headers; these findings need every image decoded, or another split.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def require_trainable(opened: OpenedSplit, role: Role) -> None:
 
 
 def repeated_findings(splits: dict[str, Annotations]) -> list[Finding]:
-    """Repeated boxes and pictures of splits, recalled where neither files nor boxes have changed."""
+    """Repeated boxes and images of splits, recalled where neither files nor boxes have changed."""
     store = cache_folder() / "repetitions" / f"{_hash_of(splits)}.json"
     try:
         return [Finding(**finding) for finding in json.loads(store.read_text(encoding="utf-8"))]
@@ -126,7 +126,7 @@ def repeated_findings(splits: dict[str, Annotations]) -> list[Finding]:
 
 
 def _hash_of(splits: dict[str, Annotations]) -> str:
-    """Of all boxes, and of every image's name, size and time."""
+    """Hash of all boxes, and of every image's name, size and time."""
     digest = hashlib.sha256(str(VERSION).encode())
     for name, content in splits.items():
         digest.update(f"{name} {content.root} {content.classes.names}".encode())
@@ -207,9 +207,9 @@ class _File(NamedTuple):
 
 
 def repeated_images(splits: dict[str, Annotations]) -> list[Finding]:
-    """Pictures that are the same or look the same, inside a split and across splits (a leak).
+    """Images that are the same or look the same, inside a split and across splits (a leak).
 
-    A split that wholly holds another, as trainval holds train, is said once.
+    A split that wholly holds another, as trainval holds train, is reported once.
     """
     files: dict[str, _File] = {}
     for split, content in splits.items():
@@ -255,7 +255,7 @@ def _nested(splits: dict[str, Annotations]) -> set[tuple[str, str]]:
 
 
 def _leak(one: list[str], other: list[str], nested: set[tuple[str, str]]) -> tuple[str, str] | None:
-    """The first two splits that share a picture and ought not to."""
+    """The first two splits that share an image and should not."""
     for first in one:
         for second in other:
             if first != second and (first, second) not in nested and (second, first) not in nested:

@@ -1,4 +1,4 @@
-"""From file to pixels: any picture as upright RGB uint8, or an error that names the file."""
+"""From file to pixels: any image as upright RGB uint8, or an error that names the file."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ TRANSPOSED_ORIENTATIONS = (5, 6, 7, 8)
 DRAFT_SCALES = (2, 4, 8)
 """Reductions that a JPEG decoder gives almost for nothing, by leaving coefficients out."""
 STRIP_PIXELS = 4_000_000
-"""That are copied at once."""
+"""Number of pixels that are copied at once."""
 BACKGROUND = (255, 255, 255, 255)
 """What shows through transparent pixels: white, as on paper."""
 JPEG_SUFFIXES = (".jpg", ".jpeg")
 PLAIN_COLOUR_SPACES = ("YCbCr", "RGB")
-"""Of JPEGs that every decoder turns into the same RGB; grey and CMYK are left to Pillow."""
+"""Colour spaces of JPEGs that every decoder turns into the same RGB; grey and CMYK are left to Pillow."""
 EXIF_MARK = b"Exif\0\0"
 """Starts the EXIF segment of a JPEG (EXIF 2.32, 4.7.2)."""
 PNG_MARK = b"\x89PNG\r\n\x1a\n"
@@ -125,7 +125,7 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def _on_background(image: Image.Image) -> Image.Image:
-    """A picture with transparency as RGB, strip by strip: as a whole it takes five copies."""
+    """An image with transparency as RGB, strip by strip: as a whole it takes five copies."""
     flat = Image.new("RGB", image.size)
     for top, bottom in _strips(image):
         layer = image.crop((0, top, image.width, bottom)).convert("RGBA")

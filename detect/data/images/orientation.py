@@ -1,6 +1,6 @@
-"""EXIF orientation: which way the boxes of a turned picture were drawn, and turning them with it.
+"""EXIF orientation: which way the boxes of a turned image were drawn, and turning them with it.
 
-Pixels are always shown upright. A labelling tool that ignores the orientation draws boxes on the picture as
+Pixels are always shown upright. A labelling tool that ignores the orientation draws boxes on the image as
 stored; the width and height in the annotations tell which of the two it was.
 """
 
@@ -59,7 +59,7 @@ def boxes_drawn_as_stored(votes: OrientationVotes, orientations: NDArray[np.int8
 def turn_boxes(
     boxes: NDArray[np.float64], orientations: NDArray[np.int8], stored: NDArray[np.int32]
 ) -> NDArray[np.float64]:
-    """(M, 4) xyxy px of stored pictures to px of the upright ones.
+    """(M, 4) xyxy px of stored images to px of the upright ones.
 
     Args:
         boxes: xyxy px as stored.

@@ -32,7 +32,7 @@ def download(data_set: DataSet, output: Path, *, keep_archives: bool = False) ->
     """Fetch, check and unpack a data set; the folder appears whole or not at all.
 
     What was fetched waits in OUTPUT.download until all is unpacked, so that a run which was stopped, by a
-    break or by hand, goes on where it was.
+    break or by hand, resumes where it was.
 
     Args:
         data_set: one of `public_sets.DATA_SETS`.
@@ -56,7 +56,7 @@ def download(data_set: DataSet, output: Path, *, keep_archives: bool = False) ->
         except OSError as error:
             raise RunStopped(
                 f"{error.strerror} ({error.filename or output}); what was fetched is kept in {waiting}, "
-                "run the same command to go on",
+                "run the same command to resume",
                 exit_code=3,
             ) from error
     if not keep_archives:
@@ -64,7 +64,7 @@ def download(data_set: DataSet, output: Path, *, keep_archives: bool = False) ->
 
 
 def _have(archive: Archive, waiting: Path, console: Console) -> None:
-    """Fetch one archive unless it is there, and hold it against its checksum."""
+    """Fetch one archive unless it is there, and compare it with its checksum."""
     target = waiting / archive.name
     if not target.exists():
         with Progress(
@@ -105,7 +105,7 @@ def _have(archive: Archive, waiting: Path, console: Console) -> None:
 def _unpack_all(data_set: DataSet, waiting: Path, output: Path, console: Console) -> None:
     """All archives into one new folder, which must then be of a format that is known.
 
-    An archive that cannot be unpacked and has no checksum is deleted: the next run is to fetch it anew.
+    An archive that cannot be unpacked and has no checksum is deleted: the next run fetches it again.
     """
     with new_folder(output) as folder:
         for archive in data_set.archives:
@@ -125,10 +125,10 @@ def _unpack_all(data_set: DataSet, waiting: Path, output: Path, console: Console
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Hold the folder of what is fetched against other processes.
+    """Lock the folder of what is fetched.
 
     Raises:
-        InputError: one is at it.
+        InputError: another process has locked it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:

@@ -22,22 +22,22 @@ from detect.system.files import write_atomically
 CHUNK_BYTES = 1 << 18
 GB = 1e9
 TIMEOUT_S = 30.0
-"""Without a single byte."""
+"""Longest wait for a byte."""
 ATTEMPTS = 6
-"""In a row that bring nothing new."""
+"""Failed attempts in a row, without a new byte, after which to give up."""
 WAIT_S = 1.0
-"""Before the second attempt; twice as long before each that follows."""
+"""Wait before the second attempt; it doubles before each that follows."""
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""HTTP's codes for what may be over in a moment."""
+"""HTTP status codes of errors that may pass."""
 CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 Show = Callable[[int, int | None], None]
-"""Told bytes that are there, and how many there will be where that is known."""
+"""Called with the bytes so far, and the total where it is known."""
 
 
 @dataclass
 class _Known:
-    """What was learnt of the file on the server, kept beside the unfinished copy."""
+    """What is known of the file on the server, kept beside the unfinished copy."""
 
     url: str
     validator: str | None = None
@@ -57,14 +57,14 @@ def fetch(
     show: Show = lambda done, total: None,
     say: Callable[[str], None] = lambda message: None,
 ) -> None:
-    """Have the file at `url` at `target`; an unfinished copy, TARGET.part, is gone on with.
+    """Download the file at `url` to `target`; an unfinished copy, TARGET.part, is resumed.
 
     Args:
         url: http or https; redirects are followed, but not from https to http.
         target: not there yet; it appears when it is complete.
-        max_bytes: no more is written.
+        max_bytes: the largest size of the file.
         show: called as bytes arrive.
-        say: told of every break before it is waited for the next attempt.
+        say: called with every failure before the wait for the next attempt.
 
     Raises:
         InputError: the server has no such file, or it is larger than it may be.
@@ -84,7 +84,7 @@ def fetch(
             if failures == ATTEMPTS:
                 raise RunStopped(
                     f"{url}: {error}, {ATTEMPTS} times in a row; {most} bytes are kept in {part}, run the "
-                    "same command to go on",
+                    "same command to resume",
                     exit_code=3,
                 ) from error
             wait = WAIT_S * 2 ** max(0, failures - 1)
@@ -92,7 +92,7 @@ def fetch(
             time.sleep(wait)
         except OSError as error:
             raise RunStopped(
-                f"cannot write {part}: {error.strerror}; run the same command to go on", exit_code=3
+                f"cannot write {part}: {error.strerror}; run the same command to resume", exit_code=3
             ) from error
     part.replace(target)
     notes.unlink(missing_ok=True)
@@ -216,7 +216,7 @@ def _validator(headers: http.client.HTTPMessage) -> str | None:
 
 
 def _recall(url: str, part: Path, notes: Path) -> _Known:
-    """What is known of an unfinished copy; a copy of which nothing is known is begun anew."""
+    """What is known of an unfinished copy; a copy of which nothing is known is started again."""
     try:
         content = json.loads(notes.read_text(encoding="utf-8"))
         known = _Known(content["url"], content["validator"], content["total"])

@@ -23,7 +23,7 @@ COCO_CLASSES = (
     "cell phone, microwave, oven, toaster, sink, refrigerator, book, clock, vase, scissors, teddy bear, "
     "hair drier, toothbrush"
 )
-"""In the order of COCO's category ids, which COCO128's label files count from 0."""
+"""Names of the classes, in the order of COCO's category ids, which COCO128's label files count from 0."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,13 @@ def _coco(path: str, sha256: str, *, select: str, files: int, gb: float, unpacke
 
 
 VOC_LICENCE = (
-    "pictures from Flickr under Flickr's terms of use, whose owners keep their rights; the data set is given "
+    "images from Flickr under Flickr's terms of use, whose owners keep their rights; the data set is given "
     "for research, see the page"
 )
 DATA_SETS: dict[DataSetName, DataSet] = {
     "coco2017": DataSet(
         page="https://cocodataset.org",
-        licence="annotations CC BY 4.0; pictures under Flickr's terms of use, each with a licence of its own "
+        licence="annotations CC BY 4.0; images under Flickr's terms of use, each with a licence of its own "
         "that the JSON files name",
         archives=(
             _coco(
@@ -107,7 +107,7 @@ DATA_SETS: dict[DataSetName, DataSet] = {
     ),
     "coco128": DataSet(
         page="https://docs.ultralytics.com/datasets/detect/coco128",
-        licence="COCO's: annotations CC BY 4.0, pictures under Flickr's terms of use; the collection is "
+        licence="COCO's: annotations CC BY 4.0, images under Flickr's terms of use; the collection is "
         "published by Ultralytics, see LICENSE in it",
         archives=(
             Archive(
@@ -117,11 +117,11 @@ DATA_SETS: dict[DataSetName, DataSet] = {
                 Limits(1_000, 0.1),
             ),
         ),
-        # As its publisher's own file has it: the same 128 pictures for training and validation.
+        # As its publisher's own file has it: the same 128 images for training and validation.
         extra_files={
             "data.yaml": f"train: images/train2017\nval: images/train2017\nnames: [{COCO_CLASSES}]\n"
         },
-        use="--data.root ROOT (its 128 pictures are the training and the validation split: for trials only)",
+        use="--data.root ROOT (its 128 images are the training and the validation split: for trials only)",
     ),
     "voc2007": DataSet(
         page="http://host.robots.ox.ac.uk/pascal/VOC/voc2007/",

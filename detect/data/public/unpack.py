@@ -1,6 +1,6 @@
-"""Unpacks a zip or tar file of unknown intent: nothing leaves the folder, nothing is a link, all is bounded.
+"""Unpacks a zip or tar file that is not trusted: nothing leaves the folder, no links, and limits on its size.
 
-The whole list of contents is judged before the first byte is written.
+The whole list of contents is checked before the first byte is written.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from detect.errors import InputError
 
 CHUNK_BYTES = 1 << 20
 MAX_NAME_BYTES = 255
-"""Of each part of a path: what file systems take."""
+"""Longest part of a path that file systems take."""
 DRIVE = re.compile(r"[A-Za-z]:")
 GB = 1e9
 BROKEN = (
@@ -45,7 +45,7 @@ class Limits(NamedTuple):
 
 
 class _Member(NamedTuple):
-    """An entry of an archive, before anything is believed of it."""
+    """An entry of an archive, before it has been checked."""
 
     name: str
     kind: Literal["file", "folder", "other"]
@@ -74,7 +74,7 @@ def unpack(archive: Path, folder: Path, select: str, *, limits: Limits) -> int:
     """
     try:
         with _opened(archive) as members:
-            chosen = _judge(archive, members, re.compile(select), limits)
+            chosen = _choose(archive, members, re.compile(select), limits)
             left = round(limits.gb * GB)
             written = 0
             for place, member in chosen:
@@ -88,7 +88,7 @@ def unpack(archive: Path, folder: Path, select: str, *, limits: Limits) -> int:
         raise InputError(f"cannot unpack {archive}: {type(error).__name__}: {error}") from error
 
 
-def _judge(
+def _choose(
     archive: Path, members: Iterator[_Member], select: re.Pattern[str], limits: Limits
 ) -> list[tuple[PurePosixPath, _Member]]:
     """The selected files and their places; every member of the archive is looked at."""

@@ -19,7 +19,7 @@ from detect.errors import InputError
 from detect.types import ClassMap
 
 MAX_TEXT_BYTES = 512
-"""Of a file name or an id. Arrays of bytes are as wide as their longest entry: one hostile name must not
+"""Longest file name or id. Arrays of bytes are as wide as their longest entry: one hostile name must not
 cost its length times the number of boxes."""
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 """What is taken for an image in a folder, the likeliest first."""

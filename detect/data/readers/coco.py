@@ -104,7 +104,7 @@ def read(source: SplitSource) -> RawAnnotations:
 def parse(path: Path) -> dict[str, Any]:
     """The content of a COCO file; its lists hold objects, and nothing else of it is known.
 
-    Polygons are let go one by one as they are read, which takes half the memory.
+    Polygons are dropped one by one as they are read, which takes half the memory.
 
     Raises:
         InputError: not JSON, not an object, or without images, annotations or categories.

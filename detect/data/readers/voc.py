@@ -32,7 +32,7 @@ LAYOUT = "Annotations/, JPEGImages/, ImageSets/Main/SPLIT.txt"
 LABELS_FILE = "labels.txt"
 """One class name a line, beside `Annotations`: sets the order; otherwise names are sorted."""
 MAX_XML_MB = 4.0
-"""Of one image: room for more than 10,000 objects. A parsed file takes 50 times its size in memory."""
+"""Largest XML file: room for more than 10,000 objects. A parsed file takes 50 times its size in memory."""
 MAX_LIST_MB = 256.0
 OFFICIAL_FOLDER = re.compile(r"VOC20\d\d")
 OFFICIAL_DATABASE = re.compile(r"The VOC20\d\d Database")

@@ -1,6 +1,6 @@
-"""YOLO folders: `data.yaml`, pictures below `images/`, and a text file for each below `labels/`.
+"""YOLO folders: `data.yaml`, images below `images/`, and a text file for each below `labels/`.
 
-A line is a class number and the box's centre and size, in fractions of the picture; more numbers are a
+A line is a class number and the box's centre and size, in fractions of the image; more numbers are a
 polygon, whose extent is the box. Crowds are unknown to YOLO: `detect data convert` writes them below
 `crowds/`, which other programs do not look at and this reader does.
 """
@@ -41,7 +41,7 @@ class Row(NamedTuple):
 
     category: int | str
     numbers: tuple[float, float, float, float]
-    """As written; NaN where the line is not one of YOLO's."""
+    """Numbers as written; NaN where the line is not one of YOLO's."""
     line: int | str
     """Its number, from 1."""
 

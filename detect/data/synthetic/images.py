@@ -1,4 +1,4 @@
-"""Pictures for trials where no photograph is at hand: those of the built-in data set."""
+"""Images for trials where no photograph is at hand: those of the built-in data set."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from detect.data.synthetic.shapes import paint_scene
 LONGER_SIDE_PX = 640
 
 
-def generated_pictures(count: int) -> list[NDArray[np.uint8]]:
-    """(h, w, 3) RGB pictures, the same ones each time."""
+def generated_images(count: int) -> list[NDArray[np.uint8]]:
+    """(h, w, 3) RGB images, the same ones each time."""
     scenes = (paint_scene(np.random.default_rng([6, i]), LONGER_SIDE_PX) for i in range(count))
-    return [np.array(scene.picture) for scene in scenes]
+    return [np.array(scene.image) for scene in scenes]

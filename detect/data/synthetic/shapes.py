@@ -1,4 +1,4 @@
-"""The built-in data set: pictures of shapes in an ordinary COCO folder, made from a seed and nothing else.
+"""The built-in data set: images of shapes in an ordinary COCO folder, made from a seed and nothing else.
 
 The class of an object is its outline alone; colour, texture, size, turn and background say nothing about it.
 That there is an object shows in its colour: objects are vivid, background and clutter dull. Without that hint
@@ -29,11 +29,11 @@ MIN_VISIBLE = 0.5
 """A figure that would leave less than this of itself, or of one below it, in sight is not painted."""
 MAX_OBJECTS = 5
 EMPTY_SHARE = 0.05
-"""Share of the pictures without any object."""
+"""Share of the images without any object."""
 CROWD_SHARE = 0.06
-"""Share of the pictures with a swarm of small figures of one class under one `iscrowd` box."""
+"""Share of the images with a swarm of small figures of one class under one `iscrowd` box."""
 DIAMETER_RANGE = (0.15, 0.8)
-"""Diameter of a figure before stretching, in shorter sides of the picture."""
+"""Diameter of a figure before stretching, in shorter sides of the image."""
 PLACING_TRIES = 12
 MIN_LONGER_SIDE_PX = 64
 JPEG_QUALITY = 90
@@ -91,15 +91,15 @@ def make_shapes(
 ) -> None:
     """Write the data set into the folder `output`, whole or not at all.
 
-    Picture i of a split depends on `seed`, the split and i only: a larger set begins with the smaller one.
+    Image i of a split depends on `seed`, the split and i only: a larger set begins with the smaller one.
 
     Args:
         output: a folder that does not exist yet or is empty.
-        train: pictures in `train/`, annotated in `annotations/instances_train.json`.
-        val: pictures in `val/`, annotated in `annotations/instances_val.json`.
-        unseen: pictures in `unseen/`, without annotations, to try a trained detector on.
+        train: images in `train/`, annotated in `annotations/instances_train.json`.
+        val: images in `val/`, annotated in `annotations/instances_val.json`.
+        unseen: images in `unseen/`, without annotations, to try a trained detector on.
         seed: the same seed gives the same files, byte for byte, with the same version of Pillow.
-        longer_side_px: the longest side of the largest picture; sizes and aspect ratios vary.
+        longer_side_px: the longest side of the largest image; sizes and aspect ratios vary.
 
     Raises:
         InputError: `output` holds files, or a number is out of range.
@@ -123,14 +123,14 @@ def make_shapes(
 
 
 README = """\
-Pictures of shapes, made by detect.data.synthetic.shapes.make_shapes ({arguments}).
+Images of shapes, made by detect.data.synthetic.shapes.make_shapes ({arguments}).
 
 annotations/instances_train.json, annotations/instances_val.json   COCO annotations
-train/, val/                                                       the pictures they describe
-unseen/                                                            pictures without annotations
+train/, val/                                                       the images they describe
+unseen/                                                            images without annotations
 
 A box is the tightest around what can be seen of an object, `area` counts its visible pixels. At least half of
-every object is in sight. Some pictures hold no object; boxes with `iscrowd` 1 hold a swarm of small ones.
+every object is in sight. Some images hold no object; boxes with `iscrowd` 1 hold a swarm of small ones.
 Objects are vivid; background, scribbles and blobs, which belong to no class, are dull.
 """
 
@@ -157,15 +157,15 @@ def _check_numbers(train: int, val: int, unseen: int, seed: int, longer_side_px:
 def _write_split(
     folder: Path, count: int, seed: tuple[int, int], longer_side_px: int
 ) -> dict[str, list[dict[str, Any]]]:
-    """Paint `count` pictures into `folder`; returns what their COCO file holds."""
+    """Paint `count` images into `folder`; returns what their COCO file holds."""
     folder.mkdir()
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for index in range(count):
         scene = paint_scene(np.random.default_rng([*seed, index]), longer_side_px)
         image_id, file_name = index + 1, f"{index + 1:06d}.jpg"
-        scene.picture.save(folder / file_name, quality=JPEG_QUALITY)
-        width, height = scene.picture.size
+        scene.image.save(folder / file_name, quality=JPEG_QUALITY)
+        width, height = scene.image.size
         images.append({"id": image_id, "file_name": file_name, "width": width, "height": height})
         for annotation in scene.annotations():
             annotations.append({"id": len(annotations) + 1, "image_id": image_id, **annotation})
@@ -178,30 +178,30 @@ class _Object:
     category_id: int
     iscrowd: int
     subpixels: int
-    """Of the whole figure, hidden parts and parts outside the picture included."""
+    """Of the whole figure, hidden parts and parts outside the image included."""
     visible: int
     """Subpixels in sight so far."""
 
 
 class _Figure(NamedTuple):
     mask: Image.Image
-    """Mode L, 0 or 255, one subpixel a pixel; its sides are whole pixels of the picture."""
+    """Mode L, 0 or 255, one subpixel a pixel; its sides are whole pixels of the image."""
     x: int
     y: int
-    """Where the mask's corner lies, px of the picture; may be negative."""
+    """Where the mask's corner lies, px of the image; may be negative."""
 
 
 class Scene:
-    """A picture while it is painted, and which object owns each subpixel of it.
+    """An image while it is painted, and which object owns each subpixel of it.
 
     Attributes:
-        picture: RGB, (W, H).
+        image: RGB, (W, H).
         owner: (H * SUBPIXELS, W * SUBPIXELS) uint8; n where object n - 1 is on top, 0 where none is.
     """
 
-    def __init__(self, picture: Image.Image) -> None:
-        self.picture = picture
-        width, height = picture.size
+    def __init__(self, image: Image.Image) -> None:
+        self.image = image
+        width, height = image.size
         self.owner = np.zeros((height * SUBPIXELS, width * SUBPIXELS), np.uint8)
         self._objects: list[_Object] = []
 
@@ -261,19 +261,19 @@ class Scene:
     def _blend(self, figure: _Figure, rng: Rng, *, vivid: bool) -> None:
         alpha = figure.mask.reduce(SUBPIXELS)
         place = (figure.x, figure.y)
-        below = np.asarray(self.picture.crop((*place, figure.x + alpha.width, figure.y + alpha.height)))
+        below = np.asarray(self.image.crop((*place, figure.x + alpha.width, figure.y + alpha.height)))
         ground = below[np.asarray(alpha) > 0].mean(axis=0) / 255
         colour = vivid_colour(rng, ground) if vivid else muted_colour(rng)
         soft = Image.new("L", (alpha.width + 12, alpha.height + 12))
         soft.paste(alpha, (6, 6))
         shadow = soft.filter(ImageFilter.BoxBlur(3)).point(lambda value: value * 0.4)
-        self.picture.paste((0, 0, 0), (figure.x - 4, figure.y - 3), shadow)
-        self.picture.paste(textured(rng, alpha.size, colour, contrast=0.2), place, alpha)
+        self.image.paste((0, 0, 0), (figure.x - 4, figure.y - 3), shadow)
+        self.image.paste(textured(rng, alpha.size, colour, contrast=0.2), place, alpha)
 
 
 def paint_scene(rng: Rng, longer_side_px: int) -> Scene:
-    """One picture: background, clutter, then objects with some clutter between them."""
-    size = _picture_size(rng, longer_side_px)
+    """One image: background, clutter, then objects with some clutter between them."""
+    size = _image_size(rng, longer_side_px)
     scene = Scene(textured(rng, size, muted_colour(rng), contrast=0.15))
     for _ in range(rng.integers(0, 4)):
         scene.paint(_blob(rng, size), rng, None)
@@ -288,11 +288,11 @@ def paint_scene(rng: Rng, longer_side_px: int) -> Scene:
                     break
             if rng.random() < 0.15:
                 scene.paint(_scribble(rng, size), rng, None)
-    scene.picture = grainy(rng, scene.picture)
+    scene.image = grainy(rng, scene.image)
     return scene
 
 
-def _picture_size(rng: Rng, longer_side_px: int) -> tuple[int, int]:
+def _image_size(rng: Rng, longer_side_px: int) -> tuple[int, int]:
     """(W, H), the longer side within a fifth of the largest, at 1:1, 4:3 or 3:2, upright or not."""
     longer = round(longer_side_px * rng.uniform(0.8, 1.0))
     shorter = round(longer / (1.0, 4 / 3, 3 / 2)[rng.integers(3)])
@@ -300,7 +300,7 @@ def _picture_size(rng: Rng, longer_side_px: int) -> tuple[int, int]:
 
 
 def _single(rng: Rng, size: tuple[int, int], shape: ShapeClass) -> _Figure:
-    """One object anywhere in the picture, of any size and turn, stretched by up to 1.4 along one axis."""
+    """One object anywhere in the image, of any size and turn, stretched by up to 1.4 along one axis."""
     smallest, largest = DIAMETER_RANGE
     # The root moves the log-uniform distribution towards large objects.
     diameter = min(size) * smallest * (largest / smallest) ** (rng.random() ** 0.6)
@@ -352,7 +352,7 @@ def _scribble(rng: Rng, size: tuple[int, int]) -> _Figure:
 
 
 def _draw_mask(outlines: list[Points], holes: list[Points], *, line_width_px: float | None = None) -> _Figure:
-    """Paint polygons (or, with a width, open lines) given in px of the picture; `holes` are cut out."""
+    """Paint polygons (or, with a width, open lines) given in px of the image; `holes` are cut out."""
     corners = np.concatenate(outlines)
     margin = math.ceil(line_width_px or 1)
     x, y = (int(v) - margin for v in np.floor(corners.min(axis=0)))

@@ -35,7 +35,7 @@ def vivid_colour(rng: Rng, below: Colour) -> Colour:
 
 
 def textured(rng: Rng, size: tuple[int, int], colour: Colour, *, contrast: float) -> Image.Image:
-    """An RGB picture of `size` (W, H): a texture between two tones around `colour`, under a gradient."""
+    """An RGB image of `size` (W, H): a texture between two tones around `colour`, under a gradient."""
     width, height = size
     x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
     angle = rng.uniform(0, math.pi)
@@ -89,7 +89,7 @@ TEXTURES: tuple[Callable[[Grid, Grid, Rng], Grid], ...] = (_plain, _stripes, _ch
 """Each takes the px coordinates of a turned grid and gives values from -1 to 1."""
 
 
-def grainy(rng: Rng, picture: Image.Image) -> Image.Image:
+def grainy(rng: Rng, image: Image.Image) -> Image.Image:
     """The noise of a camera, the same in the three colours."""
-    grain = rng.standard_normal((picture.height, picture.width), dtype=np.float32) * rng.uniform(1, 6)
-    return Image.merge("RGB", [Image.fromarray(_to_uint8(np.asarray(b) + grain)) for b in picture.split()])
+    grain = rng.standard_normal((image.height, image.width), dtype=np.float32) * rng.uniform(1, 6)
+    return Image.merge("RGB", [Image.fromarray(_to_uint8(np.asarray(b) + grain)) for b in image.split()])

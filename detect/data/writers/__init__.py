@@ -1,7 +1,7 @@
-"""One file a format: each writes splits into a new folder in the layout that its reader takes.
+"""One file per format: each writes splits into a new folder in the layout that its reader takes.
 
-Boxes come as `Annotations` hold them, xyxy px of the upright picture, and are not judged: what leaves its
-picture still does so in the copy.
+Boxes come as `Annotations` hold them, xyxy px of the upright image, and are not checked: a box that
+leaves its image still does so in the copy.
 """
 
 from __future__ import annotations

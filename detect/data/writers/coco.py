@@ -39,7 +39,7 @@ def write(folder: Path, splits: dict[str, Annotations]) -> dict[str, list[str]]:
 
 
 class JsonRows:
-    """A JSON list with one row a line, written as rows come: never all in memory."""
+    """A JSON list with one row per line, written as rows come: never all in memory."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file

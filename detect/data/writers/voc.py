@@ -32,7 +32,7 @@ def split_names(splits: list[str]) -> dict[str, str]:
 
 
 def write(folder: Path, splits: dict[str, Annotations]) -> dict[str, list[str]]:
-    """One XML an image, though it be in several splits, and a list of ids a split.
+    """One XML file per image, also where it is in several splits, and a list of ids per split.
 
     Raises:
         InputError: a class name cannot be written.

@@ -1,4 +1,4 @@
-"""YOLO folders: `data.yaml`, `images/SPLIT/`, `labels/SPLIT/`, and `crowds/SPLIT/`, which YOLO has not."""
+"""YOLO folders: `data.yaml`, `images/SPLIT/`, `labels/SPLIT/`, and our own `crowds/SPLIT/`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def split_names(splits: list[str]) -> dict[str, str]:
 
 
 def write(folder: Path, splits: dict[str, Annotations]) -> dict[str, list[str]]:
-    """A label file an image, empty where it has no boxes; an image of several splits is in each of them.
+    """One label file per image, empty where it has no boxes; an image of several splits is in each of them.
 
     Raises:
         InputError: a class name cannot be written.
@@ -67,7 +67,7 @@ def _write_labels(folder: Path, annotations: Annotations, row: int, name: Path) 
 
 
 def label_lines(labels: NDArray[np.int64], boxes: NDArray[np.float64], size: Sequence[int]) -> str:
-    """One line a box: class counted from 0, centre and size as fractions of the image.
+    """One line per box: class counted from 0, centre and size as fractions of the image.
 
     12 digits are a billionth of a pixel.
 

@@ -85,7 +85,7 @@ def test_download__wrong_checksum__is_refused_and_the_file_deleted(
 def test_download__stopped__goes_on_where_it_was(server: FileServer, voc_zip: bytes, tmp_path: Path) -> None:
     data_set = one_archive(server, voc_zip)
     server.breaks = [len(voc_zip) // 2] + [0] * http_file.ATTEMPTS
-    with pytest.raises(RunStopped, match="run the same command to go on"):
+    with pytest.raises(RunStopped, match="run the same command to resume"):
         download(data_set, tmp_path / "out")
     download(data_set, tmp_path / "out")
     assert server.requests[-1]["Range"] == f"bytes={len(voc_zip) // 2}-"

@@ -169,11 +169,11 @@ def test_paint__hides_more_than_half__refused_and_picture_untouched() -> None:
     scene = Scene(Image.new("RGB", (100, 80)))
     rng = np.random.default_rng(0)
     assert scene.paint(shapes._draw_mask([20 * SHAPES[0].outline + (50, 40)], []), rng, SHAPES[0])
-    picture, annotations = scene.picture.tobytes(), scene.annotations()
+    picture, annotations = scene.image.tobytes(), scene.annotations()
     assert not scene.paint(shapes._draw_mask([25 * SHAPES[0].outline + (50, 40)], []), rng, None)
     assert not scene.paint(shapes._draw_mask([20 * SHAPES[0].outline + (-5, 40)], []), rng, SHAPES[0])
     assert not scene.paint(shapes._draw_mask([20 * SHAPES[0].outline + (-50, 40)], []), rng, SHAPES[0])
-    assert (scene.picture.tobytes(), scene.annotations()) == (picture, annotations)
+    assert (scene.image.tobytes(), scene.annotations()) == (picture, annotations)
 
 
 def test_paint__inside_a_ring__hides_nothing() -> None:
@@ -194,7 +194,7 @@ def test_scenes__hold_what_the_readme_says() -> None:
     assert any(not scene.annotations() for scene in scenes)
     assert any(a["iscrowd"] for scene in scenes for a in scene.annotations())
     for scene in scenes:
-        assert max(scene.picture.size) <= 128
+        assert max(scene.image.size) <= 128
         assert all(thing.visible >= MIN_VISIBLE * thing.subpixels for thing in scene._objects)
     sides = np.array([max(a["bbox"][2:]) for scene in scenes for a in scene.annotations()])
     assert sides.min() < 12

@@ -12,7 +12,7 @@ def test_json_rows__are_a_list_whatever_their_number(rows: list[dict[str, Any]])
     file = io.BytesIO()
     JsonRows(file).write_all(rows)
     assert json.loads(file.getvalue()) == rows
-    assert file.getvalue().count(b"\n") == len(rows)  # one a line
+    assert file.getvalue().count(b"\n") == len(rows)  # one per line
 
 
 def test_annotation_entry__by_hand() -> None:

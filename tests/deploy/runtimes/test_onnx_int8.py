@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from detect.data.augment.view import resize_pixels
-from detect.data.synthetic.images import generated_pictures
+from detect.data.synthetic.images import generated_images
 from detect.deploy.export import ExportOptions, export
 from detect.deploy.exported_file import read_json
 from detect.deploy.load import open_exported
@@ -109,7 +109,7 @@ def test_slow_convolutions__of_the_picture_and_of_few_channels(fp32_file: Path) 
 
 @pytest.fixture(scope="module")
 def images() -> torch.Tensor:
-    pictures = [resize_pixels(picture, (96, 128), "antialias") for picture in generated_pictures(4)]
+    pictures = [resize_pixels(picture, (96, 128), "antialias") for picture in generated_images(4)]
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
 
 
