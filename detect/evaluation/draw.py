@@ -29,6 +29,7 @@ FONT_PER_SIDE = 1 / 26
 FONT_RANGE_PX = (10.0, 96.0)
 
 Rgb = tuple[int, int, int]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Rect = tuple[float, float, float, float]
 """Left, top, right, bottom, px of the image."""
 
@@ -82,24 +83,16 @@ def draw_detections(
     drawn = image.convert("RGB").copy()
     draw = ImageDraw.Draw(drawn)
     shorter = min(drawn.size)
-    line_px = max(MIN_LINE_PX, round(shorter * LINE_PER_SIDE))
     font = ImageFont.load_default(float(np.clip(shorter * FONT_PER_SIDE, *FONT_RANGE_PX)))
     order = range(len(corners)) if confidence is None else np.argsort(-confidence, kind="stable").tolist()
-
     plates = []
     for i in order:
         text = names[i] if confidence is None else f"{names[i]} {confidence[i]:.2f}"
-        width, height = _text_size(draw, text, font)
-        colour = label_colour(int(classes[i]))
-        plates.append(_Label(text, colour, _inside(corners[i], drawn.size), width, height))
+        anchor = _inside(corners[i], drawn.size)
+        plates.append(_Label(text, label_colour(int(classes[i])), anchor, *_text_size(draw, text, font)))
     for label in reversed(plates):
-        _draw_box(draw, label.anchor, label.colour, line_px)
-    taken: list[Rect] = []
-    for label in plates:
-        if label.text and label.width <= drawn.width and label.height <= drawn.height:
-            place = _free_place(label, taken, drawn.size)
-            taken.append(place)
-            _draw_label(draw, label, place, font)
+        _draw_box(draw, label.anchor, label.colour, max(MIN_LINE_PX, round(shorter * LINE_PER_SIDE)))
+    _draw_labels(draw, plates, drawn.size, font)
     return drawn
 
 
@@ -128,9 +121,7 @@ def _inside(box: np.ndarray, size: tuple[int, int]) -> Rect:
     return float(left), float(top), float(max(left, right - 1)), float(max(top, bottom - 1))
 
 
-def _text_size(
-    draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
-) -> tuple[float, float]:
+def _text_size(draw: ImageDraw.ImageDraw, text: str, font: Font) -> tuple[float, float]:
     """Size of the plate behind the text; as high for "cow" as for "dog", so that a row of plates is even."""
     left, _, right, _ = draw.textbbox((0, 0), text, font=font)
     _, top, _, bottom = draw.textbbox((0, 0), "Ag0|", font=font)
@@ -161,6 +152,21 @@ def contrasting(colour: Rgb) -> Rgb:
     return BLACK if luminance > 0.179 else WHITE
 
 
+def _draw_labels(
+    draw: ImageDraw.ImageDraw, labels: Sequence[_Label], size: tuple[int, int], font: Font
+) -> None:
+    """Each label at its box, the first ones with the first choice of a place."""
+    taken: list[Rect] = []
+    for label in labels:
+        if not label.text or label.width > size[0] or label.height > size[1]:
+            continue
+        place = _free_place(label, taken, size)
+        taken.append(place)
+        draw.rectangle(place, fill=label.colour)
+        centre = ((place[0] + place[2]) / 2, (place[1] + place[3]) / 2)
+        draw.text(centre, label.text, fill=contrasting(label.colour), font=font, anchor="mm")
+
+
 def _free_place(label: _Label, taken: list[Rect], size: tuple[int, int]) -> Rect:
     """The first place at the box that hides no other label, else the one that hides least of them."""
     left, top, right, bottom = label.anchor
@@ -186,14 +192,3 @@ def _shared_area(one: Rect, other: Rect) -> float:
     width = min(one[2], other[2]) - max(one[0], other[0])
     height = min(one[3], other[3]) - max(one[1], other[1])
     return max(0.0, width) * max(0.0, height)
-
-
-def _draw_label(
-    draw: ImageDraw.ImageDraw,
-    label: _Label,
-    place: Rect,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-) -> None:
-    draw.rectangle(place, fill=label.colour)
-    centre = ((place[0] + place[2]) / 2, (place[1] + place[3]) / 2)
-    draw.text(centre, label.text, fill=contrasting(label.colour), font=font, anchor="mm")

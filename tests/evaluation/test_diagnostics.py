@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from detect.data.annotations import Annotations
-from detect.evaluation import diagnostics as triage
+from detect.evaluation import diagnostics
 from detect.evaluation.backends import DetectionRows, ground_truth_rows, select
 from detect.evaluation.diagnostics import NEAR_ZERO_MAP, explain_zero_map, ground_truth_metrics, self_test
 from detect.evaluation.evaluator import compute_metrics
@@ -116,7 +116,7 @@ def test_self_test__passes_here() -> None:
 
 
 def test_self_test__wrong_number__names_versions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(triage.KNOWN_NUMBERS, "APl", 0.4)
+    monkeypatch.setitem(diagnostics.KNOWN_NUMBERS, "APl", 0.4)
     with pytest.raises(RuntimeError, match=r"'faster' gives APl 0\.5.*, expected 0\.4 .* broken \(numpy \d"):
         self_test()
 
@@ -125,7 +125,7 @@ def test_self_test__tool_that_fails__names_versions(monkeypatch: pytest.MonkeyPa
     def crash(*args: object, **settings: object) -> None:
         raise TypeError("numpy.dtype size changed")
 
-    monkeypatch.setattr(triage, "compute_metrics", crash)
+    monkeypatch.setattr(diagnostics, "compute_metrics", crash)
     with pytest.raises(RuntimeError, match=r"TypeError: numpy\.dtype size changed .* pycocotools 2"):
         self_test()
 
@@ -133,7 +133,7 @@ def test_self_test__tool_that_fails__names_versions(monkeypatch: pytest.MonkeyPa
 def test_likeliest_order__undoes_a_permutation(annotations: Annotations, right: DetectionRows) -> None:
     truth = ground_truth_rows(annotations)
     permuted = np.array([0, 3, 4, 5, 1, 2, 6])
-    order = triage.likeliest_order(truth, right._replace(labels=permuted[right.labels]), 6)
+    order = diagnostics.likeliest_order(truth, right._replace(labels=permuted[right.labels]), 6)
     assert order[permuted].tolist() == list(range(7))
 
 
