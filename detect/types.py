@@ -17,6 +17,9 @@ from torch import Tensor
 
 from detect.errors import InputError
 
+INPUT_SIZE = (320, 320)
+"""(H, W) px of a network's input unless a configuration says otherwise: the papers'."""
+
 ScoreActivation = Literal["softmax", "sigmoid"]
 """Softmax over K + 1 columns, or a sigmoid for each of the K object columns."""
 

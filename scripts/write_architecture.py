@@ -33,7 +33,7 @@ class Part(NamedTuple):
     params: int
     """Without BatchNorm's scale and shift."""
     madds: int
-    """Of convolutions."""
+    """Multiply-adds of its convolutions."""
 
 
 def describe(module: nn.Module) -> str:

@@ -34,7 +34,7 @@ from detect.errors import InputError
 from detect.system.cores import available_cores
 from detect.system.memory import keep_freed_memory
 from detect.system.shared_memory import batch_bytes, bytes_in_flight, require_shared_memory
-from detect.types import ClassMap, ResizeRule
+from detect.types import INPUT_SIZE, ClassMap, ResizeRule
 
 MAX_WORKERS = 8
 """More workers than this wait for each other's memory rather than for the trainer."""
@@ -103,7 +103,7 @@ class DetectionData(LightningDataModule):
         repeat_threshold: float | None = None,
         cache: CachePlace | None = None,
         cache_gb: float = 8.0,
-        image_size: tuple[int, int] = (320, 320),
+        image_size: tuple[int, int] = INPUT_SIZE,
         seed: int = 0,
         resize_rule: ResizeRule = "antialias",
     ) -> None:

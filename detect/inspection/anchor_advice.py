@@ -1,4 +1,4 @@
-"""Which settings would let some anchor meet more boxes of a data set, each with the share that it reaches."""
+"""Which settings would raise the anchor recall of a data set, each with the recall that it reaches."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from detect.data.annotations import Annotations
-from detect.inspection.anchor_layout import AnchorLayout, FileBoxes, met_share, trained_boxes
+from detect.inspection.anchor_layout import AnchorLayout, FileBoxes, anchor_recall, trained_boxes
 from detect.model.anchors import HeadStyle, even_scales
 
 TRIED_BOXES = 4000
-"""As many, evenly over the split, choose between settings."""
+"""So many boxes, evenly over the split, choose between settings."""
 TRIED_SIDES = (256, 320, 416, 512, 640)
 """Shorter sides of the input; multiples of 32."""
 TRIED_LOWEST = (0.15, 0.1, 0.08, 0.06, 0.04)
@@ -21,20 +21,20 @@ TRIED_HIGHEST = (0.95, 0.7)
 """Scales at stride 16 and of the last map; the others follow as the usual ones do."""
 USUAL_RATIOS = (2.0, 0.5, 3.0, 0.333)
 TRIED_RATIOS = ((), (1.5, 0.667), (5.0, 0.2))
-"""Besides the usual ones, on every map."""
+"""Ratios besides the usual ones, on every map."""
 WORTHWHILE = 0.02
-"""Less of the boxes is no reason to leave what is set."""
+"""A smaller gain in recall is no reason to leave what is set."""
 
 
 class Advice(NamedTuple):
-    """Settings that would meet more boxes."""
+    """Settings with a higher anchor recall."""
 
     settings: dict[str, Any]
     """Keys of the config, by their full path."""
     share: float
-    """That they give."""
+    """Anchor recall with these settings."""
     anchors: int
-    """That a picture then has."""
+    """Anchors per image with these settings."""
 
     @property
     def flags(self) -> str:
@@ -51,7 +51,7 @@ class Advice(NamedTuple):
 
 
 class Tried(NamedTuple):
-    """A layout and the share of the boxes that its anchors meet."""
+    """A layout and its anchor recall."""
 
     layout: AnchorLayout
     share: float
@@ -61,13 +61,13 @@ def advise(annotations: Annotations, layout: AnchorLayout) -> list[Advice]:
     """The best change of each kind that is worth it, the cheapest kind first; nothing without boxes.
 
     The kinds: other scales or the other head; more ratios beside those; another input; another input with
-    other scales. Each must meet `WORTHWHILE` more than the cheaper kinds, but for another input alone, which
-    must beat the present settings only: a detector that was trained before keeps its anchors with it.
+    other scales. Each must gain `WORTHWHILE` over the cheaper kinds, but for another input alone, which must
+    beat the present settings only: a detector that was trained before keeps its anchors with it.
     """
     boxes = trained_boxes(annotations, at_most=TRIED_BOXES)
     if not len(boxes.boxes):
         return []
-    now = Tried(layout, met_share(boxes, layout))
+    now = Tried(layout, anchor_recall(boxes, layout))
     scales = _mildest(boxes, _other_anchors(layout), than=now)
     ratios = _mildest(boxes, _more_ratios((scales or now).layout), than=scales or now)
     side = _mildest(boxes, _other_inputs(layout), than=now)
@@ -84,7 +84,7 @@ def advise(annotations: Annotations, layout: AnchorLayout) -> list[Advice]:
 
 def _mildest(boxes: FileBoxes, layouts: Iterable[AnchorLayout], *, than: Tried) -> Tried | None:
     """Of `layouts`, the mildest first, the first that does nearly as well as the best; None: not worth it."""
-    tried = [Tried(layout, met_share(boxes, layout)) for layout in layouts]
+    tried = [Tried(layout, anchor_recall(boxes, layout)) for layout in layouts]
     enough = max(than.share + WORTHWHILE, max(one.share for one in tried) - WORTHWHILE)
     return next((one for one in tried if one.share >= enough), None)
 
@@ -107,7 +107,7 @@ def _ladders(layout: AnchorLayout, style: HeadStyle) -> Iterator[AnchorLayout]:
 
 
 def _more_ratios(layout: AnchorLayout) -> Iterator[AnchorLayout]:
-    """More shapes a cell, those that are set among them."""
+    """More shapes per cell, those that are set among them."""
     present = layout.config.aspect_ratios or [list(USUAL_RATIOS)] * len(layout.strides)
     for more in TRIED_RATIOS:
         ratios = [[*level, *(ratio for ratio in more if ratio not in level)] for level in present]

@@ -1,6 +1,6 @@
-"""How many boxes of a data set some anchor meets.
+"""Anchor recall of a data set: the share of its boxes that some anchor overlaps with an IoU of at least 0.5.
 
-A box that no anchor meets at IoU 0.5 still gets its best one in training, but only that one, and it must be
+A box without such an anchor still gets its best one in training, but only that one, and it must be
 moved far: such classes and sizes are learnt late and badly.
 """
 
@@ -19,13 +19,13 @@ from detect.inspection.anchor_layout import MATCH_IOU, AnchorLayout, best_anchor
 SMALL_AREA, MEDIUM_AREA = 32.0**2, 96.0**2
 """COCO's limits in px^2 of the file."""
 FIRST_LOOK_BOXES = 50_000
-"""As many, evenly over the split, for the line at the start of a training: a tenth of a second."""
+"""So many boxes, evenly over the split, for the line at the start of a training: a tenth of a second."""
 LOW_SHARE = 0.9
-"""Of the boxes: below it the start of a training says what would meet more."""
+"""Below this anchor recall the start of a training says what would raise it."""
 
 
 class Share(NamedTuple):
-    """How many of some boxes an anchor meets."""
+    """How many of some boxes have an anchor at IoU 0.5."""
 
     boxes: int
     met: int
@@ -52,7 +52,7 @@ class AnchorFit:
     by_size: dict[str, Share]
     by_class: dict[str, Share]
     by_level: list[int]
-    """Boxes whose best anchor is on each map."""
+    """Number of boxes whose best anchor is on each map."""
     advice: list[Advice]
 
     def to_json(self) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def fit_anchors(
 
 
 def first_look(annotations: Annotations, layout: AnchorLayout, *, keep_anchors: bool) -> list[str]:
-    """What a person should know of the anchors before a training: a line, and two of advice if few are met.
+    """What a person should know of the anchors before a training: a line, and two of advice if recall is low.
 
     Args:
         annotations: the training split.
@@ -119,10 +119,10 @@ def first_look(annotations: Annotations, layout: AnchorLayout, *, keep_anchors: 
     if not fit.all.boxes:
         return []
     sizes = ", ".join(f"{name} {share}" for name, share in fit.by_size.items() if share.boxes)
-    lines = [f"anchors: {fit.all} of the training boxes meet one at IoU {MATCH_IOU} ({sizes})"]
+    lines = [f"anchor recall at IoU {MATCH_IOU}: {fit.all} of the training boxes ({sizes})"]
     if fit.all.met < LOW_SHARE * fit.all.boxes:
         advice = [one for one in advise(annotations, layout) if one.keeps_anchors or not keep_anchors]
-        # The cheapest, and the one that meets most.
+        # The cheapest, and the one with the highest recall.
         lines += [f"  more with {one}" for one in (advice if len(advice) < 2 else (advice[0], advice[-1]))]
     return lines
 

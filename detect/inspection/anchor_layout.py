@@ -16,7 +16,7 @@ from detect.model.backbones import MobileNetV3
 from detect.model.ssdlite import SSDLite
 
 MATCH_IOU = 0.5
-"""As `matcher.match_anchors`."""
+"""The default of the matching in training."""
 CHUNK = 1 << 15
 
 
@@ -66,10 +66,10 @@ class BestAnchors(NamedTuple):
 
 
 def best_anchors(boxes: NDArray[np.float32], layout: AnchorLayout) -> BestAnchors:
-    """The best IoU of each box with any anchor, and where it is.
+    """The best IoU of each box with any anchor, and the map of that anchor.
 
     The anchors of one shape on one map differ in their centres alone, and the nearest centre overlaps most;
-    so a box is compared with one anchor a shape, 33 instead of 2,000.
+    so a box is compared with one anchor per shape, 33 instead of 2,000.
 
     Args:
         boxes: (M, 4) xyxy px of the input.
@@ -94,12 +94,12 @@ def _nearest(centres: NDArray[np.float32], values: NDArray[np.float32]) -> NDArr
 
 
 class FileBoxes(NamedTuple):
-    """M boxes and the sizes of the pictures that they are in."""
+    """M boxes and the sizes of the images that they are in."""
 
     boxes: NDArray[np.float64]
-    """(M, 4) xyxy px of the file, cut to the picture."""
+    """(M, 4) xyxy px of the file, cut to the image."""
     sizes: NDArray[np.int32]
-    """(M, 2) height and width of the picture in px."""
+    """(M, 2) height and width of the image in px."""
     labels: NDArray[np.int64]
     """(M,) 1..K."""
 
@@ -111,7 +111,7 @@ class FileBoxes(NamedTuple):
         return cls(boxes, sizes, annotations.labels[rows])
 
     def on_input(self, image_size: tuple[int, int]) -> NDArray[np.float32]:
-        """(M, 4) px of an input of `image_size` (H, W), whole pictures stretched, as in validation."""
+        """(M, 4) px of an input of `image_size` (H, W), whole images stretched, as in validation."""
         scale = np.array(image_size) / self.sizes
         return (self.boxes * np.tile(scale[:, ::-1], 2)).astype(np.float32)
 
@@ -124,6 +124,6 @@ def trained_boxes(annotations: Annotations, *, at_most: int | None = None) -> Fi
     return FileBoxes.of(annotations, rows)
 
 
-def met_share(boxes: FileBoxes, layout: AnchorLayout) -> float:
-    """The share of at least one box that some anchor meets at IoU 0.5."""
+def anchor_recall(boxes: FileBoxes, layout: AnchorLayout) -> float:
+    """The share of boxes, at least one, that some anchor overlaps with an IoU of at least 0.5."""
     return float((best_anchors(boxes.on_input(layout.image_size), layout).iou >= MATCH_IOU).mean())

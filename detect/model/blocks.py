@@ -238,8 +238,8 @@ class ExtraLevel(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) map to (B, out_channels, h / 2, w / 2), rounded up."""
         if x.shape[-1] == 1 and x.dtype == torch.bfloat16 and x.device.type == "cpu":
-            # Of a depthwise convolution that strides over one column, oneDNN (torch 2.14) does not write the
-            # gradient of the weights: it holds what lay in memory. Inputs up to 256 px have such maps.
+            # oneDNN (torch 2.14) does not write the gradient of the weights of a depthwise convolution that
+            # strides over one column: it holds what lay in memory. Inputs up to 256 px have such maps.
             with torch.autocast("cpu", enabled=False):
                 return self._layers(x.float())
         return self._layers(x)

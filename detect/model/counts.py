@@ -17,7 +17,7 @@ HARD_SWISH_MADDS = 1.5  # an element: add, clamp, two products; with it V3-Large
 
 
 class Counts(NamedTuple):
-    """Of a network at one input size, batch 1."""
+    """Size of a network, and its arithmetic at one input size, batch 1."""
 
     params: int
     """All weights and biases."""

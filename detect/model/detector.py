@@ -16,7 +16,7 @@ from detect.model.configurable import plain
 from detect.model.necks.base import Neck
 from detect.model.postprocess import PostProcess, PostProcessConfig
 from detect.model.ssdlite import TAPS, SSDLite
-from detect.types import ClassMap, Detections, HeadOutputs, ResizeRule, ScoreActivation
+from detect.types import INPUT_SIZE, ClassMap, Detections, HeadOutputs, ResizeRule, ScoreActivation
 
 
 class TorchDetector(nn.Module):
@@ -48,7 +48,7 @@ class TorchDetector(nn.Module):
         backbone: Backbone,
         *,
         num_classes: int | None = None,
-        image_size: tuple[int, int] = (320, 320),
+        image_size: tuple[int, int] = INPUT_SIZE,
         taps: tuple[str, ...] = TAPS,
         neck: Neck | None = None,
         anchors: AnchorConfig = AnchorConfig(),

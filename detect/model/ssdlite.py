@@ -21,7 +21,7 @@ from detect.model.blocks import (
     normalize,
 )
 from detect.model.necks.base import Neck
-from detect.types import HeadOutputs
+from detect.types import INPUT_SIZE, HeadOutputs
 
 TAPS = ("c4", "c5")
 """The taps of every detector of the MobileNet papers."""
@@ -61,7 +61,7 @@ class SSDLite(nn.Module):
         backbone: Backbone,
         num_classes: int,
         *,
-        image_size: tuple[int, int] = (320, 320),
+        image_size: tuple[int, int] = INPUT_SIZE,
         taps: Sequence[str] = TAPS,
         neck: Neck | None = None,
         anchors: AnchorConfig = AnchorConfig(),

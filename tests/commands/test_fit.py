@@ -199,7 +199,7 @@ def test_max_steps_end_a_run_within_an_epoch_after_a_validation(
     ends = ("--trainer.max_steps", "6", "--checkpoint_minutes", "0")
     straight, run = tmp_path / "straight", tmp_path / "run"
     assert fit(fit_args(*case, straight, *ends)) == 0
-    assert "of the training boxes meet one at IoU 0.5" in capsys.readouterr().out
+    assert "anchor recall at IoU 0.5" in capsys.readouterr().out
     rows = list(csv.DictReader((straight / "metrics.csv").open()))
     assert [(row["epoch"], row["step"]) for row in rows] == [("1", "4"), ("2", "6")]
     assert rows[-1]["val/mAP"]

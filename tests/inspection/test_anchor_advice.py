@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser
 
 from detect.data.annotations import Annotations
 from detect.inspection.anchor_advice import WORTHWHILE, Advice, advise
-from detect.inspection.anchor_layout import AnchorLayout, met_share, trained_boxes
+from detect.inspection.anchor_layout import AnchorLayout, anchor_recall, trained_boxes
 from detect.model.anchors import AnchorConfig
 from tests.data_sets import open_boxes
 
@@ -54,8 +54,8 @@ def test_advise__flags_keep_their_promise(
     assert advice
     for one in advice:
         changed = layout_of(one, layout)
-        assert one.share == pytest.approx(met_share(boxes, changed), abs=1e-4)
-        assert one.share >= met_share(boxes, layout) + WORTHWHILE - 1e-9
+        assert one.share == pytest.approx(anchor_recall(boxes, changed), abs=1e-4)
+        assert one.share >= anchor_recall(boxes, layout) + WORTHWHILE - 1e-9
         assert one.anchors == changed.count
         assert one.keeps_anchors == (changed.config == layout.config)
         assert f"{one.share:.1%} of the boxes, {one.anchors:,} anchors" in str(one)

@@ -70,7 +70,7 @@ def test_share__as_text() -> None:
 def test_first_look__few_are_met__says_what_would_meet_more(tmp_path: Path) -> None:
     found = open_boxes(tmp_path, [[x, y, 30, 22] for x in range(3, 600, 61) for y in range(5, 440, 47)])
     line, *more = first_look(found, DEFAULT, keep_anchors=False)
-    assert line.startswith("anchors: 0.0% of the training boxes meet one at IoU 0.5 (small 0.0%)")
+    assert line.startswith("anchor recall at IoU 0.5: 0.0% of the training boxes (small 0.0%)")
     assert len(more) == 2
     assert all("more with --model." in one for one in more)
 
@@ -86,5 +86,5 @@ def test_first_look__trained_anchors__advice_keeps_them(tmp_path: Path) -> None:
 def test_first_look__anchors_that_fit__one_line(tmp_path: Path) -> None:
     found = open_boxes(tmp_path, [[100, 100, 128, 96]])
     said = first_look(found, DEFAULT, keep_anchors=False)
-    assert said == ["anchors: 100.0% of the training boxes meet one at IoU 0.5 (large 100.0%)"]
+    assert said == ["anchor recall at IoU 0.5: 100.0% of the training boxes (large 100.0%)"]
     assert first_look(replace(found, ignore=np.array([True])), DEFAULT, keep_anchors=False) == []

@@ -8,7 +8,13 @@ import pytest
 import torch
 
 from detect.boxes import box_iou
-from detect.inspection.anchor_layout import AnchorLayout, FileBoxes, best_anchors, met_share, trained_boxes
+from detect.inspection.anchor_layout import (
+    AnchorLayout,
+    FileBoxes,
+    anchor_recall,
+    best_anchors,
+    trained_boxes,
+)
 from detect.model.anchors import AnchorConfig, AnchorGenerator, grid_sizes
 from detect.model.backbones import MobileNetV3
 from detect.model.ssdlite import SSDLite
@@ -74,7 +80,7 @@ def test_on_input__stretched_each_way(tmp_path: Path) -> None:
     assert found.on_input((320, 320))[0] == pytest.approx([32, 32, 96, 96])
 
 
-def test_trained_boxes__cut_to_their_pictures_and_without_regions_to_ignore(tmp_path: Path) -> None:
+def test_trained_boxes__cut_to_their_images_and_without_regions_to_ignore(tmp_path: Path) -> None:
     found = open_boxes(tmp_path, [[600, 400, 50, 100], [10, 10, 20, 20], [30, 30, 20, 20]])
     boxes = trained_boxes(replace(found, ignore=np.array([False, True, False])))
     assert boxes.boxes.tolist() == [[600, 400, 640, 480], [30, 30, 50, 50]]
@@ -88,13 +94,13 @@ def test_trained_boxes__of_more_than_asked_for__every_nth(tmp_path: Path) -> Non
     assert trained_boxes(found, at_most=3).boxes[:, 0].tolist() == [0, 30, 60]
 
 
-def test_file_boxes__know_their_pictures() -> None:
+def test_file_boxes__know_their_images() -> None:
     annotations = annotations_of(coco_dict([(1, 1, [1, 2, 3, 4]), (3, 1, [5, 6, 7, 8])], image_ids=[1, 2, 3]))
     annotations = replace(annotations, sizes=np.array([[10, 20], [30, 40], [50, 60]], dtype=np.int32))
     assert FileBoxes.of(annotations, np.array([1, 0])).sizes.tolist() == [[50, 60], [10, 20]]
 
 
-def test_met_share__by_hand(tmp_path: Path) -> None:
+def test_anchor_recall__by_hand(tmp_path: Path) -> None:
     # The paper head's first anchor at 320 is [-8, -8, 24, 24]; cell (5, 5) has its centre at 88, so 72..104.
     anchor, speck = [72 * 2, 72 * 1.5, 32 * 2, 32 * 1.5], [300, 300, 5, 5]
-    assert met_share(trained_boxes(open_boxes(tmp_path, [anchor, speck, speck, anchor])), DEFAULT) == 0.5
+    assert anchor_recall(trained_boxes(open_boxes(tmp_path, [anchor, speck, speck, anchor])), DEFAULT) == 0.5

@@ -58,7 +58,7 @@ class Backbone(Configurable, nn.Module, ABC):
     settings: NormSettings
     """As chosen: given by the user, or by the source of the weights."""
     mean: Rgb = (0.5, 0.5, 0.5)
-    """Of each channel in 0..1; what a detector normalises its input with unless told otherwise."""
+    """Mean of each channel in 0..1; a detector normalises its input with it unless told otherwise."""
     std: Rgb = (0.5, 0.5, 0.5)
     weights_origin: dict[str, str] | None = None
     """Name, licence and hash of pretrained weights, for checkpoints; null where there are none."""
