@@ -162,9 +162,13 @@ def _draw_labels(
             continue
         place = _free_place(label, taken, size)
         taken.append(place)
-        draw.rectangle(place, fill=label.colour)
-        centre = ((place[0] + place[2]) / 2, (place[1] + place[3]) / 2)
-        draw.text(centre, label.text, fill=contrasting(label.colour), font=font, anchor="mm")
+        _draw_label(draw, label, place, font)
+
+
+def _draw_label(draw: ImageDraw.ImageDraw, label: _Label, place: Rect, font: Font) -> None:
+    draw.rectangle(place, fill=label.colour)
+    centre = ((place[0] + place[2]) / 2, (place[1] + place[3]) / 2)
+    draw.text(centre, label.text, fill=contrasting(label.colour), font=font, anchor="mm")
 
 
 def _free_place(label: _Label, taken: list[Rect], size: tuple[int, int]) -> Rect:
