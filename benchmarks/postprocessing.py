@@ -29,11 +29,11 @@ from detect.deploy.benchmark import PhotographToBoxes, describe_protocol, protoc
 from detect.deploy.export import ExportOptions, export
 from detect.deploy.latency import Protocol, interleave, load_average, paired_ratio, pin, summarise
 from detect.deploy.load import open_exported
-from detect.deploy.runtimes.base import RuntimeName, RuntimeOptions
+from detect.deploy.runtimes.base import RuntimeOptions
 from detect.deploy.spec import Form
 
 FORMS: tuple[Form, ...] = get_args(Form)
-RUNTIMES: tuple[RuntimeName, ...] = ("onnxruntime", "openvino")
+RUNTIMES: tuple[str, ...] = ("onnxruntime", "openvino")
 """That run all three forms, from one file each."""
 SHARE_LIMIT = 0.08
 Samples = dict[str, NDArray[np.float64]]

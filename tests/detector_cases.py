@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from detect.deploy.export import ExportOptions, export
-from detect.deploy.exported_file import SUFFIXES, Format
 from detect.deploy.load import set_statistics
+from detect.deploy.runtimes.table import FORMATS
 from detect.deploy.spec import Form
 from detect.model.blocks import PredictionHead
 from detect.model.checkpoint import build_detector, checkpoint_content, write_checkpoint
@@ -61,8 +61,8 @@ def checkpoint() -> Path:
 
 
 @functools.cache
-def exported(format: Format = "onnx", form: Form = "nms") -> Path:
-    path = case_folder() / f"{form}{SUFFIXES[format]}"
+def exported(format: str = "onnx", form: Form = "nms") -> Path:
+    path = case_folder() / f"{form}{FORMATS[format].suffix}"
     assert export(checkpoint(), path, ExportOptions(format=format, form=form)) == 0
     return path
 

@@ -17,7 +17,7 @@ from detect.deploy.export import verification_images
 from detect.deploy.exported_file import json_path, read_json, write_json
 from detect.deploy.graphs import build_graph
 from detect.deploy.load import open_exported
-from detect.deploy.runtimes.base import RuntimeName, RuntimeOptions
+from detect.deploy.runtimes.base import RuntimeOptions
 from detect.deploy.spec import Form, ModelSpec
 from detect.errors import InputError
 from tests.detector_cases import checkpoint, lively_detector, photo
@@ -49,7 +49,7 @@ def assert_runs_as_torch(path: Path, form: Form, *, batches: tuple[int, ...], at
                 np.testing.assert_allclose(output.numpy(), want.numpy(), atol=atol)
 
 
-def assert_commands_read(path: Path, root: Path, folder: Path, runtime: RuntimeName) -> None:
+def assert_commands_read(path: Path, root: Path, folder: Path, runtime: str) -> None:
     """`validate`, `predict` and `benchmark` take the file, and the first two agree with the checkpoint."""
     found = {}
     photo().save(folder / "photo.jpg")

@@ -6,9 +6,9 @@ Imported before the command is known: whatever takes time to import is imported 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from detect.errors import InputError
 
@@ -46,6 +46,11 @@ def model_argument(config: Namespace) -> Path:
     if path.suffix in CONFIG_SUFFIXES:
         print(f"{path} is a configuration: weights and detections are random", file=sys.stderr)
     return path
+
+
+def choice(names: Iterable[str]) -> Any:
+    """The type of an argument that takes one of these names."""
+    return Literal[tuple(names)]
 
 
 def one_of(**options: Path | None) -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from detect.commands.arguments import add_model_arguments, model_argument, new_parser, one_of, parse
+from detect.commands.arguments import add_model_arguments, choice, model_argument, new_parser, one_of, parse
 from detect.errors import InputError
 from detect.system.files import require_writable
 
@@ -67,8 +67,8 @@ def predict_command(args: list[str]) -> int:
 def export_command(args: list[str]) -> int:
     """Write a detector for a runtime, run the file and hold it against torch."""
     from detect.deploy.export import ExportOptions, export
-    from detect.deploy.exported_file import Format
     from detect.deploy.int8 import Int8Options
+    from detect.deploy.runtimes.table import FORMATS
     from detect.deploy.spec import Form
 
     parser = new_parser(
@@ -76,7 +76,7 @@ def export_command(args: list[str]) -> int:
     )
     parser.add_argument("--ckpt_path", type=Path | None, default=None, help="checkpoint of detect")
     parser.add_argument("--config", type=Path | None, default=None, help="a YAML instead: random weights")
-    parser.add_argument("--format", type=Format, required=True)
+    parser.add_argument("--format", type=choice(FORMATS), required=True)
     parser.add_argument("--output", type=Path, required=True, help="file to write; FILE.json comes beside it")
     parser.add_argument("--form", type=Form | None, default=None, help="null: with NMS where the format can")
     parser.add_argument("--nms", action="store_true", help="the same as --form nms")
@@ -114,7 +114,7 @@ def benchmark_command(args: list[str]) -> int:
     from detect.deploy.benchmark import BenchmarkOptions, benchmark
     from detect.deploy.exported_file import Precision
     from detect.deploy.latency import Clock, Protocol
-    from detect.deploy.runtimes.base import RuntimeName
+    from detect.deploy.runtimes.table import RUNTIMES
     from detect.deploy.spec import Form
 
     parser = new_parser(
@@ -123,7 +123,7 @@ def benchmark_command(args: list[str]) -> int:
     parser.add_argument(
         "--model", type=Path, nargs="+", required=True, help="checkpoints, exported files, configs"
     )
-    parser.add_argument("--runtime", type=RuntimeName, nargs="+", default=["onnxruntime"])
+    parser.add_argument("--runtime", type=choice(RUNTIMES), nargs="+", default=["onnxruntime"])
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
     parser.add_argument("--batch", type=int, nargs="+", default=[1], help="pictures a run")
     parser.add_argument("--rounds", type=int, default=50)

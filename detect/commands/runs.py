@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from detect.commands.arguments import new_parser, parse, split_fit_flags
+from detect.commands.arguments import choice, new_parser, parse, split_fit_flags
 from detect.system.files import require_writable
 
 
@@ -47,7 +47,7 @@ def compare_command(args: list[str]) -> int:
 def sweep_command(args: list[str]) -> int:
     """Train configurations under several seeds, one job a free device; export, benchmark and compare them."""
     from detect.commands.sweep import SweepOptions, plan_jobs, sweep
-    from detect.deploy.runtimes.base import RuntimeName
+    from detect.deploy.runtimes.table import RUNTIMES
     from detect.system.devices import job_slots
 
     own, fit_flags = split_fit_flags(args)
@@ -61,7 +61,7 @@ def sweep_command(args: list[str]) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs and the comparison")
     parser.add_argument("--devices", type=str, nargs="+", default=None, help="GPUs; null: all that are free")
     parser.add_argument("--devices_per_job", type=int, default=1, help="more than 1: torchrun")
-    parser.add_argument("--runtime", type=RuntimeName, nargs="+", default=["onnxruntime"])
+    parser.add_argument("--runtime", type=choice(RUNTIMES), nargs="+", default=["onnxruntime"])
     parser.add_argument("--rounds", type=int, default=50, help="of the benchmark")
     config = parse(parser, own)
     jobs = plan_jobs(config.configs, config.seeds, config.out, fit_flags)

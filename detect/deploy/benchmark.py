@@ -26,7 +26,7 @@ from rich.text import Text
 from detect.data.images.decode import load_pixels
 from detect.data.synthetic.images import generated_images
 from detect.deploy.export import ExportOptions, export
-from detect.deploy.exported_file import SUFFIXES, Format, Precision, file_sha256
+from detect.deploy.exported_file import Precision, file_sha256
 from detect.deploy.inference import Detector
 from detect.deploy.latency import (
     STAGES,
@@ -41,8 +41,9 @@ from detect.deploy.latency import (
     summarise,
 )
 from detect.deploy.latency_plot import plot_latency
-from detect.deploy.load import CONFIG_SUFFIXES, READERS, exported_format, load_detector, open_exported
-from detect.deploy.runtimes.base import Runtime, RuntimeName, RuntimeOptions
+from detect.deploy.load import CONFIG_SUFFIXES, exported_format, load_detector, open_exported
+from detect.deploy.runtimes.base import Runtime, RuntimeOptions
+from detect.deploy.runtimes.table import FORMATS, RUNTIMES
 from detect.deploy.spec import Form
 from detect.errors import InputError
 from detect.system.files import write_atomically
@@ -58,7 +59,8 @@ TABLE_WIDTH = 150
 class BenchmarkOptions:
     """What is compared, and how."""
 
-    runtimes: Sequence[RuntimeName] = ("onnxruntime",)
+    runtimes: Sequence[str] = ("onnxruntime",)
+    """Names in `table.RUNTIMES`."""
     threads: Sequence[int] = (1,)
     batches: Sequence[int] = (1,)
     protocol: Protocol = field(default_factory=Protocol)
@@ -91,7 +93,7 @@ class Row:
     """As the user gave it."""
     file: Path
     """What is loaded: the same, or what was exported from it."""
-    runtime: RuntimeName
+    runtime: str
     options: RuntimeOptions
     batch: int
 
@@ -164,34 +166,30 @@ def plan_rows(models: list[Path], options: BenchmarkOptions, folder: Path, conso
     return rows
 
 
-def fits(model: Path, runtime: RuntimeName) -> bool:
+def fits(model: Path, runtime: str) -> bool:
     """Whether a runtime can run a model, after an export where it is a checkpoint or a config."""
     format = exported_format(model)
-    return format is None or format in READERS[runtime]
+    return format is None or format in RUNTIMES[runtime].reads
 
 
-def prepare(model: Path, runtime: RuntimeName, form: Form, folder: Path) -> Path:
+def prepare(model: Path, runtime: str, form: Form, folder: Path) -> Path:
     """The file to load: the model's own, or one that is exported from it into `folder` for the runtime."""
-    if exported_format(model) is not None or not READERS[runtime]:
+    formats = RUNTIMES[runtime].reads
+    if exported_format(model) is not None or not formats:
         return model
-    format: Format = READERS[runtime][0] if runtime != "openvino" else "onnx"
     key = zlib.crc32(str(model.resolve()).encode())  # two models may have one name
-    file = folder / f"{model.stem}-{key:08x}{SUFFIXES[format]}"
+    file = folder / f"{model.stem}-{key:08x}{FORMATS[formats[0]].suffix}"
     if not file.exists():
-        export(model, file, ExportOptions(format=format, form=form))
+        export(model, file, ExportOptions(format=formats[0], form=form))
     return file
 
 
 def open_row(row: Row) -> Runtime:
     """The runtime of a row, loaded."""
-    if READERS[row.runtime]:
+    record = RUNTIMES[row.runtime]
+    if record.reads:
         return open_exported(row.file, row.runtime, options=row.options)
-    from detect.deploy.runtimes.eager import CompiledRuntime, EagerRuntime
-
-    detector = load_detector(row.file).detector
-    if row.runtime == "compiled":
-        return CompiledRuntime(detector, row.options)
-    return EagerRuntime(detector, row.options, device="cpu")
+    return record.load(load_detector(row.file).detector, row.options)
 
 
 def write_pictures(folder: Path) -> list[Path]:

@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,30 +20,23 @@ from detect.data.augment.view import resize_pixels
 from detect.data.images.decode import load_pixels
 from detect.data.synthetic.images import generated_images
 from detect.deploy.exported_file import (
-    SUFFIXES,
-    Format,
     describe_export,
     json_path,
     parts,
     sum_bytes,
     write_json,
 )
-from detect.deploy.graphs import DetectorGraph, build_graph
-from detect.deploy.int8 import Gate, Int8Options, calibrate, gate, quantise, refuse
+from detect.deploy.graphs import build_graph
+from detect.deploy.int8 import Gate, Int8Options, calibrate, gate, refuse
 from detect.deploy.load import DetectorFile, load_detector, open_exported
 from detect.deploy.model_card import card_path, write_card
+from detect.deploy.runtimes.base import FileFormat
+from detect.deploy.runtimes.table import FORMATS
 from detect.deploy.spec import Form, ModelSpec
 from detect.deploy.verify import BATCHES, Verification, verify
 from detect.errors import InputError
 from detect.model.postprocess import check_score_threshold
 
-FORMS: dict[Format, tuple[Form, ...]] = {
-    "onnx": ("nms", "decoded", "raw"),
-    "openvino": ("nms", "decoded", "raw"),
-    "litert": ("decoded", "raw"),
-    "executorch": ("decoded", "raw"),
-}
-"""What each format can hold, its default first: LiteRT and ExecuTorch have no NMS."""
 FAULTS_SHOWN = 5
 
 
@@ -52,7 +44,8 @@ FAULTS_SHOWN = 5
 class ExportOptions:
     """What is written, and what it is verified on."""
 
-    format: Format = "onnx"
+    format: str = "onnx"
+    """A name in `table.FORMATS`."""
     form: Form | None = None
     """Null: the format's default."""
     score_threshold: float | None = None
@@ -77,10 +70,11 @@ def export(source: Path, output: Path, options: ExportOptions = ExportOptions())
             file that was written differs from torch, or its mAP in int8 falls too far.
     """
     form = choose_form(options)
-    if options.int8 is not None and options.format == "litert":
-        raise InputError("--int8: LiteRT would run it slower than fp32 (h-swish stays outside XNNPACK)")
-    if output.suffix != SUFFIXES[options.format]:
-        raise InputError(f"--output {output}: a file of {options.format} ends in {SUFFIXES[options.format]}")
+    format = FORMATS[options.format]
+    if options.int8 is not None:
+        format.int8_writer()  # there may be none
+    if output.suffix != format.suffix:
+        raise InputError(f"--output {output}: a file of {format.name} ends in {format.suffix}")
     if options.score_threshold is not None:
         check_score_threshold(options.score_threshold, "--score_threshold")
     model = load_detector(source)
@@ -95,7 +89,7 @@ def export(source: Path, output: Path, options: ExportOptions = ExportOptions())
         verification = write_verified(model, staging, form=form, options=options)
         console.print(summary(verification), highlight=False, markup=False)
         if options.int8 is not None:
-            found = write_int8(model, staging, form=form, options=options)
+            found = write_int8(model, staging, form=form, format=format, options=options.int8)
             console.print(str(found), highlight=False)
         content = json.loads(json_path(staging).read_text(encoding="utf-8"))
         write_card(staging, model.detector, content, checkpoint=model.checkpoint)
@@ -113,7 +107,7 @@ def choose_form(options: ExportOptions) -> Form:
     Raises:
         InputError: the format cannot hold it.
     """
-    able = FORMS[options.format]
+    able = FORMATS[options.format].forms
     if options.form is not None and options.form not in able:
         raise InputError(
             f"--form {options.form}: {options.format} holds {' or '.join(able)}; what is left is done outside"
@@ -143,7 +137,7 @@ def write_verified(model: DetectorFile, path: Path, *, form: Form, options: Expo
         detector, form=form, format=options.format, precision="fp32", checkpoint=model.checkpoint
     )
     images = verification_images(ModelSpec.of_detector(detector), options.pictures)
-    write_graph(build_graph(detector, form), images, path, form=form, description=description)
+    FORMATS[options.format].write(build_graph(detector, form), images, path, description=description)
     write_json(path, description, None)  # some formats have no other place for it
     with open_exported(path) as runtime:
         verification = verify(runtime, detector, images)
@@ -158,58 +152,33 @@ def write_verified(model: DetectorFile, path: Path, *, form: Form, options: Expo
     return verification
 
 
-def write_graph(
-    graph: DetectorGraph, images: Tensor, path: Path, *, form: Form, description: dict[str, Any]
-) -> None:
-    """Write a graph in the format that `description` names.
-
-    Raises:
-        InputError: a package is missing, or the graph cannot be exported.
-    """
-    format: Format = description["export"]["format"]
-    if format == "litert":
-        from detect.deploy.runtimes.litert import write_litert
-
-        write_litert(graph, images, path)
-    elif format == "executorch":
-        from detect.deploy.runtimes.executorch import write_executorch
-
-        write_executorch(graph, images, path)
-    else:
-        from detect.deploy.runtimes.onnxruntime import write_onnx
-
-        write_onnx(graph, images, path.with_suffix(SUFFIXES["onnx"]), form=form, description=description)
-        if format == "openvino":
-            from detect.deploy.runtimes.openvino import write_openvino
-
-            write_openvino(path.with_suffix(SUFFIXES["onnx"]), path, description=description)
-
-
-def write_int8(model: DetectorFile, path: Path, *, form: Form, options: ExportOptions) -> Gate:
+def write_int8(
+    model: DetectorFile, path: Path, *, form: Form, format: FileFormat, options: Int8Options
+) -> Gate:
     """Replace a verified float32 file by one in 8 bits, if its mAP holds.
 
     Raises:
         InputError: see `export`.
     """
-    assert options.int8 is not None
+    write = format.int8_writer()
     detector = model.detector
-    calibration = calibrate(detector, options.int8)
+    calibration = calibrate(detector, options)
     description = describe_export(
-        detector, form=form, format=options.format, precision="int8", checkpoint=model.checkpoint
+        detector, form=form, format=format.name, precision="int8", checkpoint=model.checkpoint
     )
     description["export"]["calibration"] = calibration.description
     int8_file = path.with_name("int8") / path.name
     int8_file.parent.mkdir()
-    if options.format == "executorch":
-        from detect.deploy.runtimes.executorch import write_executorch
-
-        write_executorch(build_graph(detector, form), calibration.images, int8_file, int8=True)
-    else:
-        onnx_file = path.with_suffix(SUFFIXES["onnx"])
-        keep_fp32 = options.int8.keep_fp32
-        quantise(onnx_file, int8_file, calibration, description=description, keep_fp32=keep_fp32)
+    write(
+        build_graph(detector, form),
+        calibration.images,
+        int8_file,
+        description=description,
+        fp32_file=path,
+        keep_fp32=options.keep_fp32,
+    )
     write_json(int8_file, description, None)
-    found = gate(path, int8_file, options.int8)
+    found = gate(path, int8_file, options)
     if not found.passes:
         raise refuse(found, detector, calibration)
     write_json(int8_file, description, found.to_json())

@@ -20,15 +20,10 @@ from detect.model.checkpoint_format import migrate
 from detect.model.detector import TorchDetector
 from detect.system.files import write_atomically
 
-Format = Literal["onnx", "openvino", "litert", "executorch"]
 Precision = Literal["fp32", "bf16", "int8"]
 
-SUFFIXES: dict[Format, str] = {
-    "onnx": ".onnx",
-    "openvino": ".xml",
-    "litert": ".tflite",
-    "executorch": ".pte",
-}
+WEIGHTS_BESIDE = {".xml": ".bin"}
+"""Formats that keep their weights in a second file (OpenVINO), by suffix."""
 METADATA_KEY = "detect"
 """Under which the description stands in a file's metadata, as JSON."""
 HASH_CHUNK = 1 << 20
@@ -43,7 +38,7 @@ CONVENTIONS: dict[Form, str] = {
 
 
 def describe_export(
-    detector: TorchDetector, *, form: Form, format: Format, precision: Precision, checkpoint: Path | None
+    detector: TorchDetector, *, form: Form, format: str, precision: Precision, checkpoint: Path | None
 ) -> dict[str, Any]:
     """The plain values that go into an exported file.
 
@@ -90,8 +85,9 @@ def file_sha256(paths: Iterable[Path]) -> str:
 
 
 def parts(path: Path) -> list[Path]:
-    """The files that make up an exported model: OpenVINO keeps its weights in a .bin beside the .xml."""
-    return [path, path.with_suffix(".bin")] if path.suffix == SUFFIXES["openvino"] else [path]
+    """The files that make up an exported model."""
+    weights = WEIGHTS_BESIDE.get(path.suffix)
+    return [path] if weights is None else [path, path.with_suffix(weights)]
 
 
 def json_path(path: Path) -> Path:
@@ -150,8 +146,7 @@ def read_description(path: Path, inside: str | None) -> dict[str, Any]:
             f"{path}: not exported by detect: no description in the file and no {json_path(path).name} "
             f"beside it; write it with `detect export`"
         )
-    description = beside if inside is None else json.loads(inside)
-    assert description is not None
+    description: dict[str, Any] = json.loads(inside) if inside is not None else beside or {}
     if beside is not None and beside != description:
         raise InputError(
             f"{json_path(path)} differs from what {path.name} holds:\n{differences(beside, description)}"

@@ -71,7 +71,7 @@ class Detector:
 
     @classmethod
     def load(cls, path: Path | str, *, device: str | None = None, threads: int | None = None) -> Detector:
-        """Load a checkpoint, an exported file (ONNX, OpenVINO, LiteRT, ExecuTorch) or a config.
+        """Load a checkpoint, an exported file of any format, or a config.
 
         Args:
             path: the file; a config gives random weights.

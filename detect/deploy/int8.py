@@ -12,7 +12,6 @@ from detect.data.datamodule import DetectionData
 from detect.deploy.calibration import Calibration, calibration_of
 from detect.deploy.inference import Detector
 from detect.deploy.load import open_exported
-from detect.deploy.runtimes.onnx_layers import layers_of
 from detect.deploy.sensitivity import layer_errors
 from detect.deploy.spec import ModelSpec
 from detect.deploy.validate import open_validation, validate_detector
@@ -76,45 +75,6 @@ def calibrate(detector: TorchDetector, options: Int8Options) -> Calibration:
     data = DetectionData(**options.data, image_size=spec.image_size)
     data.open(("train",))
     return calibration_of(data.train, spec, options.images)
-
-
-def quantise(
-    fp32_onnx: Path,
-    path: Path,
-    calibration: Calibration,
-    *,
-    description: dict[str, Any],
-    keep_fp32: tuple[str, ...],
-) -> None:
-    """Write an int8 file for ONNX Runtime or OpenVINO from an ONNX file in float32.
-
-    Raises:
-        InputError: a package is missing, or a layer to keep is not there.
-    """
-    refuse_unknown_layers(fp32_onnx, keep_fp32)
-    images = calibration.images
-    if description["export"]["format"] == "openvino":
-        from detect.deploy.runtimes.openvino import quantize_openvino
-
-        quantize_openvino(fp32_onnx, path, images, description=description, keep_fp32=keep_fp32)
-    else:
-        from detect.deploy.runtimes.onnx_int8 import quantize_onnx
-
-        quantize_onnx(fp32_onnx, path, images, description=description, keep_fp32=keep_fp32)
-
-
-def refuse_unknown_layers(onnx_file: Path, layers: tuple[str, ...]) -> None:
-    """Stop at a layer to keep in float32 that the network has not.
-
-    Raises:
-        InputError: names it.
-    """
-    import onnx
-
-    known = layers_of(onnx.load(onnx_file))
-    for layer in layers:
-        if layer not in known:
-            raise InputError(f"--keep_fp32 {layer}: the network has no such layer; e.g. {sorted(known)[0]}")
 
 
 def gate(fp32_file: Path, int8_file: Path, options: Int8Options) -> Gate:

@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from detect.deploy.runtimes.table import RUNTIMES
 from detect.errors import InputError
 
 Clock = Literal["wall", "cpu"]
@@ -26,16 +27,8 @@ STAGES = ("pre", "network", "post")
 SPREAD_PERCENTILES = (5, 95)
 PAUSE_S = 0.002
 """Between two runs: thread pools of a runtime spin for about a millisecond after a run."""
-PACKAGES = (
-    "torch",
-    "torchvision",
-    "numpy",
-    "pillow",
-    "onnxruntime",
-    "openvino",
-    "ai-edge-litert",
-    "executorch",
-)
+PACKAGES = ("torch", "torchvision", "numpy", "pillow")
+"""Take part whatever the runtime is."""
 
 Subject = Callable[[], dict[str, float]]
 """One run: the seconds that each stage took."""
@@ -178,7 +171,7 @@ def load_average() -> list[float] | None:
 def installed_versions() -> dict[str, str]:
     """Of the packages that take part, as far as they are installed."""
     found = {}
-    for package in PACKAGES:
+    for package in dict.fromkeys((*PACKAGES, *(record.package for record in RUNTIMES.values()))):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -12,8 +12,9 @@ from torch import nn
 from detect.config.model_section import read_model_section
 from detect.data.augment.view import resize_pixels
 from detect.data.synthetic.images import generated_images
-from detect.deploy.exported_file import SUFFIXES, Format
-from detect.deploy.runtimes.base import Runtime, RuntimeName, RuntimeOptions
+from detect.deploy.runtimes.base import Runtime, RuntimeOptions
+from detect.deploy.runtimes.eager import EagerRuntime
+from detect.deploy.runtimes.table import FORMATS, RUNTIMES, runtimes_of
 from detect.errors import InputError
 from detect.model.blocks import PredictionHead
 from detect.model.checkpoint import (
@@ -38,16 +39,6 @@ PREDICTOR_SCALE = 0.2
 """Of the last convolutions of a random network. Its layers amplify the rounding of float32 a hundred times as
 much as trained ones do: logits of torch alone are off by 1e-4, as far as an exported file may be."""
 
-READERS: dict[RuntimeName, tuple[Format, ...]] = {
-    "onnxruntime": ("onnx",),
-    "openvino": ("openvino", "onnx"),
-    "litert": ("litert",),
-    "executorch": ("executorch",),
-    "eager": (),
-    "compiled": (),
-}
-"""What each runtime reads; the first that takes a format is its default. torch reads no exported file."""
-
 
 class DetectorFile(NamedTuple):
     """A detector in torch, and the checkpoint that its weights came from."""
@@ -57,9 +48,9 @@ class DetectorFile(NamedTuple):
     """None: random weights."""
 
 
-def exported_format(path: Path) -> Format | None:
+def exported_format(path: Path) -> str | None:
     """The format of an exported file by its name; None for a checkpoint or a config."""
-    return next((format for format, suffix in SUFFIXES.items() if path.suffix == suffix), None)
+    return next((format.name for format in FORMATS.values() if path.suffix == format.suffix), None)
 
 
 def load_detector(path: Path) -> DetectorFile:
@@ -141,13 +132,8 @@ def set_statistics(net: SSDLite) -> None:
         norm.running_var.clamp_(min=LEAST_VARIANCE * norm.running_var.mean())
 
 
-def default_runtime(format: Format) -> RuntimeName:
-    """The runtime of an exported format."""
-    return next(name for name, formats in READERS.items() if formats and formats[0] == format)
-
-
 def open_exported(
-    path: Path, runtime: RuntimeName | None = None, *, options: RuntimeOptions = RuntimeOptions()
+    path: Path, runtime: str | None = None, *, options: RuntimeOptions = RuntimeOptions()
 ) -> Runtime:
     """Load an exported file.
 
@@ -161,28 +147,16 @@ def open_exported(
     """
     format = exported_format(path)
     if format is None:
-        raise InputError(f"{path}: not an exported file; known are {', '.join(SUFFIXES.values())}")
+        suffixes = [known.suffix for known in FORMATS.values()]
+        raise InputError(f"{path}: not an exported file; known are {', '.join(suffixes)}")
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    runtime = runtime or default_runtime(format)
-    if format not in READERS[runtime]:
-        able = ", ".join(name for name, formats in READERS.items() if format in formats)
-        raise InputError(f"{path}: {runtime} does not read {format}; {able} does")
-    if runtime == "onnxruntime":
-        from detect.deploy.runtimes.onnxruntime import OnnxRuntime
-
-        return OnnxRuntime(path, options)
-    if runtime == "openvino":
-        from detect.deploy.runtimes.openvino import OpenVinoRuntime
-
-        return OpenVinoRuntime(path, options)
-    if runtime == "litert":
-        from detect.deploy.runtimes.litert import LiteRtRuntime
-
-        return LiteRtRuntime(path, options)
-    from detect.deploy.runtimes.executorch import ExecuTorchRuntime
-
-    return ExecuTorchRuntime(path, options)
+    able = runtimes_of(format)
+    record = able[0] if runtime is None else RUNTIMES[runtime]
+    if format not in record.reads:
+        names = ", ".join(other.name for other in able)
+        raise InputError(f"{path}: {runtime} does not read {format}; {names} does")
+    return record.load(path, options)
 
 
 def open_model(
@@ -200,6 +174,4 @@ def open_model(
     """
     if exported_format(path) is not None:
         return open_exported(path, options=options)
-    from detect.deploy.runtimes.eager import EagerRuntime
-
     return EagerRuntime(load_detector(path).detector, options, device=device)

@@ -7,17 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from detect.deploy.runtimes.table import runtimes_of
 from detect.model.counts import count
 from detect.model.detector import TorchDetector
 from detect.system.files import write_atomically
 
-RUNTIMES = {
-    "onnx": "ONNX Runtime or OpenVINO",
-    "openvino": "OpenVINO",
-    "litert": "LiteRT",
-    "executorch": "ExecuTorch",
-}
-"""What runs each format."""
 REST = {
     "raw": "Decoding and NMS are left to the caller.",
     "decoded": "NMS is left to the caller.",
@@ -70,9 +64,10 @@ def introduction(content: dict[str, Any]) -> str:
     given = backbone.get("init_args", {}).items()
     arguments = ", ".join(f"{name} {value}" for name, value in given if isinstance(value, str | float | int))
     name = str(backbone["class_path"]).rpartition(".")[2]
+    runtimes = " or ".join(runtime.title for runtime in runtimes_of(export["format"]))
     text = (
         f"An object detector, SSDLite on {name}{f' ({arguments})' if arguments else ''}, in "
-        f"{export['precision']} for {RUNTIMES[export['format']]}. {REST[export['form']]}"
+        f"{export['precision']} for {runtimes}. {REST[export['form']]}"
     )
     if export["checkpoint"] is None:
         text += " **Its weights are random**: it shows speed and shapes, and finds nothing."

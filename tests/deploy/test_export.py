@@ -1,5 +1,6 @@
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,11 +8,12 @@ import torch
 
 from detect.commands.main import main
 from detect.deploy import export as export_module
-from detect.deploy.export import FORMS, ExportOptions, choose_form, export, verification_images, write_graph
+from detect.deploy.export import ExportOptions, choose_form, export, verification_images
 from detect.deploy.exported_file import json_path
 from detect.deploy.graphs import build_graph
 from detect.deploy.load import open_exported
 from detect.deploy.runtimes.base import RuntimeOptions
+from detect.deploy.runtimes.table import FORMATS
 from detect.deploy.spec import ModelSpec
 from detect.errors import InputError
 from tests.detector_cases import CLASSES, checkpoint, exported, lively_detector, photo, save_checkpoint
@@ -36,11 +38,8 @@ def test_export__leaves_no_file_that_differs_from_torch(tmp_path, monkeypatch):
     monkeypatch.setattr(
         export_module, "build_graph", lambda module, form: build_graph(other, form)
     )  # as a wrong translation would
-    monkeypatch.setattr(
-        export_module,
-        "write_graph",
-        lambda graph, images, path, **rest: path.write_bytes(of_another),
-    )
+    stale = replace(FORMATS["onnx"], write=lambda graph, images, path, **rest: path.write_bytes(of_another))
+    monkeypatch.setitem(FORMATS, "onnx", stale)
     detector = lively_detector()
     with torch.no_grad():
         detector.net.cls_heads[0].predictor.bias += 1
@@ -88,14 +87,10 @@ def test_export__a_failure_of_torch_is_one_line(tmp_path, monkeypatch):
         return images if images.sum().item() > 3 else images[:, :1]
 
     monkeypatch.setattr(graph, "forward", data_dependent)
+    images = torch.zeros(1, 3, 96, 128, dtype=torch.uint8)
+    description = {"export": {"outputs": ["cls_logits", "box_deltas"]}}
     with pytest.raises(InputError, match="torch could not export this network to ONNX: ") as caught:
-        write_graph(
-            graph,
-            torch.zeros(1, 3, 96, 128, dtype=torch.uint8),
-            tmp_path / "a.onnx",
-            form="raw",
-            description={"export": {"format": "onnx"}},
-        )
+        FORMATS["onnx"].write(graph, images, tmp_path / "a.onnx", description=description)
     assert len(str(caught.value).splitlines()) == 1
     assert len(str(caught.value)) < 500
 
@@ -126,7 +121,7 @@ def test_export_command__one_source_and_one_form(tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", FORMS["onnx"])
+@pytest.mark.parametrize("form", FORMATS["onnx"].forms)
 @pytest.mark.parametrize("format", ["onnx", "openvino"])
 def test_export__every_form_runs_at_several_batches(format, form):
     images = verification_images(ModelSpec.of_detector(lively_detector()), None)

@@ -7,10 +7,12 @@ from detect.commands.main import main
 from detect.deploy import int8 as export_int8
 from detect.deploy.export import ExportOptions, export
 from detect.deploy.exported_file import file_sha256, json_path, read_json
-from detect.deploy.int8 import Gate, Int8Options, calibrate, gate, quantise, refuse, refuse_unknown_layers
+from detect.deploy.graphs import build_graph
+from detect.deploy.int8 import Gate, Int8Options, calibrate, gate, refuse
 from detect.deploy.load import open_exported
 from detect.deploy.runtimes.onnx_int8 import slow_convolutions
-from detect.deploy.runtimes.onnx_layers import in_layers
+from detect.deploy.runtimes.onnx_layers import in_layers, nodes_left_in_fp32
+from detect.deploy.runtimes.table import FORMATS
 from detect.deploy.spec import OUTPUTS
 from detect.errors import InputError
 from tests.conftest import make_coco
@@ -34,13 +36,15 @@ def int8_description(path):
     return description
 
 
-def quantised(path, options, *, keep_fp32=()):
+def quantised(path, options, *, keep_fp32=(), format="onnx"):
     """An int8 file from the small detector's ONNX file; far quicker than an export from a checkpoint."""
-    quantise(
-        exported(),
+    description = int8_description(exported(format))
+    FORMATS[format].write_int8(
+        build_graph(lively_detector(), "nms"),
+        calibrate(lively_detector(), options).images,
         path,
-        calibrate(lively_detector(), options),
-        description=int8_description(exported()),
+        description=description,
+        fp32_file=exported(),
         keep_fp32=keep_fp32,
     )
     return path
@@ -77,10 +81,11 @@ def test_refuse__names_the_layers_that_hurt_most(options):
     assert "--keep_fp32 cls_heads.1.1 " in lines[-1]
 
 
-def test_refuse_unknown_layers__names_the_layer():
-    refuse_unknown_layers(exported(), ("cls_heads", "box_heads.0.1"))
+def test_nodes_left_in_fp32__names_the_layer():
+    model = onnx.load(exported())
+    assert nodes_left_in_fp32(model, ("cls_heads", "box_heads.0.1")) > nodes_left_in_fp32(model, ())
     with pytest.raises(InputError, match=r"--keep_fp32 heads: the network has no such layer"):
-        refuse_unknown_layers(exported(), ("cls_heads", "heads"))
+        nodes_left_in_fp32(model, ("cls_heads", "heads"))
 
 
 def test_quantise__onnx_has_int8_weights_uint8_activations_and_its_description(options, tmp_path):
@@ -195,15 +200,8 @@ def test_export__litert_in_int8_is_refused_with_the_reason(options, tmp_path):
 @pytest.mark.slow
 def test_quantise__openvino_by_nncf(options, tmp_path):
     images = calibrate(lively_detector(), options).images[:3]
-    description = int8_description(exported("openvino"))
     for name, keep in (("a.xml", ()), ("b.xml", ("backbone",))):
-        quantise(
-            exported(),
-            tmp_path / name,
-            calibrate(lively_detector(), options),
-            description=description,
-            keep_fp32=keep,
-        )
+        quantised(tmp_path / name, options, keep_fp32=keep, format="openvino")
     with open_exported(tmp_path / "a.xml") as runtime, open_exported(exported()) as reference:
         assert runtime.precision == "int8"
         found, wanted = (model.run(images)[SCORES] for model in (runtime, reference))

@@ -9,16 +9,15 @@ from torch import nn
 
 from detect.data.augment.view import resize_pixels
 from detect.data.synthetic.images import generated_images
-from detect.deploy import load as model_file
 from detect.deploy.export import verification_images
 from detect.deploy.load import (
-    default_runtime,
     detector_of_config,
     exported_format,
     load_detector,
     open_exported,
     open_model,
 )
+from detect.deploy.runtimes.table import runtimes_of
 from detect.deploy.spec import ModelSpec
 from detect.deploy.verify import LOGIT_TOLERANCE
 from detect.errors import InputError
@@ -109,8 +108,8 @@ def test_exported_format__by_suffix():
         "executorch",
         None,
     ]
-    assert default_runtime("onnx") == "onnxruntime"
-    assert default_runtime("openvino") == "openvino"
+    assert [runtime.name for runtime in runtimes_of("onnx")] == ["onnxruntime", "openvino"]
+    assert runtimes_of("openvino")[0].name == "openvino"
 
 
 def test_open_exported__refuses_what_a_runtime_does_not_read(tmp_path):
@@ -134,4 +133,3 @@ def test_open_exported__garbage_is_refused_by_each_runtime(tmp_path):
 def test_open_model__each_kind_in_its_runtime():
     assert open_model(checkpoint(), device="cpu").name == "eager"
     assert open_model(exported()).name == "onnxruntime"
-    assert model_file.READERS["eager"] == ()

@@ -1,22 +1,22 @@
-"""The contract of every runtime: load a file, run a batch, close; and what it must say about itself."""
+"""The contract of every runtime: load a file, run a batch, close; and its record in the table."""
 
 from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor
 
 from detect.deploy.exported_file import Precision
-from detect.deploy.spec import ModelSpec
+from detect.deploy.graphs import DetectorGraph
+from detect.deploy.spec import Form, ModelSpec
 from detect.errors import InputError
-
-RuntimeName = Literal["onnxruntime", "openvino", "litert", "executorch", "eager", "compiled"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class RuntimeOptions:
     threads: int | None = None
     """Threads of one run; null leaves the choice to the runtime."""
     precision: Precision | None = None
-    """Of the arithmetic; null takes the file's own. Only OpenVINO can lower it (bf16) when it loads."""
+    """Of the arithmetic; null takes the file's own. Some runtimes can lower it when they load."""
     batch: int | None = None
     """Largest batch that will be run, for runtimes that plan their memory ahead; null: any."""
 
@@ -34,10 +34,12 @@ class RuntimeOptions:
 class Runtime(ABC):
     """One loaded network.
 
-    Subclasses load in their constructor and set every attribute below.
+    Subclasses load in their constructor and set every attribute below, those of a file by `describe`.
     """
 
-    name: ClassVar[RuntimeName]
+    name: ClassVar[str]
+    lower_precisions: ClassVar[tuple[Precision, ...]] = ()
+    """What it can run a float32 file in instead."""
     spec: ModelSpec
     version: str
     """Of the package that runs the network."""
@@ -46,6 +48,20 @@ class Runtime(ABC):
     """None where the runtime chose."""
     fixed_batch: int | None = None
     """The only batch that the file takes; None: any."""
+
+    def describe(self, description: dict[str, Any], options: RuntimeOptions, *, version: str) -> None:
+        """Set the attributes that follow from a file's checked description.
+
+        Raises:
+            InputError: a precision is asked for that the file does not have.
+        """
+        own: Precision = description["export"]["precision"]
+        if own != "fp32" or options.precision not in self.lower_precisions:
+            refuse_precision(self.name, options.precision, own)
+        self.spec = ModelSpec.from_description(description)
+        self.version = version
+        self.precision = options.precision or own
+        self.threads = options.threads
 
     @abstractmethod
     def run_batch(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -88,6 +104,96 @@ class Runtime(ABC):
         self.close()
 
 
+class Writer(Protocol):
+    """Writes a graph in float32."""
+
+    def __call__(
+        self, graph: DetectorGraph, images: Tensor, path: Path, *, description: dict[str, Any]
+    ) -> None:
+        """Write a file.
+
+        Args:
+            graph: from `graphs.build_graph`.
+            images: (B, 3, H, W) of the input's type; shape and type count.
+            path: where to.
+            description: from `exported_file.describe_export`, for formats that have a place for it.
+
+        Raises:
+            InputError: a package is missing, or the graph cannot be exported; with the line that says why.
+        """
+
+
+class Int8Writer(Protocol):
+    """Writes a graph with the network in 8 bits; decoding and NMS stay in float32."""
+
+    def __call__(
+        self,
+        graph: DetectorGraph,
+        images: Tensor,
+        path: Path,
+        *,
+        description: dict[str, Any],
+        fp32_file: Path,
+        keep_fp32: Sequence[str],
+    ) -> None:
+        """Write a file.
+
+        Args:
+            graph: from `graphs.build_graph`.
+            images: (N, 3, H, W) of the input's type, to take the ranges of activations from.
+            path: where to.
+            description: of the new file.
+            fp32_file: the same graph, as the format's `Writer` wrote it.
+            keep_fp32: paths of layers below the network that stay in float32.
+
+        Raises:
+            InputError: a package is missing, or a layer to keep is not there or cannot be kept.
+        """
+
+
+@dataclass(frozen=True)
+class FileFormat:
+    """A format of exported files."""
+
+    name: str
+    suffix: str
+    forms: tuple[Form, ...]
+    """What a file can hold, the default first."""
+    write: Writer
+    write_int8: Int8Writer | None = None
+    why_no_int8: str = ""
+    """Why `write_int8` is None."""
+
+    def int8_writer(self) -> Int8Writer:
+        """Writes files in 8 bits.
+
+        Raises:
+            InputError: there are none of this format; with the reason.
+        """
+        if self.write_int8 is None:
+            raise InputError(f"--int8: {self.why_no_int8}")
+        return self.write_int8
+
+
+@dataclass(frozen=True)
+class RuntimeRecord:
+    """What the commands know of a runtime: its entry in `table.RUNTIMES`."""
+
+    name: str
+    title: str
+    """For people."""
+    package: str
+    """The distribution whose version belongs to a measurement."""
+    extra: str
+    """Of pyproject.toml, which installs it; empty where it is always there."""
+    load: Callable[..., Runtime]
+    """From an exported file, (path, options); of torch, which `reads` none, from (detector, options)."""
+    reads: tuple[str, ...] = ()
+    """Formats by name; a checkpoint is exported to the first for a measurement."""
+    writes: FileFormat | None = None
+    """The format that comes with the runtime."""
+
+
 def require(package: str, *, extra: str, path: Path | None = None) -> ModuleType:
     """Import a package that an extra of this project installs.
 
@@ -108,7 +214,7 @@ def require(package: str, *, extra: str, path: Path | None = None) -> ModuleType
         ) from error
 
 
-def refuse_precision(runtime: RuntimeName, wanted: Precision | None, own: Precision) -> None:
+def refuse_precision(runtime: str, wanted: Precision | None, own: Precision) -> None:
     """Stop where a precision is asked for that the file does not have.
 
     Raises:

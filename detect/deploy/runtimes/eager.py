@@ -1,15 +1,16 @@
-"""torch itself, eager or compiled: the reference that every other runtime is held against."""
+"""torch itself, eager or compiled: what every other runtime is compared with."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from detect.deploy.runtimes.base import Runtime, RuntimeName, RuntimeOptions, refuse_precision
+from detect.deploy.runtimes.base import Runtime, RuntimeOptions, RuntimeRecord, refuse_precision
 from detect.deploy.spec import ModelSpec
 from detect.model.detector import TorchDetector
 from detect.types import HeadOutputs
@@ -24,7 +25,7 @@ class EagerRuntime(Runtime):
         device: null: a GPU where there is one.
     """
 
-    name: ClassVar[RuntimeName] = "eager"
+    name: ClassVar[str] = "eager"
 
     def __init__(
         self,
@@ -73,7 +74,7 @@ def _threads(count: int | None) -> Iterator[None]:
 class CompiledRuntime(EagerRuntime):
     """As eager, through torch.compile; the first run of each batch size takes minutes."""
 
-    name: ClassVar[RuntimeName] = "compiled"
+    name: ClassVar[str] = "compiled"
 
     def __init__(self, detector: TorchDetector, options: RuntimeOptions = RuntimeOptions()) -> None:
         super().__init__(detector, options, device="cpu")
@@ -82,3 +83,15 @@ class CompiledRuntime(EagerRuntime):
     def network(self, images: Tensor) -> HeadOutputs:
         head_outputs: HeadOutputs = self._compiled(images)
         return head_outputs
+
+
+RECORD = RuntimeRecord(
+    name=EagerRuntime.name,
+    title="PyTorch",
+    package="torch",
+    extra="",
+    load=partial(EagerRuntime, device="cpu"),
+)
+COMPILED_RECORD = RuntimeRecord(
+    name=CompiledRuntime.name, title="PyTorch, compiled", package="torch", extra="", load=CompiledRuntime
+)

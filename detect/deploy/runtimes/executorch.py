@@ -2,39 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from detect.deploy.exported_file import read_description
 from detect.deploy.graphs import DetectorGraph
-from detect.deploy.runtimes.base import Runtime, RuntimeName, RuntimeOptions, refuse_precision, require
+from detect.deploy.runtimes.base import FileFormat, Runtime, RuntimeOptions, RuntimeRecord, require
 from detect.deploy.runtimes.torch_export import torch_export_errors
-from detect.deploy.spec import ModelSpec
 from detect.errors import InputError
 
 LARGEST_BATCH = 8
 """ExecuTorch plans its memory when the file is written."""
 
 
-def write_executorch(graph: DetectorGraph, images: Tensor, path: Path, *, int8: bool = False) -> None:
-    """Write a raw or decoded graph for batches of 1 to `LARGEST_BATCH`.
+def write_executorch(
+    graph: DetectorGraph, images: Tensor, path: Path, *, description: dict[str, Any]
+) -> None:
+    """Write a raw or decoded graph for batches of 1 to `LARGEST_BATCH`. See `base.Writer`."""
+    _write(graph, images, path, int8=False)
 
-    Args:
-        graph: from `graphs.build_graph`.
-        images: (N, 3, H, W) of the input's type; for int8 the ranges of activations are taken on them.
-        path: where to.
-        int8: 8 bits by XNNPACK's quantizer: int8 activations, int8 weights with a scale a channel.
 
-    Raises:
-        InputError: executorch is missing, or cannot lower the graph; with the line that says why.
+def quantize_executorch(
+    graph: DetectorGraph,
+    images: Tensor,
+    path: Path,
+    *,
+    description: dict[str, Any],
+    fp32_file: Path,
+    keep_fp32: Sequence[str],
+) -> None:
+    """Write the network in 8 bits by XNNPACK's quantizer; see `base.Int8Writer`.
+
+    Activations are int8, weights int8 with a scale per channel.
     """
-    exir = require("executorch.exir", extra="executorch", path=path)
+    if keep_fp32:
+        raise InputError("--keep_fp32: XNNPACK's quantizer takes the whole network; leave it out")
+    _write(graph, images, path, int8=True)
+
+
+def _write(graph: DetectorGraph, images: Tensor, path: Path, *, int8: bool) -> None:
+    exir = require("executorch.exir", extra=RECORD.extra, path=path)
     xnnpack = require(
-        "executorch.backends.xnnpack.partition.xnnpack_partitioner", extra="executorch", path=path
+        "executorch.backends.xnnpack.partition.xnnpack_partitioner", extra=RECORD.extra, path=path
     )
     batch = {"images": {0: torch.export.Dim("batch", min=1, max=LARGEST_BATCH)}}
     example = (images.new_zeros(2, *images.shape[1:]),)
@@ -53,8 +67,8 @@ def _quantise(module: nn.Module, images: Tensor) -> nn.Module:
     The network alone: the quantizer can be held to a part of a graph by the part's name, but then leaves out
     every convolution, whose weights belong to no module once they are captured.
     """
-    quantizer_module = require("executorch.backends.xnnpack.quantizer.xnnpack_quantizer", extra="executorch")
-    pt2e = require("torchao.quantization.pt2e.quantize_pt2e", extra="executorch")
+    quantizer_module = require("executorch.backends.xnnpack.quantizer.xnnpack_quantizer", extra=RECORD.extra)
+    pt2e = require("torchao.quantization.pt2e.quantize_pt2e", extra=RECORD.extra)
     config = quantizer_module.get_symmetric_quantization_config(is_per_channel=True)
     quantizer = quantizer_module.XNNPACKQuantizer().set_global(config)
     prepared = pt2e.prepare_pt2e(module, quantizer)
@@ -72,10 +86,10 @@ class ExecuTorchRuntime(Runtime):
         InputError: executorch is missing, the file cannot be read, or has no FILE.json beside it.
     """
 
-    name: ClassVar[RuntimeName] = "executorch"
+    name: ClassVar[str] = "executorch"
 
     def __init__(self, path: Path, options: RuntimeOptions = RuntimeOptions()) -> None:
-        library = require("executorch.extension.pybindings.portable_lib", extra="executorch", path=path)
+        library = require("executorch.extension.pybindings.portable_lib", extra=RECORD.extra, path=path)
         description = read_description(path, None)
         if options.threads is not None:
             # The pool is the process's own, and torch.set_num_threads does not reach it.
@@ -85,11 +99,7 @@ class ExecuTorchRuntime(Runtime):
             self._module.method_meta("forward")  # loading alone does not look into the file
         except RuntimeError as error:
             raise InputError(f"{path}: ExecuTorch cannot load it: {str(error).splitlines()[0]}") from error
-        refuse_precision(self.name, options.precision, description["export"]["precision"])
-        self.spec = ModelSpec.from_description(description)
-        self.version = version("executorch")
-        self.precision = description["export"]["precision"]
-        self.threads = options.threads
+        self.describe(description, options, version=version("executorch"))
 
     def run_batch(self, images: Tensor) -> tuple[Tensor, ...]:
         chunks = [self._module.forward((chunk.contiguous(),)) for chunk in images.split(LARGEST_BATCH)]
@@ -98,3 +108,14 @@ class ExecuTorchRuntime(Runtime):
 
     def close(self) -> None:
         del self._module
+
+
+RECORD = RuntimeRecord(
+    name=ExecuTorchRuntime.name,
+    title="ExecuTorch",
+    package="executorch",
+    extra="executorch",
+    load=ExecuTorchRuntime,
+    reads=("executorch",),
+    writes=FileFormat("executorch", ".pte", ("decoded", "raw"), write_executorch, quantize_executorch),
+)

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from detect.deploy.exported_file import read_description
 from detect.deploy.graphs import DetectorGraph
-from detect.deploy.runtimes.base import Runtime, RuntimeName, RuntimeOptions, refuse_precision, require
+from detect.deploy.runtimes.base import FileFormat, Runtime, RuntimeOptions, RuntimeRecord, require
 from detect.deploy.runtimes.torch_export import torch_export_errors
-from detect.deploy.spec import ModelSpec
 from detect.errors import InputError
 
 
@@ -29,19 +28,10 @@ class ChannelsLastInput(nn.Module):
         return self.detector(images.permute(0, 3, 1, 2))
 
 
-def write_litert(graph: DetectorGraph, example: Tensor, path: Path) -> None:
-    """Write a raw or decoded graph for a batch of 1; the input is (1, H, W, 3).
-
-    Args:
-        graph: from `graphs.build_graph`.
-        example: (B, 3, H, W) images of the input's type; only shape and type count.
-        path: where to.
-
-    Raises:
-        InputError: litert-torch is missing, or cannot convert the graph; with the line that says why.
-    """
-    litert_torch = require("litert_torch", extra="litert", path=path)
-    image = example[:1].permute(0, 2, 3, 1).contiguous()
+def write_litert(graph: DetectorGraph, images: Tensor, path: Path, *, description: dict[str, Any]) -> None:
+    """Write a raw or decoded graph for a batch of 1; the input is (1, H, W, 3). See `base.Writer`."""
+    litert_torch = require("litert_torch", extra=RECORD.extra, path=path)
+    image = images[:1].permute(0, 2, 3, 1).contiguous()
     with torch_export_errors("LiteRT"):
         converted = litert_torch.convert(ChannelsLastInput(graph).eval(), (image,))
         converted.export(str(path))
@@ -54,21 +44,17 @@ class LiteRtRuntime(Runtime):
         InputError: ai-edge-litert is missing, the file cannot be read, or has no FILE.json beside it.
     """
 
-    name: ClassVar[RuntimeName] = "litert"
+    name: ClassVar[str] = "litert"
 
     def __init__(self, path: Path, options: RuntimeOptions = RuntimeOptions()) -> None:
-        interpreter = require("ai_edge_litert.interpreter", extra="litert", path=path)
+        interpreter = require("ai_edge_litert.interpreter", extra=RECORD.extra, path=path)
         description = read_description(path, None)  # the format has no place for it
         try:
             self._interpreter = interpreter.Interpreter(model_path=str(path), num_threads=options.threads)
             self._interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
             raise InputError(f"{path}: LiteRT cannot load it: {str(error).splitlines()[0]}") from error
-        refuse_precision(self.name, options.precision, description["export"]["precision"])
-        self.spec = ModelSpec.from_description(description)
-        self.version = version("ai-edge-litert")
-        self.precision = description["export"]["precision"]
-        self.threads = options.threads
+        self.describe(description, options, version=version("ai-edge-litert"))
         self.fixed_batch = 1
         (entry,) = self._interpreter.get_input_details()
         self._input = entry["index"]
@@ -84,3 +70,20 @@ class LiteRtRuntime(Runtime):
 
     def close(self) -> None:
         del self._interpreter
+
+
+RECORD = RuntimeRecord(
+    name=LiteRtRuntime.name,
+    title="LiteRT",
+    package="ai-edge-litert",
+    extra="litert",
+    load=LiteRtRuntime,
+    reads=("litert",),
+    writes=FileFormat(
+        "litert",
+        ".tflite",
+        ("decoded", "raw"),
+        write_litert,
+        why_no_int8="LiteRT would run it slower than fp32 (h-swish stays outside XNNPACK)",
+    ),
+)

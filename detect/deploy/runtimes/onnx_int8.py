@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from detect.deploy.exported_file import METADATA_KEY
+from detect.deploy.graphs import DetectorGraph
 from detect.deploy.runtimes.base import require
 from detect.deploy.runtimes.onnx_layers import in_network, nodes_left_in_fp32
 from detect.deploy.runtimes.torch_export import quiet_logging
@@ -29,26 +30,17 @@ MIN_DEPTHWISE = 32
 
 
 def quantize_onnx(
-    fp32_file: Path,
-    path: Path,
+    graph: DetectorGraph,
     images: Tensor,
+    path: Path,
     *,
     description: dict[str, Any],
-    keep_fp32: Sequence[str] = (),
+    fp32_file: Path,
+    keep_fp32: Sequence[str],
 ) -> None:
-    """Write a graph with the network in 8 bits: uint8 activations, int8 weights with a scale a channel.
+    """Write the network in 8 bits: uint8 activations, int8 weights with a scale per channel.
 
-    The convolution of the picture, hard-sigmoids, decoding and NMS stay in float32.
-
-    Args:
-        fp32_file: from `onnxruntime.write_onnx`.
-        path: where to.
-        images: (N, 3, H, W) to take the ranges of activations from.
-        description: of the new file.
-        keep_fp32: paths of layers below the network that stay in float32.
-
-    Raises:
-        InputError: a package is missing.
+    The convolution of the image and hard-sigmoids stay in float32 as well. See `base.Int8Writer`.
     """
     onnx = require("onnx", extra="export")
     quantization = require("onnxruntime.quantization", extra="export")

@@ -6,6 +6,8 @@ import ast
 from collections.abc import Sequence
 from typing import Any
 
+from detect.errors import InputError
+
 SCOPES_KEY = "pkg.torch.onnx.name_scopes"
 """Where torch's exporter notes the modules that a node comes from, from the outermost to the operator."""
 NETWORK = "net"
@@ -37,7 +39,14 @@ def nodes_left_in_fp32(model: Any, keep_fp32: Sequence[str]) -> set[str]:
     Args:
         model: an ONNX model written by `onnxruntime.write_onnx`.
         keep_fp32: paths of layers below the network.
+
+    Raises:
+        InputError: the network has no such layer.
     """
+    known = layers_of(model)
+    for layer in keep_fp32:
+        if layer not in known:
+            raise InputError(f"--keep_fp32 {layer}: the network has no such layer; e.g. {sorted(known)[0]}")
     return {node.name for node in model.graph.node if not in_network(node) or in_layers(node, keep_fp32)}
 
 

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from detect.deploy.exported_file import METADATA_KEY, check_graph, read_description
 from detect.deploy.graphs import DetectorGraph, onnx_translations
-from detect.deploy.runtimes.base import Runtime, RuntimeName, RuntimeOptions, refuse_precision, require
+from detect.deploy.runtimes.base import FileFormat, Runtime, RuntimeOptions, RuntimeRecord, require
+from detect.deploy.runtimes.onnx_int8 import quantize_onnx
 from detect.deploy.runtimes.torch_export import torch_export_errors
-from detect.deploy.spec import OUTPUTS, Form, ModelSpec
+from detect.deploy.spec import OUTPUTS
 from detect.errors import InputError
 
 OPSET = 20
@@ -21,30 +22,17 @@ EXAMPLE_BATCH = 2
 """The batch that a graph is traced with; 1 would be taken for a constant."""
 
 
-def write_onnx(
-    graph: DetectorGraph, example: Tensor, path: Path, *, form: Form, description: dict[str, Any]
-) -> None:
-    """Write a graph with its description inside; batch is free.
-
-    Args:
-        graph: from `graphs.build_graph`.
-        example: (B, 3, H, W) images of the input's type; only shape and type count.
-        path: where to.
-        form: of the graph.
-        description: from `exported_file.describe_export`.
-
-    Raises:
-        InputError: a package is missing, or torch could not export the graph; with the line that says why.
-    """
-    require("onnxscript", extra="export")
-    onnx = require("onnx", extra="export")
+def write_onnx(graph: DetectorGraph, images: Tensor, path: Path, *, description: dict[str, Any]) -> None:
+    """Write a graph with its description inside; batch is free. See `base.Writer`."""
+    require("onnxscript", extra=RECORD.extra)
+    onnx = require("onnx", extra=RECORD.extra)
     batch = torch.export.Dim("batch")
     with torch_export_errors("ONNX"):
         program = torch.onnx.export(
             graph,
-            (example.new_zeros(EXAMPLE_BATCH, *example.shape[1:]),),
+            (images.new_zeros(EXAMPLE_BATCH, *images.shape[1:]),),
             input_names=["images"],
-            output_names=list(OUTPUTS[form]),
+            output_names=description["export"]["outputs"],
             dynamic_shapes={"images": {0: batch}},
             custom_translation_table=onnx_translations(),
             opset_version=OPSET,
@@ -64,10 +52,10 @@ class OnnxRuntime(Runtime):
         InputError: onnxruntime is missing, the file is not ONNX, not ours, or asked for in another precision.
     """
 
-    name: ClassVar[RuntimeName] = "onnxruntime"
+    name: ClassVar[str] = "onnxruntime"
 
     def __init__(self, path: Path, options: RuntimeOptions = RuntimeOptions()) -> None:
-        ort = require("onnxruntime", extra="export", path=path)
+        ort = require("onnxruntime", extra=RECORD.extra, path=path)
         session_options = ort.SessionOptions()
         session_options.log_severity_level = 3  # errors alone
         if options.threads is not None:
@@ -81,11 +69,7 @@ class OnnxRuntime(Runtime):
         ends = [*session.get_inputs(), *session.get_outputs()]
         shapes = {end.name: [side if isinstance(side, int) else None for side in end.shape] for end in ends}
         check_graph(path, description, shapes)
-        refuse_precision(self.name, options.precision, description["export"]["precision"])
-        self.spec = ModelSpec.from_description(description)
-        self.version = ort.__version__
-        self.precision = description["export"]["precision"]
-        self.threads = options.threads
+        self.describe(description, options, version=ort.__version__)
         self._outputs = list(OUTPUTS[self.spec.form])
         self._session = session
 
@@ -95,3 +79,14 @@ class OnnxRuntime(Runtime):
 
     def close(self) -> None:
         del self._session
+
+
+RECORD = RuntimeRecord(
+    name=OnnxRuntime.name,
+    title="ONNX Runtime",
+    package="onnxruntime",
+    extra="export",
+    load=OnnxRuntime,
+    reads=("onnx",),
+    writes=FileFormat("onnx", ".onnx", ("nms", "decoded", "raw"), write_onnx, quantize_onnx),
+)

@@ -10,11 +10,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from detect.deploy.exported_file import METADATA_KEY, check_graph, read_description
-from detect.deploy.runtimes.base import Runtime, RuntimeName, RuntimeOptions, refuse_precision, require
+from detect.deploy.exported_file import METADATA_KEY, Precision, check_graph, read_description
+from detect.deploy.graphs import DetectorGraph
+from detect.deploy.runtimes.base import FileFormat, Runtime, RuntimeOptions, RuntimeRecord, require
 from detect.deploy.runtimes.onnx_layers import nodes_left_in_fp32
+from detect.deploy.runtimes.onnxruntime import write_onnx
 from detect.deploy.runtimes.torch_export import quiet_logging
-from detect.deploy.spec import OUTPUTS, ModelSpec
+from detect.deploy.spec import OUTPUTS
 from detect.errors import InputError
 
 PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
@@ -22,48 +24,35 @@ PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 0.3."""
 
 
-def write_openvino(onnx_file: Path, path: Path, *, description: dict[str, Any]) -> None:
-    """Convert an ONNX file to OpenVINO's .xml and .bin, weights in float32.
-
-    Args:
-        onnx_file: from `onnxruntime.write_onnx`.
-        path: the .xml file.
-        description: from `exported_file.describe_export`.
-
-    Raises:
-        InputError: openvino is missing.
-    """
-    ov = require("openvino", extra="openvino", path=path)
-    model = ov.convert_model(onnx_file)
+def write_openvino(graph: DetectorGraph, images: Tensor, path: Path, *, description: dict[str, Any]) -> None:
+    """Write .xml and .bin, weights in float32, through an ONNX file that is left there. See `base.Writer`."""
+    ov = require("openvino", extra=RECORD.extra, path=path)
+    write_onnx(graph, images, onnx_beside(path), description=description)
+    model = ov.convert_model(onnx_beside(path))
     model.set_rt_info(json.dumps(description), [METADATA_KEY])
     ov.save_model(model, path, compress_to_fp16=False)
 
 
+def onnx_beside(path: Path) -> Path:
+    """The ONNX file that `write_openvino` converts."""
+    return path.with_suffix(".onnx")
+
+
 def quantize_openvino(
-    onnx_file: Path,
-    path: Path,
+    graph: DetectorGraph,
     images: Tensor,
+    path: Path,
     *,
     description: dict[str, Any],
-    keep_fp32: Sequence[str] = (),
+    fp32_file: Path,
+    keep_fp32: Sequence[str],
 ) -> None:
-    """Write a graph with the network in 8 bits by NNCF; decoding and NMS stay in float32.
-
-    Args:
-        onnx_file: from `onnxruntime.write_onnx`, in float32.
-        path: the .xml file.
-        images: (N, 3, H, W) to take the ranges of activations from.
-        description: of the new file.
-        keep_fp32: paths of layers below the network that stay in float32.
-
-    Raises:
-        InputError: openvino, nncf or onnx is missing.
-    """
-    ov = require("openvino", extra="openvino", path=path)
-    nncf = require("nncf", extra="openvino", path=path)
+    """Write the network in 8 bits by NNCF, from the ONNX file beside `fp32_file`. See `base.Int8Writer`."""
+    ov = require("openvino", extra=RECORD.extra, path=path)
+    nncf = require("nncf", extra=RECORD.extra, path=path)
     onnx = require("onnx", extra="export", path=path)
-    left = nodes_left_in_fp32(onnx.load(onnx_file), keep_fp32)
-    model = ov.convert_model(onnx_file)
+    left = nodes_left_in_fp32(onnx.load(onnx_beside(fp32_file)), keep_fp32)
+    model = ov.convert_model(onnx_beside(fp32_file))
     # OpenVINO keeps the names of ONNX nodes, with a suffix where one node became several.
     names = [op.get_friendly_name() for op in model.get_ordered_ops()]
     ignored = [name for name in names if name.partition("/")[0] in left]
@@ -86,10 +75,11 @@ class OpenVinoRuntime(Runtime):
         InputError: openvino is missing, the file cannot be read, is not ours, or is not int8 as asked for.
     """
 
-    name: ClassVar[RuntimeName] = "openvino"
+    name: ClassVar[str] = "openvino"
+    lower_precisions: ClassVar[tuple[Precision, ...]] = ("bf16",)
 
     def __init__(self, path: Path, options: RuntimeOptions = RuntimeOptions()) -> None:
-        ov = require("openvino", extra="openvino", path=path)
+        ov = require("openvino", extra=RECORD.extra, path=path)
         core = ov.Core()
         try:
             model = core.read_model(path)
@@ -99,13 +89,7 @@ class OpenVinoRuntime(Runtime):
         description = read_description(path, self._description(model))
         ends = [*model.inputs, *model.outputs]
         check_graph(path, description, {end.get_any_name(): _shape(end) for end in ends})
-        own = description["export"]["precision"]
-        if options.precision != "bf16" or own != "fp32":
-            refuse_precision(self.name, options.precision, own)
-        self.spec = ModelSpec.from_description(description)
-        self.version = ov.get_version()
-        self.precision = options.precision or own
-        self.threads = options.threads
+        self.describe(description, options, version=ov.get_version())
         settings = {
             "INFERENCE_PRECISION_HINT": PRECISION_HINTS[self.precision],
             "PERFORMANCE_HINT": "LATENCY",
@@ -135,3 +119,14 @@ class OpenVinoRuntime(Runtime):
 def _shape(end: Any) -> list[int | None]:
     """Of an input or output; None for a side that varies."""
     return [side.get_length() if side.is_static else None for side in end.get_partial_shape()]
+
+
+RECORD = RuntimeRecord(
+    name=OpenVinoRuntime.name,
+    title="OpenVINO",
+    package="openvino",
+    extra="openvino",
+    load=OpenVinoRuntime,
+    reads=("onnx", "openvino"),
+    writes=FileFormat("openvino", ".xml", ("nms", "decoded", "raw"), write_openvino, quantize_openvino),
+)

@@ -14,6 +14,7 @@ from detect.data.augment.view import resize_pixels
 from detect.data.synthetic.images import generated_images
 from detect.deploy.export import ExportOptions, export
 from detect.deploy.exported_file import read_json
+from detect.deploy.graphs import build_graph
 from detect.deploy.load import open_exported
 from detect.deploy.runtimes.onnx_int8 import (
     QUANTISED_OPS,
@@ -116,7 +117,8 @@ def images() -> torch.Tensor:
 def quantised(fp32_file: Path, path: Path, images: torch.Tensor) -> Path:
     description = read_json(fp32_file)
     description["export"] |= {"precision": "int8", "calibration": {"sha256": "of pictures"}}
-    quantize_onnx(fp32_file, path, images, description=description)
+    graph = build_graph(lively_detector(backbone=HARD_SWISH), "raw")
+    quantize_onnx(graph, images, path, description=description, fp32_file=fp32_file, keep_fp32=())
     return path
 
 
