@@ -51,8 +51,8 @@ def measure(steps: int) -> dict[str, float]:
     optimizer = torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9, fused=True)
 
     def train() -> None:
-        sums = module.loss_sums(module.detector.layout(images), target)
-        ((sums.loss_cls + sums.loss_box) / sums.positives).backward()
+        sums = module.loss_terms(module.detector.layout(images), target)
+        (sums.total / sums.positives).backward()
         optimizer.step()
         optimizer.zero_grad()
 

@@ -75,8 +75,8 @@ def our_step(module: DetectionModule, batch: Batch) -> Callable[[], None]:
     def step() -> None:
         optimizer.zero_grad()
         images = batch.images.contiguous(memory_format=torch.channels_last)
-        sums = module.loss_sums(images, batch.target)
-        loss = sums.loss_cls + sums.loss_box
+        sums = module.loss_terms(images, batch.target)
+        loss = sums.total
         (loss / LOSS_UNIT).backward()
         gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
         factor = LOSS_UNIT / sums.positives.clamp(min=1)
@@ -138,8 +138,7 @@ def loss_alone(module: DetectionModule, batch: Batch, target: Target) -> Callabl
     leaves = HeadOutputs(*(output.clone().requires_grad_() for output in outputs))
 
     def step() -> None:
-        sums = module.loss(leaves, module.net.anchors, target)
-        torch.autograd.grad(sums.loss_cls + sums.loss_box, list(leaves))
+        torch.autograd.grad(module.loss_of(leaves, target).total, list(leaves))
 
     return step
 
@@ -195,7 +194,7 @@ def graph_breaks(batch: Batch, num_classes: int) -> dict[str, int]:
     """Of forward and loss, in training mode."""
     ours, theirs = build_ours(num_classes), build_theirs(num_classes)
     found = {
-        "ours": torch._dynamo.explain(ours.loss_sums)(batch.images, batch.target).graph_break_count,
+        "ours": torch._dynamo.explain(ours.loss_terms)(batch.images, batch.target).graph_break_count,
         "torchvision": torch._dynamo.explain(theirs)(*their_inputs(batch)).graph_break_count,
     }
     torch._dynamo.reset()

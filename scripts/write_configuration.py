@@ -26,7 +26,8 @@ from detect.model.configurable import class_path
 from detect.model.detector import TorchDetector
 from detect.model.necks.base import Neck
 from detect.training.build import detection_module
-from detect.training.losses import FocalLoss, MultiBoxLoss
+from detect.training.assigners import MaxIoUAssigner
+from detect.training.losses import FocalLoss, MultiBoxLoss, SmoothL1Loss
 
 INTRODUCTION = """# Every value of a configuration
 
@@ -95,6 +96,8 @@ SWAPPED = {
     ],
     "model.neck": [cls for name in necks.__all__ if (cls := getattr(necks, name)) is not Neck],
     "model.loss": [MultiBoxLoss, FocalLoss],
+    "model.loss.init_args.assigner": [MaxIoUAssigner],
+    "model.loss.init_args.box_loss": [SmoothL1Loss],
     "data.augmentations": [
         augment.RandomIoUCrop,
         augment.RandomZoomOut,

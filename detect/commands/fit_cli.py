@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,9 @@ from detect.training.callbacks.progress import TrainingProgress
 from detect.training.callbacks.run_checks import RunChecks
 from detect.training.callbacks.validation_images import ValidationPictures
 from detect.training.checkpoint_io import AtomicCheckpointIO
+from detect.training.losses import TOTAL
 from detect.training.manifest import describe_split
-from detect.training.module import LOGGED_LOSSES, check_class_count
+from detect.training.module import check_class_count
 from detect.training.resume import Resume, find_resume, refuse_changes, refuse_other_data
 from detect.training.run_folder import choose_run_folder
 from detect.training.stop_signals import StopSignals
@@ -173,7 +175,7 @@ class FitCLI(LightningCLI):
                 self.run_folder, name="tensorboard", version="", purge_step=done
             )
         for callback in config.get("callbacks") or []:
-            check_monitor(callback)
+            check_monitor(callback, losses=[TOTAL, *self.model.loss.term_names])
         kwargs["plugins"] = [*(config.get("plugins") or []), AtomicCheckpointIO()]
         kwargs["callbacks"] = [*(config.get("callbacks") or []), *self._callbacks()]
         kwargs["default_root_dir"] = str(self.run_folder)
@@ -256,8 +258,12 @@ class FitCLI(LightningCLI):
         self.config.model = model_parser().parse_object({"model": settings}).model
 
 
-def check_monitor(callback: Callback) -> None:
+def check_monitor(callback: Callback, *, losses: Sequence[str]) -> None:
     """Look, before any work, at what a callback such as EarlyStopping waits for.
+
+    Args:
+        callback: of the trainer's settings.
+        losses: names of the losses that are logged.
 
     Raises:
         InputError: it is never logged, or the callback takes it for better where it is worse.
@@ -269,7 +275,7 @@ def check_monitor(callback: Callback) -> None:
         f"val/{metric.name}": metric.mode for metric in METRICS if "epoch" in metric.places
     }
     stages = ("val", "train", "train_step")
-    modes |= {f"{stage}/{name}": "min" for stage in stages for name in LOGGED_LOSSES}
+    modes |= {f"{stage}/{name}": "min" for stage in stages for name in losses}
     what = f"trainer.callbacks: {type(callback).__name__} has the monitor {monitor!r}"
     if monitor not in modes:
         raise InputError(f"{what}, which is not logged; there are {', '.join(modes)}")

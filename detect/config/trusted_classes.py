@@ -18,6 +18,7 @@ TRUSTED_MODULES = (
     "detect.model.backbones",
     "detect.model.necks",
     "detect.data.augment",
+    "detect.training.assigners",
     "detect.training.losses",
     "detect.training.module",
     "lightning.pytorch.callbacks",
@@ -30,7 +31,7 @@ TRUSTED_MODULES = (
 TRUSTED_CLASS = re.compile(rf"({'|'.join(map(re.escape, TRUSTED_MODULES))})\.\w+")
 
 CLASS_KEYS = (
-    *("backbone", "neck", "loss", "optimizer", "augmentations"),
+    *("backbone", "neck", "loss", "assigner", "box_loss", "optimizer", "augmentations"),
     *("accelerator", "callbacks", "logger", "plugins", "profiler", "strategy"),
 )
 """Whose value may be a class without a dictionary around it; a name without dots is one of those known."""

@@ -14,9 +14,10 @@ from detect.data.annotations import Annotations
 from detect.model.anchors import AnchorConfig, AnchorGenerator, grid_sizes
 from detect.model.backbones import MobileNetV3
 from detect.model.ssdlite import SSDLite
+from detect.training.assigners.max_iou import IOU_THRESHOLD
 
-MATCH_IOU = 0.5
-"""The default of the matching in training."""
+MATCH_IOU = IOU_THRESHOLD
+"""Of anchor recall; the same as a match needs by default."""
 CHUNK = 1 << 15
 
 

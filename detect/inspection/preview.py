@@ -12,20 +12,19 @@ from jsonargparse import ArgumentError, ArgumentParser
 from numpy.typing import NDArray
 
 from detect.boxes import box_iou
+from detect.config.renames import renamed
 from detect.config.unknown_keys import constructor_errors
 from detect.data.checks.conventions import BoxConvention
 from detect.data.datamodule import DetectionData
 from detect.data.dataset import DetectionDataset, Sample
 from detect.data.splits import DEFAULT_SPLITS, recognise
 from detect.errors import InputError
-from detect.inspection.anchor_layout import AnchorLayout
+from detect.inspection.anchor_layout import MATCH_IOU, AnchorLayout
 from detect.inspection.augmentation_audit import AugmentationAudit, audit
 from detect.inspection.data_check import read_layout
-from detect.training.assigners.max_iou import match_anchors
+from detect.training.assigners import Assigner
+from detect.training.losses import DetectionLoss, MultiBoxLoss
 from detect.types import Target
-
-DEFAULT_MATCH_IOU = 0.5
-"""IoU threshold of the losses where a config names none."""
 
 
 class PreviewOptions(NamedTuple):
@@ -64,8 +63,8 @@ class Preview(NamedTuple):
     rows: list[int]
     """Images to show."""
     layout: AnchorLayout
-    match_iou: float
-    """IoU at which an anchor is positive for a box."""
+    assigner: Assigner
+    """Decides which anchors are positive."""
     audit: AugmentationAudit
 
 
@@ -106,7 +105,7 @@ def open_preview(root: Path, options: PreviewOptions) -> Preview:
         whole=DetectionDataset(data.train, layout.image_size),
         rows=np.linspace(0, len(dataset) - 1, images).round().astype(int).tolist(),
         layout=layout,
-        match_iou=_match_iou(settings),
+        assigner=_assigner(options.config, settings),
         audit=audit(dataset, layout, samples=options.samples),
     )
 
@@ -145,36 +144,41 @@ def _augmentations(config: Path | None, section: dict[str, Any]) -> Any:
         return parser.instantiate(parsed).data.augmentations
 
 
-def _match_iou(settings: dict[str, Any]) -> float:
-    """The config's `model.loss.init_args.iou_threshold`, where it is given."""
-    loss = (settings.get("model") or {}).get("loss") or {}
-    arguments = loss.get("init_args") if isinstance(loss, dict) else None
-    value = (arguments or {}).get("iou_threshold", DEFAULT_MATCH_IOU)
-    return float(value)
+def _assigner(config: Path | None, settings: dict[str, Any]) -> Assigner:
+    """The assigner of the config's loss, or of the default loss."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--loss", type=DetectionLoss | None)
+    try:
+        parsed = parser.parse_object({"loss": renamed((settings.get("model") or {}).get("loss"))})
+    except ArgumentError as error:
+        raise InputError(f"{config}, model.loss: {error}") from error
+    with constructor_errors():
+        loss: DetectionLoss = parser.instantiate(parsed).loss or MultiBoxLoss()
+    return loss.assigner
 
 
 class MatchedAnchors(NamedTuple):
-    """The anchors of one sample that are positive in the loss."""
+    """The anchors of one sample that are positive for a box in the loss."""
 
     boxes: NDArray[np.float32]
     """(P, 4) xyxy px of the input."""
     owners: NDArray[np.int64]
     """(P,) the box of the sample that each is positive for."""
-    forced: int
-    """Anchors whose IoU with it is lower than a match needs: the best that those boxes have."""
+    below_match_iou: int
+    """Anchors whose IoU with it is below MATCH_IOU, as the best anchor of a box may be."""
 
 
-def matched_anchors(sample: Sample, layout: AnchorLayout, match_iou: float) -> MatchedAnchors:
+def matched_anchors(sample: Sample, layout: AnchorLayout, assigner: Assigner) -> MatchedAnchors:
     """Match as the loss does."""
-    anchors = torch.from_numpy(np.concatenate([level.reshape(-1, 4) for level in layout.levels()]))
+    levels = [torch.from_numpy(level.reshape(-1, 4)) for level in layout.levels()]
+    anchors = torch.cat(levels)
     boxes = torch.from_numpy(sample.boxes)
     if not len(boxes):
         return MatchedAnchors(np.zeros((0, 4), dtype=np.float32), np.zeros(0, dtype=np.int64), 0)
     labels, ignore = torch.from_numpy(sample.labels), torch.from_numpy(sample.ignore)
-    matched_idx = match_anchors(
-        anchors, Target(boxes[None], labels[None], ignore[None]), iou_threshold=match_iou
-    )[0]
-    chosen = torch.where(matched_idx >= 0)[0]
-    owners = matched_idx[chosen]
+    target = Target(boxes[None], labels[None], ignore[None])
+    matched = assigner(None, anchors, tuple(map(len, levels)), target).matched[0]
+    chosen = torch.where(matched >= 0)[0]
+    owners = matched[chosen]
     iou = box_iou(anchors[chosen], boxes)[torch.arange(len(chosen)), owners]
-    return MatchedAnchors(anchors[chosen].numpy(), owners.numpy(), int((iou < match_iou).sum()))
+    return MatchedAnchors(anchors[chosen].numpy(), owners.numpy(), int((iou < MATCH_IOU).sum()))

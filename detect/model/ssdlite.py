@@ -97,6 +97,11 @@ class SSDLite(nn.Module):
         self.register_buffer("std", torch.tensor(std or backbone.std), persistent=False)
         anchor_boxes = self.anchor_generator(self.grid_sizes, self.image_size)
         self.register_buffer("anchors", anchor_boxes, persistent=False)
+        self.level_sizes = tuple(
+            rows * columns * k
+            for (rows, columns), k in zip(self.grid_sizes, self.anchor_generator.per_cell, strict=True)
+        )
+        """Anchors of each map, which follow each other in `anchors`."""
         self._constants = {name: getattr(self, name).clone() for name in ("mean", "std", "anchors")}
         self._init_weights(init)
 

@@ -42,7 +42,7 @@ def write_preview(path: Path, preview: Preview, *, epochs: int, anchors: bool) -
         "title": f"Preview of {preview.root.absolute().name}: {preview.split}",
         "subtitle": f"{len(dataset.annotations)} images, input {width} x {height} px, seed {dataset.seed}",
         "facts": _facts(audit),
-        "match_iou": f"{preview.match_iou:g}" if anchors else None,
+        "assigner": _in_words(type(preview.assigner), preview.assigner.init_args) if anchors else None,
         "strips": [_strip(preview, row, epochs=epochs, anchors=anchors) for row in preview.rows],
         "samples": audit.samples,
         "emptied": audit.emptied,
@@ -53,10 +53,7 @@ def write_preview(path: Path, preview: Preview, *, epochs: int, anchors: bool) -
         "size_rows": _kept_rows({"all": audit.fate(), **audit.by_size()}),
         "class_rows": _kept_rows(audit.by_class()),
         "seed": dataset.seed,
-        "augmentations": [
-            (type(step).__name__, ", ".join(f"{name} {value}" for name, value in vars(step).items()))
-            for step in dataset.augmentations or []
-        ],
+        "augmentations": [_in_words(type(step), vars(step)) for step in dataset.augmentations or []],
     }
     write_page(path, "preview.html", values)
 
@@ -93,11 +90,11 @@ def _panel(preview: Preview, sample: Sample, name: str, *, anchors: bool) -> tup
     caption = f"{name}: {len(sample.boxes)} boxes"
     colours = np.where(sample.ignore, IGNORED_LABEL, (sample.labels - 1) % (IGNORED_LABEL - 1) + 1)
     if anchors:
-        matched = matched_anchors(sample, preview.layout, preview.match_iou)
+        matched = matched_anchors(sample, preview.layout, preview.assigner)
         image = draw_outlines(image, matched.boxes * scale, labels=colours[matched.owners])
         caption += f", {len(matched.boxes)} anchors"
-        if matched.forced:
-            caption += f", {matched.forced} of them below IoU {preview.match_iou:g}"
+        if matched.below_match_iou:
+            caption += f", {matched.below_match_iou} of them below IoU {MATCH_IOU:g}"
     classes = preview.dataset.annotations.classes
     areas = (sample.boxes[:, 2:] - sample.boxes[:, :2]).prod(axis=1)
     named = set(np.argsort(-areas, kind="stable")[:LABELLED].tolist())
@@ -146,6 +143,10 @@ def _kept_rows(fates: dict[str, BoxFate]) -> Rows:
         for name, fate in fates.items()
         if fate.shown
     ]
+
+
+def _in_words(cls: type, settings: dict[str, object]) -> tuple[str, str]:
+    return cls.__name__, ", ".join(f"{name} {value}" for name, value in settings.items())
 
 
 def _share(part: int, whole: int) -> float | None:

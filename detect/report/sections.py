@@ -6,7 +6,7 @@ Numbers are formatted here or by the template's filters; text is escaped by the 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,9 @@ from detect.report.plots import (
     sparkline_points,
 )
 from detect.report.run_files import RunFiles
+from detect.training.losses import TOTAL
 
+LOSS_WORDS = {"loss_cls": "class", "loss_box": "box"}
 MATRIX_CLASSES = 20
 """With more classes than this the most frequent confusions are listed instead of the matrix."""
 LISTED_CONFUSIONS = 20
@@ -91,6 +93,17 @@ def class_rows(metrics: dict[str, Any], analysis: Analysis | None, train_boxes: 
     return rows
 
 
+def loss_curves(columns: Iterable[str]) -> dict[str, str]:
+    """Columns of metrics.csv with the terms of the loss, and their words in a legend."""
+    terms = [name.removeprefix("train/") for name in columns if name.startswith("train/")]
+    return {
+        f"{stage}/{term}": f"{stage} {LOSS_WORDS.get(term, term)}"
+        for term in terms
+        if term != TOTAL
+        for stage in ("train", "val")
+    }
+
+
 def training(run: RunFiles) -> list[Plot]:
     """Losses, metrics, learning rate and speed over the epochs."""
     curves = run.curves
@@ -105,20 +118,14 @@ def training(run: RunFiles) -> list[Plot]:
             if name in curves and np.isfinite(curves[name]).any()
         ]
 
-    stages = ("train", "val")
-    losses = {f"{stage}/loss": f"{stage} loss" for stage in stages}
-    parts = {
-        f"{stage}/loss_{part}": f"{stage} {word}"
-        for part, word in (("cls", "class"), ("box", "box"))
-        for stage in stages
-    }
+    losses = {f"{stage}/{TOTAL}": f"{stage} {TOTAL}" for stage in ("train", "val")}
     by_chart: dict[str, dict[str, str]] = {}
     for metric in METRICS:
         if metric.chart:
             by_chart.setdefault(metric.chart, {})[f"val/{metric.name}"] = metric.name
     charts = [
         ("Loss", lines(losses), "loss", False),
-        ("Class and box loss", lines(parts), "loss", False),
+        ("Parts of the loss", lines(loss_curves(curves)), "loss", False),
         *((title, lines(names, 100), "percent", True) for title, names in by_chart.items()),
         ("Learning rate", lines({"lr": "learning rate"}), "learning rate", True),
         ("Speed", _speed(run), "images per second", True),

@@ -23,7 +23,7 @@ from detect.model.detector import TorchDetector
 from detect.model.ssdlite import SSDLite
 from detect.system.ranks import sum_over_ranks, take_statistics_of_rank_0
 from detect.training.finite_guard import FiniteGuard
-from detect.training.losses import DetectionLoss, LossSums, MultiBoxLoss
+from detect.training.losses import DetectionLoss, LossTerms, MultiBoxLoss
 from detect.training.parameters import (
     ParameterConfig,
     freeze,
@@ -33,14 +33,12 @@ from detect.training.parameters import (
 )
 from detect.training.run_state import RunLength, data_of, run_length, validate_on_every_rank
 from detect.training.schedule import ScheduleConfig, warmup_cosine
-from detect.types import Batch, ClassMap, Detections, Target
+from detect.types import Batch, ClassMap, Detections, HeadOutputs, Target
 
 LOSS_UNIT = 256.0
 """Divides the summed loss before backward, so that gradients stay in the range of float16: about the
 positives of a batch. The exact number divides the gradients once it is known."""
 
-LOGGED_LOSSES = ("loss", "loss_cls", "loss_box")
-"""Logged as train/NAME and val/NAME once an epoch, as train_step/NAME now and then."""
 
 
 def default_optimizer(params: Any) -> torch.optim.Optimizer:
@@ -93,9 +91,9 @@ class DetectionModule(L.LightningModule):
         self.length: RunLength | None = None
         """How far the trainer goes; known from `setup` on."""
         self.guard: FiniteGuard | None = None
-        self._window_sums = torch.zeros(3)
-        self._epoch_sums = torch.zeros(3)
-        self._val_sums = torch.zeros(3)
+        self._window_sums = self._no_sums()
+        self._epoch_sums = self._no_sums()
+        self._val_sums = self._no_sums()
 
     @property
     def net(self) -> SSDLite:
@@ -122,7 +120,7 @@ class DetectionModule(L.LightningModule):
         self.trainer.fit_loop.max_epochs = self.length.epochs
         if self.compile_step:
             # Compiling the bound method keeps the keys of the state dict; mode and shapes stay static.
-            self.loss_sums = torch.compile(self.loss_sums, fullgraph=True)  # type: ignore[method-assign]
+            self.loss_terms = torch.compile(self.loss_terms, fullgraph=True)  # type: ignore[method-assign]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         groups = parameter_groups(self.net, self.parameter_config)
@@ -151,12 +149,17 @@ class DetectionModule(L.LightningModule):
         detections: Detections = self.detector(images)
         return detections
 
-    def loss_sums(self, images: Tensor, target: Target) -> LossSums:
+    def loss_terms(self, images: Tensor, target: Target) -> LossTerms:
         """Forward and loss of a batch: the part that torch.compile takes whole."""
-        return self.loss(self.net(images), self.net.anchors, target)
+        return self.loss_of(self.net(images), target)
+
+    def loss_of(self, head_outputs: HeadOutputs, target: Target) -> LossTerms:
+        """The loss of what the network gave."""
+        terms: LossTerms = self.loss(head_outputs, self.net.anchors, self.net.level_sizes, target)
+        return terms
 
     def on_train_start(self) -> None:
-        self._window_sums = torch.zeros(3, device=self.device)
+        self._window_sums = self._no_sums()
         self._epoch_sums = self._epoch_sums.to(self.device)
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
@@ -172,33 +175,33 @@ class DetectionModule(L.LightningModule):
         torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        sums = self.loss_sums(self.detector.layout(batch.images), batch.target)
-        self._window_sums = self._window_sums + torch.stack([value.detach() for value in sums])
+        sums = self.loss_terms(self.detector.layout(batch.images), batch.target)
+        self._window_sums = self._window_sums + sums.stacked()
         # Divided by a constant here and by the positives of all ranks and the whole accumulation window
         # in on_before_optimizer_step: only then is their number known.
-        return (sums.loss_cls + sums.loss_box) / LOSS_UNIT
+        return sums.total / LOSS_UNIT
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         trainer, guard = self.trainer, self.guard
         assert guard is not None
-        sums = LossSums(*sum_over_ranks(self._window_sums))
+        sums = self._terms(sum_over_ranks(self._window_sums))
         self._window_sums = torch.zeros_like(self._window_sums)
         # Lightning divides by the forward passes of a window, DDP by the ranks.
         micro_batches = trainer.accumulate_grad_batches * trainer.world_size
         factor = LOSS_UNIT * micro_batches / sums.positives.clamp(min=1)
-        loss, step = sums.loss_cls + sums.loss_box, trainer.global_step
+        loss, step = sums.total, trainer.global_step
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         if scaler is None:
             guard.scale_gradients(optimizer, gradients, factor=factor, loss=loss, step=step)
         else:
             guard.scale_float16_gradients(scaler, gradients, factor=factor, loss=loss, step=step)
-        self._epoch_sums = self._epoch_sums + torch.stack(sums)
+        self._epoch_sums = self._epoch_sums + sums.stacked()
         if (step + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self.log_dict(_losses("train_step", sums), on_step=True, on_epoch=False, batch_size=1)
+            self.log_dict(_logged("train_step", sums), on_step=True, on_epoch=False, batch_size=1)
 
     def on_train_epoch_start(self) -> None:
-        self._epoch_sums = torch.zeros(3, device=self.device)  # not called where an epoch is gone on with
+        self._epoch_sums = self._no_sums()  # not called where a run resumes within an epoch
 
     def on_train_epoch_end(self) -> None:
         self.log_dict(self.train_losses())
@@ -208,7 +211,7 @@ class DetectionModule(L.LightningModule):
 
         Not by Lightning's averages: a run that is resumed within an epoch would forget the part before.
         """
-        return _losses("train", LossSums(*self._epoch_sums))
+        return _logged("train", self._terms(self._epoch_sums))
 
     def on_validation_model_zero_grad(self) -> None:
         super().on_validation_model_zero_grad()
@@ -217,19 +220,19 @@ class DetectionModule(L.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         assert self.evaluator is not None
         head_outputs = self.net(self.detector.layout(batch.images))
-        self._val_sums += torch.stack(self.loss(head_outputs, self.net.anchors, batch.target))
+        self._val_sums += self.loss_of(head_outputs, batch.target).stacked()
         self.evaluator.update(batch.sample_idx, self.detector.detections(head_outputs, batch.orig_size))
 
     def on_validation_epoch_start(self) -> None:
         assert self.evaluator is not None
         self.evaluator.reset()
-        self._val_sums = torch.zeros(3, device=self.device)
+        self._val_sums = self._no_sums()
         self.net.restore_constants()
         take_statistics_of_rank_0(self.net)
 
     def on_validation_epoch_end(self) -> None:
         assert self.evaluator is not None
-        self.log_dict(_losses("val", LossSums(*sum_over_ranks(self._val_sums))))
+        self.log_dict(_logged("val", self._terms(sum_over_ranks(self._val_sums))))
         limit = self.trainer.limit_val_batches
         self.evaluator.gather(partial=isinstance(limit, int) or limit < 1.0)
         self.metrics = self.evaluator.compute()
@@ -264,6 +267,13 @@ class DetectionModule(L.LightningModule):
             copied.__dict__[name] = deepcopy(self.__dict__[name], memo)
         return copied
 
+    def _no_sums(self) -> Tensor:
+        """(T + 1,) zeros: the start of a sum of `LossTerms.stacked`."""
+        return torch.zeros(len(self.loss.term_names) + 1, device=self.device)
+
+    def _terms(self, stacked: Tensor) -> LossTerms:
+        return LossTerms.of(self.loss.term_names, stacked)
+
     def _follow_schedule(self) -> None:
         """Set the learning rates of this step: a resumed run may have another length than its checkpoint."""
         scheduler = self.lr_schedulers()
@@ -287,9 +297,6 @@ def check_class_count(num_classes: int, classes: ClassMap) -> None:
         )
 
 
-def _losses(stage: str, sums: LossSums) -> dict[str, Tensor]:
+def _logged(stage: str, sums: LossTerms) -> dict[str, Tensor]:
     """The losses of the papers, under the names that loggers and tables use."""
-    loss_cls, loss_box, positives = (value.detach() for value in sums)
-    positives = positives.clamp(min=1)
-    values = (loss_cls + loss_box, loss_cls, loss_box)
-    return {f"{stage}/{name}": value / positives for name, value in zip(LOGGED_LOSSES, values, strict=True)}
+    return {f"{stage}/{name}": value for name, value in sums.per_positive().items()}

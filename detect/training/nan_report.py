@@ -24,7 +24,7 @@ from detect.errors import InputError
 from detect.model.checkpoint import read_checkpoint, write_checkpoint
 from detect.system.files import write_atomically
 from detect.training.build import module_from_checkpoint
-from detect.training.losses import LossSums
+from detect.training.losses import LossTerms
 from detect.training.module import DetectionModule
 from detect.training.run_state import data_of, steps_per_epoch
 from detect.types import Batch, HeadOutputs, Target
@@ -104,8 +104,7 @@ def finite_losses(module: DetectionModule, batch: Batch) -> list[bool]:
     images, target = _on_device(batch, module.device)
     head_outputs = net(images)
     losses = [
-        torch.stack(module.loss(_of_image(head_outputs, i), net.anchors, _of_image(target, i)))
-        for i in range(len(images))
+        module.loss_of(_of_image(head_outputs, i), _of_image(target, i)).stacked() for i in range(len(images))
     ]
     finite: list[bool] = torch.stack(losses).isfinite().all(1).tolist()
     return finite
@@ -114,7 +113,7 @@ def finite_losses(module: DetectionModule, batch: Batch) -> list[bool]:
 class Replayed(NamedTuple):
     """What a batch gave when its step was done again."""
 
-    sums: LossSums
+    sums: LossTerms
     largest_gradient: float
     first_not_finite: str | None
     """Name of the first layer whose output was not finite."""
@@ -122,7 +121,7 @@ class Replayed(NamedTuple):
     @property
     def finite(self) -> bool:
         """Whether loss and gradients are numbers."""
-        return bool(torch.stack(self.sums).isfinite().all()) and self.largest_gradient < float("inf")
+        return bool(self.sums.stacked().isfinite().all()) and self.largest_gradient < float("inf")
 
 
 def replay(folder: Path) -> int:
@@ -144,10 +143,10 @@ def replay(folder: Path) -> int:
     batches = [_from_plain(batch) for batch in plain]
     console = Console(soft_wrap=True)
     console.print(_message(report, folder), highlight=False, markup=False)
-    table = Table("batch", "loss_cls", "loss_box", "positives", "largest gradient")
+    table = Table("batch", *module.loss.term_names, "positives", "largest gradient")
     replayed = [replay_batch(module, batch, precision=report["precision"]) for batch in batches]
     for number, result in enumerate(replayed, 1):
-        sums = (f"{value.item():.4g}" for value in result.sums)
+        sums = (f"{value:.4g}" for value in result.sums.stacked().tolist())
         table.add_row(str(number), *sums, f"{result.largest_gradient:.4g}")
     console.print(table)
     for number, result in enumerate(replayed, 1):
@@ -176,14 +175,13 @@ def replay_batch(module: DetectionModule, batch: Batch, *, precision: str) -> Re
     layers = [(name, layer) for name, layer in module.net.named_modules() if not list(layer.children())]
     hooks = [layer.register_forward_hook(look(name)) for name, layer in layers]
     with _autocast(precision, module.device):
-        sums = module.loss_sums(images, target)
+        sums = module.loss_terms(images, target)
     for hook in hooks:
         hook.remove()
-    (sums.loss_cls + sums.loss_box).backward()
+    sums.total.backward()
     gradients = [p.grad.abs().max() for p in module.parameters() if p.grad is not None]
     # `max` would pass over a NaN.
     largest = torch.stack(gradients).nan_to_num(nan=torch.inf).max().item()
-    sums = LossSums(*(value.detach() for value in sums))
     return Replayed(sums, largest, bad_layers[0] if bad_layers else None)
 
 

@@ -16,7 +16,7 @@ from detect.data.dataset import SampleKey
 from detect.errors import InputError
 from detect.inspection.anchor_layout import AnchorLayout
 from detect.inspection.preview import PreviewOptions, matched_anchors, open_preview
-from detect.training.losses import assign
+from detect.training.assigners import MaxIoUAssigner
 from detect.types import Target
 from tests.conftest import make_coco
 
@@ -57,7 +57,7 @@ def test_open_preview__with_a_config__shows_what_its_training_shows(root: Path, 
         for one, other in zip(ours, theirs, strict=True):
             np.testing.assert_array_equal(one, other)
     assert preview.rows == [0, 4]
-    assert preview.match_iou == 0.4
+    assert preview.assigner.init_args == {"iou_threshold": 0.4, "ignore_threshold": 0.5}
     assert preview.layout.config.style == "torchvision"
     np.testing.assert_array_equal(  # upside down, the whole of it
         preview.dataset[SampleKey(0, 0, 8)].image, preview.whole[SampleKey(0, 0, 8)].image[::-1]
@@ -126,10 +126,10 @@ def test_open_preview__augmentation_that_is_none__is_named(root: Path, tmp_path:
 def test_matched_anchors__are_those_of_the_loss(root: Path) -> None:
     preview = open_preview(root, QUICK)
     sample = preview.whole[SampleKey(0, 0, 8)]
-    found = matched_anchors(sample, preview.layout, 0.5)
+    found = matched_anchors(sample, preview.layout, preview.assigner)
     anchors = torch.from_numpy(np.concatenate([level.reshape(-1, 4) for level in preview.layout.levels()]))
     target = Target(*(torch.from_numpy(part)[None] for part in (sample.boxes, sample.labels, sample.ignore)))
-    assignment = assign(anchors, target, 0.5)
+    assignment = MaxIoUAssigner()(None, anchors, (len(anchors),), target)
     np.testing.assert_array_equal(found.boxes, anchors[assignment.foreground[0]].numpy())
     np.testing.assert_array_equal(
         sample.boxes[found.owners], assignment.boxes[0][assignment.foreground[0]].numpy()
@@ -140,10 +140,10 @@ def test_matched_anchors__are_those_of_the_loss(root: Path) -> None:
 def test_matched_anchors__box_that_none_meets__holds_its_best(root: Path) -> None:
     sample = open_preview(root, QUICK).whole[SampleKey(0, 0, 8)]
     tiny = replace_boxes(sample, [[10.0, 10.0, 14.0, 14.0]])
-    found = matched_anchors(tiny, AnchorLayout.default(), 0.5)
-    assert (len(found.boxes), found.forced) == (1, 1)
+    found = matched_anchors(tiny, AnchorLayout.default(), MaxIoUAssigner())
+    assert (len(found.boxes), found.below_match_iou) == (1, 1)
     none = replace_boxes(sample, [])
-    assert len(matched_anchors(none, AnchorLayout.default(), 0.5).boxes) == 0
+    assert len(matched_anchors(none, AnchorLayout.default(), MaxIoUAssigner()).boxes) == 0
 
 
 def replace_boxes(sample: Any, boxes: list[list[float]]) -> Any:

@@ -152,16 +152,16 @@ def test_loss_and_gradient_agree(images: torch.Tensor) -> None:
     labels = torch.tensor([[1, 5, 2], [0, 0, 0]])  # the second image has no object
     target = Target(boxes, labels, torch.zeros(2, 3, dtype=torch.bool))
 
-    sums = module.loss_sums(images, target)
+    sums = module.loss_terms(images, target)
     assert sums.positives > 10
-    ((sums.loss_cls + sums.loss_box) / sums.positives).backward()
+    (sums.total / sums.positives).backward()
 
     model.training = True  # losses instead of detections, with BatchNorm still in evaluation mode
     targets = [{"boxes": boxes[i][labels[i] > 0], "labels": labels[i][labels[i] > 0]} for i in range(2)]
     losses = model(list(images / 255), targets)
     sum(losses.values()).backward()
 
-    expected = {"classification": sums.loss_cls, "bbox_regression": sums.loss_box}
+    expected = {"classification": sums.terms["loss_cls"], "bbox_regression": sums.terms["loss_box"]}
     for name, value in expected.items():
         torch.testing.assert_close(value / sums.positives, losses[name], rtol=1e-5, atol=1e-5)
     ours = {parameter.data_ptr(): parameter for parameter in module.net.parameters()}

@@ -109,7 +109,7 @@ def test_write_report__nothing_but_curves__says_what_is_missing(run: Path) -> No
     assert "Not all is there" in text
     assert "config.yaml is missing" in text
     assert "The run was not scored" in text
-    assert "Class and box loss" in text
+    assert "Parts of the loss" in text
 
 
 def test_write_report__every_file_broken__still_a_page(run: Path) -> None:

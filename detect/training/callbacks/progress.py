@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import lightning as L
@@ -14,10 +15,9 @@ from torch import Tensor
 from detect.evaluation.metrics import metric_names
 from detect.training.module import DetectionModule
 
-LOSSES = ("loss", "loss_cls", "loss_box")
 METRICS = metric_names("brief")
-COLUMNS = ("epoch", *LOSSES, *METRICS, "img/s", "wait", "left")
-WIDTHS = (9, *(10 for _ in LOSSES), *(7 for _ in METRICS), 7, 6, 9)
+LEAST_WIDTH = 9
+"""Characters of a column."""
 HEADER_EVERY = 20
 
 
@@ -121,22 +121,19 @@ class TrainingProgress(ProgressBar):
         done = trainer.current_epoch + 1 - self._first_epoch
         to_do = (trainer.max_epochs or 0) - trainer.current_epoch - 1
         left = (time.perf_counter() - self._run_started) / done * to_do
-        row = (
-            f"{trainer.current_epoch + 1}/{trainer.max_epochs}",
-            *(show(f"train/{name}") for name in LOSSES),
-            *(show(f"val/{name}") for name in METRICS),
-            f"{self.images_per_second:.1f}",
-            f"{self.wait_share:.0%}",
-            f"{int(left) // 3600}:{int(left) // 60 % 60:02d}:{int(left) % 60:02d}",
-        )
+        cells = {
+            "epoch": f"{trainer.current_epoch + 1}/{trainer.max_epochs}",
+            **{name.removeprefix("train/"): show(name) for name in losses},
+            **{name: show(f"val/{name}") for name in METRICS},
+            "img/s": f"{self.images_per_second:.1f}",
+            "wait": f"{self.wait_share:.0%}",
+            "left": f"{int(left) // 3600}:{int(left) // 60 % 60:02d}:{int(left) % 60:02d}",
+        }
+        widths = [max(LEAST_WIDTH, len(name) + 2) for name in cells]
         if self._rows % HEADER_EVERY == 0:
-            self.console.print(self._line(COLUMNS), style="bold", highlight=False)
+            self.console.print(_line(cells, widths), style="bold", highlight=False)
         self._rows += 1
-        self.console.print(self._line(row), highlight=False)
-
-    @staticmethod
-    def _line(cells: tuple[str, ...]) -> str:
-        return "".join(cell.rjust(width) for cell, width in zip(cells, WIDTHS, strict=True))
+        self.console.print(_line(cells.values(), widths), highlight=False)
 
     def _open_bar(self, name: str, total: int) -> None:
         self._close_bar()
@@ -160,3 +157,7 @@ class TrainingProgress(ProgressBar):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+def _line(cells: Iterable[str], widths: list[int]) -> str:
+    return "".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))

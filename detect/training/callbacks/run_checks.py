@@ -17,7 +17,6 @@ from detect.data.sampler import TrainLoader
 from detect.errors import InputError
 from detect.evaluation.diagnostics import NEAR_ZERO_MAP, explain_zero_map, ground_truth_metrics, self_test
 from detect.system.files import write_atomically
-from detect.training.losses import assign
 from detect.training.module import DetectionModule
 from detect.training.run_state import data_of
 from detect.types import Batch
@@ -87,8 +86,9 @@ def check_fresh_loss(module: DetectionModule, batch: Batch) -> float:
         batch.images.to(module.device),
         type(batch.target)._make(column.to(module.device) for column in batch.target),
     )
-    cls_logits = net(images).cls_logits.float()
-    labels = assign(net.anchors, target, module.loss.iou_threshold).labels
+    head_outputs = net(images)
+    cls_logits = head_outputs.cls_logits.float()
+    labels = module.loss.assigner(head_outputs, net.anchors, net.level_sizes, target).labels
     bias = module.loss.prior_bias(net.num_classes).to(cls_logits)
     measured = F.cross_entropy(cls_logits.flatten(0, 1), labels.flatten()).item()
     expected = F.cross_entropy(bias.expand_as(cls_logits).flatten(0, 1), labels.flatten()).item()

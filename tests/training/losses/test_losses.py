@@ -10,8 +10,8 @@ from detect.errors import InputError
 from detect.model.anchors import AnchorConfig
 from detect.model.backbones import MobileNetV3
 from detect.model.ssdlite import SSDLite
-from detect.training.assigners.max_iou import match_anchors
-from detect.training.losses import FocalLoss, MultiBoxLoss, assign
+from detect.training.assigners import Assignment, MaxIoUAssigner
+from detect.training.losses import DetectionLoss, FocalLoss, LossTerms, MultiBoxLoss
 from detect.types import HeadOutputs, Target
 from tests.test_boxes import random_boxes
 
@@ -34,9 +34,18 @@ def random_case(anchors, boxes_per_image: int, seed: int = 0) -> tuple[HeadOutpu
     return HeadOutputs(logits, deltas), Target(boxes, labels, torch.zeros(2, 8, dtype=torch.bool))
 
 
+def sums_of(loss: DetectionLoss, outputs: HeadOutputs, anchors: torch.Tensor, target: Target) -> LossTerms:
+    """The loss of anchors that all lie on one map."""
+    return loss(outputs, anchors, (len(anchors),), target)
+
+
+def assign(anchors: torch.Tensor, target: Target) -> Assignment:
+    return MaxIoUAssigner()(None, anchors, (len(anchors),), target)
+
+
 def mean_losses(sums) -> tuple[torch.Tensor, torch.Tensor]:
     positives = sums.positives.clamp(min=1)
-    return sums.loss_cls / positives, sums.loss_box / positives
+    return sums.terms["loss_cls"] / positives, sums.terms["loss_box"] / positives
 
 
 def torchvision_losses(
@@ -50,14 +59,14 @@ def torchvision_losses(
     matched = []
     for boxes, labels in zip(target.boxes, target.labels, strict=True):
         one = Target(boxes[None], labels[None], torch.zeros_like(labels[None], dtype=torch.bool))
-        matched.append(match_anchors(anchors, one)[0])
+        matched.append(MaxIoUAssigner().match(anchors, one)[0])
     heads = {"bbox_regression": outputs.box_deltas, "cls_logits": outputs.cls_logits}
     return model.compute_loss(targets, heads, [anchors] * 2, matched)
 
 
 def test_multibox__equals_torchvision_in_value_and_gradient(anchors):
     outputs, target = random_case(anchors, 5)
-    ours = mean_losses(MultiBoxLoss(min_negatives=0)(outputs, anchors, target))
+    ours = mean_losses(sums_of(MultiBoxLoss(min_negatives=0), outputs, anchors, target))
     our_grads = torch.autograd.grad(sum(ours), outputs)
     theirs = torchvision_losses(outputs, target, anchors)
     their_grads = torch.autograd.grad(sum(theirs.values()), outputs)
@@ -71,14 +80,14 @@ def test_multibox__equals_torchvision_in_value_and_gradient(anchors):
 @pytest.mark.parametrize("min_negatives", [0, 3])
 def test_multibox__without_boxes(anchors, min_negatives):
     outputs, target = random_case(anchors, 0)
-    sums = MultiBoxLoss(min_negatives=min_negatives)(outputs, anchors, target)
+    sums = sums_of(MultiBoxLoss(min_negatives=min_negatives), outputs, anchors, target)
     assert sums.positives.item() == 0
-    assert sums.loss_box.item() == 0
+    assert sums.terms["loss_box"].item() == 0
     nothing = torch.zeros(2 * len(anchors), dtype=torch.int64)
     background = F.cross_entropy(outputs.cls_logits.flatten(0, 1), nothing, reduction="none").view(2, -1)
     expected = background.sort(dim=1, descending=True).values[:, :min_negatives].sum()
-    assert sums.loss_cls.item() == pytest.approx(expected.item(), rel=1e-5)
-    assert torch.isfinite(torch.autograd.grad(sums.loss_cls + sums.loss_box, outputs.cls_logits)[0]).all()
+    assert sums.terms["loss_cls"].item() == pytest.approx(expected.item(), rel=1e-5)
+    assert torch.isfinite(torch.autograd.grad(sums.total, outputs.cls_logits)[0]).all()
 
 
 def test_multibox__by_hand():
@@ -87,9 +96,9 @@ def test_multibox__by_hand():
     logits = torch.zeros(1, 6, 2)
     logits[0, 3, 1] = 2.0  # the hardest negative: -log(1 / (1 + e^2))
     target = Target(torch.tensor([[[0.0, 0, 10, 10]]]), torch.tensor([[1]]), torch.tensor([[False]]))
-    sums = MultiBoxLoss()(HeadOutputs(logits, torch.full((1, 6, 4), 0.5)), anchors, target)
-    assert sums.loss_cls.item() == pytest.approx(3 * math.log(2) + math.log(1 + math.e**2), rel=1e-5)
-    assert sums.loss_box.item() == pytest.approx(4 * 0.5 * 0.5**2)  # smooth L1 of 0.5, four deltas
+    sums = MultiBoxLoss()(HeadOutputs(logits, torch.full((1, 6, 4), 0.5)), anchors, (6,), target)
+    assert sums.terms["loss_cls"].item() == pytest.approx(3 * math.log(2) + math.log(1 + math.e**2), rel=1e-5)
+    assert sums.terms["loss_box"].item() == pytest.approx(4 * 0.5 * 0.5**2)  # smooth L1 of 0.5, four deltas
 
 
 def test_ignore_regions__leave_the_loss(anchors):
@@ -100,24 +109,30 @@ def test_ignore_regions__leave_the_loss(anchors):
         labels=torch.cat([target.labels, torch.ones(2, 1, dtype=torch.int64)], 1),
         ignore=torch.cat([target.ignore, torch.ones(2, 1, dtype=torch.bool)], 1),
     )
-    assignment = assign(anchors, target, 0.5)
+    assignment = assign(anchors, target)
     assert not assignment.background.any()
     for loss in (MultiBoxLoss(), FocalLoss()):
-        grad = torch.autograd.grad(loss(outputs, anchors, target).loss_cls, outputs.cls_logits)[0]
+        grad = torch.autograd.grad(
+            sums_of(loss, outputs, anchors, target).terms["loss_cls"], outputs.cls_logits
+        )[0]
         assert torch.equal(grad.abs().sum(-1) > 0, assignment.foreground)
 
 
 def test_focal__equals_torchvision(anchors):
     outputs, target = random_case(anchors, 4)
-    assignment = assign(anchors, target, 0.5)
+    assignment = assign(anchors, target)
     truth = F.one_hot(assignment.labels, K + 1)[..., 1:].float()
     theirs = sigmoid_focal_loss(outputs.cls_logits[..., 1:], truth, alpha=0.75, gamma=2.0, reduction="sum")
-    assert FocalLoss()(outputs, anchors, target).loss_cls.item() == pytest.approx(theirs.item(), rel=1e-5)
+    assert sums_of(FocalLoss(), outputs, anchors, target).terms["loss_cls"].item() == pytest.approx(
+        theirs.item(), rel=1e-5
+    )
 
 
 def test_focal__background_column_has_no_gradient(anchors):
     outputs, target = random_case(anchors, 4)
-    grad = torch.autograd.grad(FocalLoss()(outputs, anchors, target).loss_cls, outputs.cls_logits)[0]
+    grad = torch.autograd.grad(
+        sums_of(FocalLoss(), outputs, anchors, target).terms["loss_cls"], outputs.cls_logits
+    )[0]
     assert grad[..., 0].abs().max().item() == 0
     assert grad[..., 1:].abs().min().item() > 0
 
@@ -129,18 +144,21 @@ def test_focal__prior_bias_gives_the_prior():
 
 def test_box_loss__only_where_matched(anchors):
     outputs, target = random_case(anchors, 3)
-    sums = MultiBoxLoss(box_weight=2.0)(outputs, anchors, target)
-    grad = torch.autograd.grad(sums.loss_box, outputs.box_deltas)[0]
-    foreground = assign(anchors, target, 0.5).foreground
+    sums = sums_of(MultiBoxLoss(box_weight=2.0), outputs, anchors, target)
+    grad = torch.autograd.grad(sums.terms["loss_box"], outputs.box_deltas)[0]
+    foreground = assign(anchors, target).foreground
     assert torch.equal(grad.abs().sum(-1) > 0, foreground)
-    assert sums.loss_box.item() == pytest.approx(2 * MultiBoxLoss()(outputs, anchors, target).loss_box.item())
+    assert sums.terms["loss_box"].item() == pytest.approx(
+        2 * sums_of(MultiBoxLoss(), outputs, anchors, target).terms["loss_box"].item()
+    )
 
 
 def test_loss__is_float32_under_autocast(anchors):
     outputs, target = random_case(anchors, 3)
     half = HeadOutputs(*(value.detach().bfloat16() for value in outputs))
     with torch.autocast("cpu", torch.bfloat16):
-        assert all(value.dtype == torch.float32 for value in MultiBoxLoss()(half, anchors, target))
+        sums = sums_of(MultiBoxLoss(), half, anchors, target)
+    assert all(value.dtype == torch.float32 for value in (*sums.terms.values(), sums.positives))
 
 
 @pytest.mark.parametrize("loss", [MultiBoxLoss(), FocalLoss()])
@@ -149,8 +167,8 @@ def test_compile__takes_forward_and_loss_whole(loss, boxes):
     net = SSDLite(MobileNetV3("small", reduced_tail=True), K)
 
     def step(images: torch.Tensor, target: Target) -> torch.Tensor:
-        sums = loss(net(images), net.anchors, target)
-        return sums.loss_cls + sums.loss_box
+        sums = loss(net(images), net.anchors, net.level_sizes, target)
+        return sums.total
 
     images = torch.randint(0, 256, (2, 3, 320, 320), dtype=torch.uint8)
     _, target = random_case(net.anchors, boxes)
