@@ -25,8 +25,8 @@ from detect.model.backbones.base import Backbone
 from detect.model.configurable import class_path
 from detect.model.detector import TorchDetector
 from detect.model.necks.base import Neck
-from detect.training.build import detection_module
 from detect.training.assigners import MaxIoUAssigner
+from detect.training.build import detection_module
 from detect.training.losses import FocalLoss, MultiBoxLoss, SmoothL1Loss
 
 INTRODUCTION = """# Every value of a configuration
