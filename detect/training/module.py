@@ -40,7 +40,6 @@ LOSS_UNIT = 256.0
 positives of a batch. The exact number divides the gradients once it is known."""
 
 
-
 def default_optimizer(params: Any) -> torch.optim.Optimizer:
     """SGD with momentum: lr 0.05 a total batch of 64, the base point of the published SSDLite recipes."""
     return torch.optim.SGD(params, lr=0.025, momentum=0.9, weight_decay=4e-5, fused=True)
