@@ -11,6 +11,7 @@ from rich.progress import track
 
 from detect.data.datamodule import DetectionData, align_classes
 from detect.deploy.inference import Detector
+from detect.evaluation.baseline import with_baseline
 from detect.evaluation.evaluator import CocoEvaluator, Metrics
 from detect.evaluation.metrics_table import metrics_table
 from detect.system.files import write_atomically
@@ -62,7 +63,7 @@ def validate(
     """Score a checkpoint or an exported file; prints a table and writes JSON where asked for."""
     detector = Detector.load(model)
     data = open_validation(detector, data_settings)
-    metrics = validate_detector(detector, data, backend=backend)
+    metrics = with_baseline(validate_detector(detector, data, backend=backend), data.val)
     Console().print(metrics_table(metrics))
     if json_file is not None:
         write_atomically(json_file, json.dumps(metrics.to_json(), indent=1))

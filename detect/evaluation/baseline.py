@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detect.data.annotations import Annotations
 from detect.evaluation.backends import Backend, DetectionRows
-from detect.evaluation.evaluator import compute_metrics
+from detect.evaluation.evaluator import Baseline, Metrics, compute_metrics
 
 COUNTS = (1, 2, 4, 8)
 """Constant boxes per class that are tried; 1 is the mean box."""
@@ -19,11 +19,9 @@ ROUNDS = 20
 """Rounds of k-means, which stands still long before."""
 
 
-class Baseline(NamedTuple):
-    """The score of the best constant boxes; fractions of one."""
-
-    mAP: float
-    AP50: float
+def with_baseline(metrics: Metrics, annotations: Annotations) -> Metrics:
+    """Metrics of a detector on a split, with what constant boxes score there."""
+    return replace(metrics, baseline=constant_box_baseline(annotations, backend=metrics.backend))
 
 
 def constant_box_baseline(annotations: Annotations, *, backend: Backend = "faster") -> Baseline:

@@ -46,6 +46,14 @@ class ClassMetrics:
 
 
 @dataclass(frozen=True)
+class Baseline:
+    """The score of the best boxes that are the same on every image; fractions of one."""
+
+    mAP: float
+    AP50: float
+
+
+@dataclass(frozen=True)
 class Metrics:
     """COCO's twelve numbers, fractions of one, -1 where there is no ground truth to measure on."""
 
@@ -70,10 +78,15 @@ class Metrics:
     images: int
     """Evaluated."""
     backend: Backend
+    baseline: Baseline | None = None
+    """The score that a detector must beat; None where it was not asked for."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values in the order of the fields: the metrics JSON."""
-        return asdict(self)
+        values = asdict(self)
+        if self.baseline is None:
+            del values["baseline"]
+        return values
 
 
 def compute_metrics(
@@ -102,8 +115,9 @@ def compute_metrics(
         num_classes=annotations.classes.num_classes,
         backend=backend,
     )
+    numbers: dict[str, Any] = {metric.name: _measure(metric, arrays) for metric in METRICS}
     return Metrics(
-        **{metric.name: _measure(metric, arrays) for metric in METRICS},
+        **numbers,
         per_class=_per_class(arrays, ground_truth, annotations.classes.names),
         images=len(annotations) if evaluated is None else int(evaluated.sum()),
         backend=backend,

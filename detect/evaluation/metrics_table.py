@@ -16,6 +16,10 @@ def metrics_table(metrics: Metrics, *, per_class: bool = True) -> Table:
     """The twelve numbers in percent and, below them, a row per class; "-" where there is no ground truth."""
     layout = Table.grid()
     layout.add_row(_summary_table(metrics))
+    if (baseline := metrics.baseline) is not None:
+        layout.add_row(
+            f"The best constant boxes: mAP {_percent(baseline.mAP)}, AP50 {_percent(baseline.AP50)}"
+        )
     if per_class:
         layout.add_row(_class_table(metrics.per_class))
     return layout

@@ -15,6 +15,7 @@ from detect.data.annotations import Annotations
 from detect.data.readers import RawAnnotations, SplitSource, byte_array, coco, find_rows, id_array
 from detect.errors import InputError
 from detect.evaluation.backends import Backend, DetectionRows, select
+from detect.evaluation.baseline import with_baseline
 from detect.evaluation.diagnostics import NEAR_ZERO_MAP, explain_zero_map
 from detect.evaluation.evaluator import compute_metrics
 from detect.evaluation.metrics_table import metrics_table
@@ -38,7 +39,7 @@ def evaluate(
     require_writable(json_file)
     ground_truth = read_ground_truth(annotations)
     rows = read_detections(detections, ground_truth)
-    metrics = compute_metrics(ground_truth, rows, backend=backend)
+    metrics = with_baseline(compute_metrics(ground_truth, rows, backend=backend), ground_truth)
     console = Console()
     console.print(metrics_table(metrics))
     if 0 <= metrics.mAP < NEAR_ZERO_MAP:

@@ -13,6 +13,7 @@ from detect.data.datamodule import DetectionData
 from detect.deploy.inference import Detector
 from detect.deploy.validate import run_detector
 from detect.errors import InputError
+from detect.evaluation.baseline import with_baseline
 from detect.evaluation.evaluator import Metrics
 from detect.inspection.anchor_fit import AnchorFit, fit_anchors
 from detect.inspection.anchor_layout import AnchorLayout
@@ -117,6 +118,7 @@ def score_run(folder: Path, detector: TorchDetector, data: DetectionData) -> Met
     evaluator = run_detector(Detector(detector), data)
     metrics = evaluator.compute()
     if rank_by_environment() == 0:
+        metrics = with_baseline(metrics, data.val)
         write_scored(folder, evaluator)
         write_atomically(folder / "metrics.json", json.dumps(metrics.to_json(), indent=1))
     return metrics

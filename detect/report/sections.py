@@ -52,7 +52,10 @@ Rows = list[Sequence[str | Markup]]
 
 def facts(run: RunFiles, metrics: dict[str, Any] | None, counts: Counts | None) -> list[tuple[str, str]]:
     """Name and value of the figures that everyone asks for first."""
-    values = [(name, percent((metrics or {}).get(name))) for name in metric_names("epoch")]
+    metrics = metrics or {}
+    values = [(name, percent(metrics.get(name))) for name in metric_names("epoch")]
+    if "baseline" in metrics:
+        values.append(("mAP of constant boxes", percent(metrics["baseline"]["mAP"])))
     if counts is not None:
         values += [
             ("params", f"{counts.params / 1e6:.2f} M"),

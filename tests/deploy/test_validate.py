@@ -24,7 +24,7 @@ def run(model, coco_root, tmp_path, *options):
 
 def test_validate__writes_the_metrics(coco_root, tmp_path, capsys):
     metrics = run(checkpoint(), coco_root, tmp_path)
-    assert list(metrics) == [*KEYS, "per_class", "images", "backend"]
+    assert list(metrics) == [*KEYS, "per_class", "images", "backend", "baseline"]
     assert metrics["images"] == 4
     assert set(metrics["per_class"]) == {"square", "disc", "bar"}
     assert "mAP" in capsys.readouterr().out

@@ -2,13 +2,14 @@ import numpy as np
 import pytest
 
 from detect.evaluation.baseline import constant_box_baseline, constant_detections, k_means
+from detect.evaluation.evaluator import Baseline
 from tests.coco_cases import annotations_of, coco_dict
 
 
 def test_boxes_that_are_the_same_everywhere_are_found() -> None:
     boxes = [(i, 1, [64.0, 48.0, 128.0, 96.0]) for i in range(5)]
     baseline = constant_box_baseline(annotations_of(coco_dict(boxes, image_ids=list(range(5)))))
-    assert baseline == pytest.approx((1.0, 1.0))
+    assert (baseline.mAP, baseline.AP50) == pytest.approx((1.0, 1.0))
 
 
 def test_two_places_need_two_boxes() -> None:
@@ -31,7 +32,7 @@ def test_boxes_follow_the_size_of_each_image() -> None:
 
 
 def test_a_split_without_boxes_has_a_baseline_of_nothing() -> None:
-    assert constant_box_baseline(annotations_of(coco_dict([], image_ids=[0, 1]))) == (-1.0, -1.0)
+    assert constant_box_baseline(annotations_of(coco_dict([], image_ids=[0, 1]))) == Baseline(-1.0, -1.0)
 
 
 def test_k_means_on_points_that_are_apart() -> None:

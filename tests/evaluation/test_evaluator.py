@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from pathlib import Path
@@ -304,7 +303,7 @@ def _evaluate_on_rank(rank: int, world_size: int, folder: str) -> None:
     evaluator.gather()
     evaluator.gather()  # nothing is counted twice
     assert bool(evaluator.results()) == (rank == 0)
-    figures = dataclasses.asdict(evaluator.compute())
+    figures = evaluator.compute().to_json()
     evaluator.reset()
     for row in own if rank else [*own, 1]:  # rank 1 has row 1 as well
         evaluator.update(*batch_of(annotations, results, [row]))
