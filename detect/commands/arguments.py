@@ -36,6 +36,7 @@ def add_model_arguments(parser: ArgumentParser) -> None:
     """Where a model comes from; `model_argument` reads it."""
     parser.add_argument("--ckpt_path", type=Path | None, default=None, help="checkpoint of detect")
     parser.add_argument("--model", type=Path | None, default=None, help="checkpoint, exported file or config")
+    add_trust_argument(parser)
 
 
 def model_argument(config: Namespace) -> Path:
@@ -88,3 +89,37 @@ def split_fit_flags(args: list[str]) -> tuple[list[str], list[str]]:
         else:
             own.append(word)
     return own, flags
+
+
+def add_trust_argument(parser: ArgumentParser) -> None:
+    """Modules of the user's own; `main` has acted on it before the command begins."""
+    parser.add_argument(
+        "--trust",
+        type=str,
+        nargs="+",
+        default=[],
+        metavar="MODULE",
+        help="let files name your own classes: a module beside the configuration, in this folder or on "
+        "Python's path, or path/to/module.py",
+    )
+
+
+def trust_modules(args: list[str]) -> None:
+    """Act on `--trust MODULE ...` of any command, looking beside the configurations that the words name.
+
+    Raises:
+        InputError: see `detect.config.trusted_classes.trust`.
+    """
+    from argparse import ArgumentError, ArgumentParser
+
+    from detect.config.trusted_classes import forget_own_modules, trust
+
+    forget_own_modules()  # a permission is for one command
+    parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--trust", nargs="+", default=[])
+    try:
+        names = parser.parse_known_args(args)[0].trust
+    except ArgumentError as error:
+        raise InputError(str(error)) from error
+    configs = [Path(word.rpartition("=")[2]) for word in args if word.endswith((".yaml", ".yml"))]
+    trust(names, beside=configs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detect.commands.arguments import Command, new_parser, parse
+from detect.commands.arguments import Command, add_trust_argument, new_parser, parse
 from detect.errors import InputError
 from detect.system.files import require_writable
 
@@ -46,6 +46,7 @@ def check_command(args: list[str]) -> int:
     )
     add_reading_arguments(parser)
     parser.add_argument("--config", type=Path | None, default=None, help="the detector whose anchors count")
+    add_trust_argument(parser)
     parser.add_argument("--json", type=Path | None, default=None, help="write all findings and counts there")
     parser.add_argument("--html", type=Path | None, default=None, help="write a page with pictures there")
     parser.add_argument("--fix", action="store_true", help="write a repaired copy to --output")
@@ -135,6 +136,7 @@ def preview_command(args: list[str]) -> int:
     parser.add_argument("root", type=Path, help="folder of the data set: COCO, Pascal VOC or YOLO")
     parser.add_argument("--output", type=Path, required=True, help="the page to write")
     parser.add_argument("--json", type=Path | None, default=None, help="write the figures there")
+    add_trust_argument(parser)
     parser.add_argument("--anchors", action="store_true", help="draw those that answer for each box")
     parser.add_class_arguments(PreviewOptions, None)
     config = parse(parser, args)

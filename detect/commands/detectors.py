@@ -8,7 +8,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from detect.commands.arguments import add_model_arguments, choice, model_argument, new_parser, one_of, parse
+from detect.commands.arguments import (
+    add_model_arguments,
+    add_trust_argument,
+    choice,
+    model_argument,
+    new_parser,
+    one_of,
+    parse,
+)
 from detect.errors import InputError
 from detect.system.files import require_writable
 
@@ -76,6 +84,7 @@ def export_command(args: list[str]) -> int:
     )
     parser.add_argument("--ckpt_path", type=Path | None, default=None, help="checkpoint of detect")
     parser.add_argument("--config", type=Path | None, default=None, help="a YAML instead: random weights")
+    add_trust_argument(parser)
     parser.add_argument("--format", type=choice(FORMATS), required=True)
     parser.add_argument("--output", type=Path, required=True, help="file to write; FILE.json comes beside it")
     parser.add_argument("--form", type=Form | None, default=None, help="null: with NMS where the format can")
@@ -123,6 +132,7 @@ def benchmark_command(args: list[str]) -> int:
     parser.add_argument(
         "--model", type=Path, nargs="+", required=True, help="checkpoints, exported files, configs"
     )
+    add_trust_argument(parser)
     parser.add_argument("--runtime", type=choice(RUNTIMES), nargs="+", default=["onnxruntime"])
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
     parser.add_argument("--batch", type=int, nargs="+", default=[1], help="pictures a run")
@@ -189,6 +199,7 @@ def convert_weights_command(args: list[str]) -> int:
         "detect convert-weights torchvision model.pth model.ckpt; "
         "detect convert-weights --to torchvision best.ckpt model.pth",
     )
+    add_trust_argument(parser)
     parser.add_argument("--to", type=Literal["detect", "torchvision"], default="detect", help="what to write")
     parser.add_argument(
         "--class_names",

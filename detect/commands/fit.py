@@ -18,6 +18,7 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from rich.console import Console
 
 from detect.commands.fit_cli import FitCLI
+from detect.config.trusted_classes import hash_own_code
 from detect.data.checks.findings import summarise
 from detect.errors import DISK_IS_FULL, EXIT_STOPPED, InputError, RunStopped
 from detect.evaluation.metrics_table import metrics_table
@@ -129,8 +130,9 @@ def write_descriptions(cli: FitCLI, args: list[str]) -> None:
     findings = {
         role: summarise(found, examples=1).splitlines() for role, found in cli.data.findings.items() if found
     }
+    manifest |= {"findings": findings, "own_code": hash_own_code()}
     # First, for it tells that the folder is a run's.
-    write_atomically(path, append_manifest(path, manifest | {"findings": findings}))
+    write_atomically(path, append_manifest(path, manifest))
     text = cli.parser.dump(cli.config, skip_unset=False, skip_validation=True)
     write_atomically(cli.run_folder / "config.yaml", text)
 

@@ -17,6 +17,8 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from detect.commands.arguments import add_trust_argument
+from detect.config.trusted_classes import refuse_foreign_classes, refuse_foreign_words
 from detect.config.unknown_keys import constructor_errors, explain
 from detect.data.datamodule import DetectionData
 from detect.data.sampler import require_full_batch
@@ -105,17 +107,19 @@ class FitCLI(LightningCLI):
         parser.add_argument(
             "--checkpoint_minutes", type=float, default=10.0, help="between two checkpoints within an epoch"
         )
+        add_trust_argument(parser)
         # Derived values have one home: the model says what it takes, the data follows.
         parser.link_arguments("model.image_size", "data.image_size")
         parser.link_arguments("model.resize_rule", "data.resize_rule")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse `args`, on top of the checkpoint's settings where a run goes on.
+        """Parse `args`, on top of the checkpoint's settings where a run is resumed.
 
         Raises:
-            InputError: a key or a value that is not valid.
+            InputError: a key or a value that is not valid, or a class that is not trusted.
         """
+        refuse_foreign_words(args)
         try:
             if self.resume is None:
                 self.config = parser.parse_args(args)
@@ -127,6 +131,8 @@ class FitCLI(LightningCLI):
                 self.config.config = self.config.config[1:]
         except ArgumentError as error:
             raise InputError(f"detect fit: {explain(str(error), parser)}") from error
+        if self.config.pop("trust") and not any(word.partition("=")[0] == "--trust" for word in args):
+            raise InputError("give --trust on the command line, not in a configuration file")
         seed = self.config.seed_everything
         if not 0 <= int(seed) <= LARGEST_SEED:
             raise InputError(f"seed_everything is {seed}; give a number from 0 to {LARGEST_SEED}")
@@ -148,6 +154,7 @@ class FitCLI(LightningCLI):
             self.config.model.num_classes = self.data.classes.num_classes
         check_class_count(self.config.model.num_classes, self.data.classes)
         settings = self.plain_config()
+        refuse_foreign_classes(settings, "the configuration", follow_files=True)
         if self.resume is not None:
             refuse_changes(self.resume, settings)
             refuse_other_data(self.resume, self.described_data)

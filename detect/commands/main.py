@@ -9,7 +9,7 @@ import errno
 import sys
 import warnings
 
-from detect.commands.arguments import Command
+from detect.commands.arguments import Command, trust_modules
 from detect.commands.data import DATA_COMMANDS
 from detect.commands.detectors import (
     benchmark_command,
@@ -101,4 +101,5 @@ def run(command: Command, args: list[str]) -> int:
     keep_freed_memory()
     # From Pillow, without the file's name; `data check` names it, and what is twice as large is refused.
     warnings.filterwarnings("ignore", r"Image size \(\d+ pixels\) exceeds limit", RuntimeWarning)
+    trust_modules(args)
     return command(renamed_arguments(args))

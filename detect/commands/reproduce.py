@@ -30,7 +30,7 @@ from detect.training.reproduction import Agreement, judge
 from detect.training.resume import difference_table, flat
 
 COMPARED = (
-    *("commit", "changes", "code", "versions", "machine", "runs_on", "seed"),
+    *("commit", "changes", "code", "own_code", "versions", "machine", "runs_on", "seed"),
     *("data", "initial_weights", "config"),
 )
 """Parts of a manifest that are held against this machine's."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from detect.commands.arguments import choice, new_parser, parse, split_fit_flags
+from detect.commands.arguments import add_trust_argument, choice, new_parser, parse, split_fit_flags
 from detect.system.files import require_writable
 
 
@@ -24,6 +24,7 @@ def report_command(args: list[str]) -> int:
 
     parser = new_parser("report", report_command, "detect report runs/bccd-001")
     parser.add_argument("run", type=Path, help="run folder")
+    add_trust_argument(parser)
     return report(parse(parser, args).run)
 
 
@@ -37,6 +38,7 @@ def compare_command(args: list[str]) -> int:
     )
     parser.add_argument("paths", type=Path, nargs="+", help="run folders and benchmark files")
     parser.add_argument("--output", type=Path, required=True, help="folder of index.html and table.md")
+    add_trust_argument(parser)
     parser.add_argument("--resamples", type=int, default=RESAMPLES, help="of the bootstrap over images")
     parser.add_argument("--json", type=Path | None, default=None, help="write the figures there")
     config = parse(parser, args)
@@ -57,6 +59,7 @@ def sweep_command(args: list[str]) -> int:
         "detect sweep configs/table6/*.yaml --data.root D --model.num_classes null --seeds 0 1 --out runs/t6",
     )
     parser.add_argument("configs", type=Path, nargs="+", help="configurations of detect fit")
+    add_trust_argument(parser)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs and the comparison")
     parser.add_argument("--devices", type=str, nargs="+", default=None, help="GPUs; null: all that are free")
@@ -64,7 +67,7 @@ def sweep_command(args: list[str]) -> int:
     parser.add_argument("--runtime", type=choice(RUNTIMES), nargs="+", default=["onnxruntime"])
     parser.add_argument("--rounds", type=int, default=50, help="of the benchmark")
     config = parse(parser, own)
-    jobs = plan_jobs(config.configs, config.seeds, config.out, fit_flags)
+    jobs = plan_jobs(config.configs, config.seeds, config.out, fit_flags, trust=config.trust)
     slots = job_slots(config.devices, config.devices_per_job)
     return sweep(jobs, config.out, SweepOptions(slots, config.runtime, config.rounds))
 
@@ -79,6 +82,7 @@ def reproduce_command(args: list[str]) -> int:
     )
     parser.add_argument("source", type=Path, help="run folder, or a manifest.json alone")
     parser.add_argument("--out", type=Path, required=True, help="folder of the new run")
+    add_trust_argument(parser)
     parser.add_argument("--runs", type=Path, nargs="+", default=[], help="other seeds: their spread judges")
     parser.add_argument("--json", type=Path | None, default=None, help="write differences and verdict there")
     config = parse(parser, own)
@@ -93,4 +97,5 @@ def replay_command(args: list[str]) -> int:
 
     parser = new_parser("replay", replay_command, "detect replay runs/a/nan")
     parser.add_argument("folder", type=Path, help="RUN/nan")
+    add_trust_argument(parser)
     return replay(parse(parser, args).folder)

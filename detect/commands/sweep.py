@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from detect.config.trusted_classes import own_folders
 from detect.errors import InputError, RunStopped
 from detect.report.compare import compare
 from detect.system.devices import Slot
@@ -53,6 +54,8 @@ class Job:
     seed: int
     folder: Path
     fit_flags: tuple[str, ...]
+    trust: tuple[str, ...] = ()
+    """The user's own modules."""
 
     @property
     def fingerprint(self) -> str:
@@ -77,13 +80,17 @@ class Job:
         launcher += ["--nproc_per_node", str(len(slot)), "-m", "detect"]
         command = launcher if len(slot) > 1 else [*DETECT]
         command += ["fit", "--config", str(self.config), "--seed_everything", str(self.seed)]
-        command += ["--out", str(self.folder), "--ckpt_path", "last", *self.fit_flags]
+        command += ["--out", str(self.folder), "--ckpt_path", "last", *self.trust_words(), *self.fit_flags]
         return command + (["--trainer.devices", str(len(slot))] if slot else [])
 
     def export_command(self) -> list[str]:
         """Write and verify the ONNX file."""
         files = ["--ckpt_path", str(self.best), "--output", str(self.exported)]
-        return [*DETECT, "export", *files, "--format", "onnx", "--form", "raw"]
+        return [*DETECT, "export", *files, "--format", "onnx", "--form", "raw", *self.trust_words()]
+
+    def trust_words(self) -> list[str]:
+        """The permission for the user's own modules."""
+        return ["--trust", *self.trust] if self.trust else []
 
 
 class SweepState:
@@ -140,7 +147,12 @@ class Running:
 
 
 def plan_jobs(
-    configs: Sequence[Path], seeds: Sequence[int], out: Path, fit_flags: Sequence[str]
+    configs: Sequence[Path],
+    seeds: Sequence[int],
+    out: Path,
+    fit_flags: Sequence[str],
+    *,
+    trust: Sequence[str] = (),
 ) -> list[Job]:
     """A job for each configuration and seed; all configurations under the first seed come first.
 
@@ -157,7 +169,7 @@ def plan_jobs(
     if not seeds or len(set(seeds)) < len(seeds):
         raise InputError(f"--seeds {' '.join(map(str, seeds))}: give one or more, each once")
     return [
-        Job(name, config, seed, out / name, tuple(fit_flags))
+        Job(name, config, seed, out / name, tuple(fit_flags), tuple(trust))
         for seed in seeds
         for config in configs
         for name in [f"{config.stem}-seed{seed}"]
@@ -248,6 +260,8 @@ def start(job: Job, step: str, slot: Slot, out: Path) -> Running:
 def launch(command: list[str], log: Path, slot: Slot) -> subprocess.Popen[bytes]:
     """Start a process in a session of its own: an interrupt reaches it once, from `stop`."""
     environment = {key: value for key, value in os.environ.items() if key != RUN_VARIABLE}
+    if folders := own_folders():
+        environment["PYTHONPATH"] = os.pathsep.join([*filter(None, [os.getenv("PYTHONPATH")]), *folders])
     if slot:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(slot)
     with log.open("ab") as file:

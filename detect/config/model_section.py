@@ -1,29 +1,30 @@
-"""The `model:` section of a configuration file, for who needs the detector alone."""
+"""A configuration file, or its `model:` section, for who needs the data or the detector alone."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import yaml
+from detect.config.files import read_yaml
+from detect.config.trusted_classes import refuse_foreign_classes
 
-from detect.config.renames import renamed, tell_once
-from detect.errors import InputError
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The values of a configuration that names only trusted classes.
+
+    Raises:
+        InputError: it cannot be read, or names another class.
+    """
+    content = read_yaml(path)
+    refuse_foreign_classes(content, path, follow_files=True)
+    return content
 
 
 def read_model_section(path: Path) -> dict[str, Any] | None:
-    """The `model:` values of a config; null for an overlay, which names no backbone.
+    """The `model:` values of a configuration; null for an overlay, which names no backbone.
 
     Raises:
-        InputError: the file is not YAML.
+        InputError: see `read_config`.
     """
-    try:
-        content = yaml.safe_load(path.read_text())
-    except RecursionError:
-        raise InputError(f"{path} is not valid YAML: it is nested too deeply") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not valid YAML: {error}") from error
-    settings = content.get("model") if isinstance(content, dict) else None
-    if not isinstance(settings, dict) or "backbone" not in settings:
-        return None
-    return renamed(settings, tell=tell_once)
+    settings = read_config(path).get("model")
+    return settings if isinstance(settings, dict) and "backbone" in settings else None

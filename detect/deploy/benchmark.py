@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from detect.config.trusted_classes import own_modules, trust
 from detect.data.images.decode import load_pixels
 from detect.data.synthetic.images import generated_images
 from detect.deploy.export import ExportOptions, export
@@ -314,7 +315,8 @@ def checkpoint_sha256(row: Row, runtime: Runtime) -> str | None:
 def peak_memory_mb(row: Row, pictures: list[Path]) -> float:
     """The most that a fresh process holds while it loads and runs a row; includes Python and torch."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as process:
+    allowed = (own_modules(),)  # a process of its own starts without any permission
+    with ProcessPoolExecutor(1, mp_context=context, initializer=trust, initargs=allowed) as process:
         return process.submit(_load_and_run, row, pictures).result()
 
 

@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 from numpy.typing import NDArray
 
 from detect.boxes import box_iou
-from detect.config.renames import renamed
+from detect.config.model_section import read_config
 from detect.config.unknown_keys import constructor_errors
 from detect.data.checks.conventions import BoxConvention
 from detect.data.datamodule import DetectionData
@@ -81,7 +80,7 @@ def open_preview(root: Path, options: PreviewOptions) -> Preview:
     for name in ("images", "epochs", "samples"):
         if getattr(options, name) < 1:
             raise InputError(f"--{name} {getattr(options, name)}: at least 1")
-    settings = {} if options.config is None else _sections(options.config)
+    settings = {} if options.config is None else read_config(options.config)
     layout = read_layout(options.config)
     section = settings.get("data") or {}
     split = _choose_split(root, options.split or section.get("train_split"))
@@ -108,15 +107,6 @@ def open_preview(root: Path, options: PreviewOptions) -> Preview:
         assigner=_assigner(options.config, settings),
         audit=audit(dataset, layout, samples=options.samples),
     )
-
-
-def _sections(config: Path) -> dict[str, Any]:
-    """The config as plain values; that it can be read has been seen by `read_layout`, or will be."""
-    try:
-        content = yaml.safe_load(config.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
-        raise InputError(f"cannot read the config {config}: {error}") from error
-    return content if isinstance(content, dict) else {}
 
 
 def _choose_split(root: Path, wanted: str | None) -> str:
@@ -149,7 +139,7 @@ def _assigner(config: Path | None, settings: dict[str, Any]) -> Assigner:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--loss", type=DetectionLoss | None)
     try:
-        parsed = parser.parse_object({"loss": renamed((settings.get("model") or {}).get("loss"))})
+        parsed = parser.parse_object({"loss": (settings.get("model") or {}).get("loss")})
     except ArgumentError as error:
         raise InputError(f"{config}, model.loss: {error}") from error
     with constructor_errors():

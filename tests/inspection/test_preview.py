@@ -118,7 +118,7 @@ def test_open_preview__config_nested_too_deeply__is_named(root: Path, tmp_path: 
 
 
 def test_open_preview__augmentation_that_is_none__is_named(root: Path, tmp_path: Path) -> None:
-    config = write_config(tmp_path / "a.yaml", data={"augmentations": [{"class_path": "os.PathLike"}]})
+    config = write_config(tmp_path / "a.yaml", data={"augmentations": [{"class_path": "torch.optim.SGD"}]})
     with pytest.raises(InputError, match=r"a\.yaml, data.augmentations: "):
         open_preview(root, QUICK._replace(config=config))
 
