@@ -147,8 +147,8 @@ def preview_command(args: list[str]) -> int:
     write_preview(config.output, preview, epochs=options.epochs, anchors=config.anchors)
     if config.json is not None:
         write_atomically(config.json, json.dumps(preview.audit.to_json(), indent=1))
-    fate = preview.audit.fate()
-    print(f"{fate.kept / max(1, fate.shown):.1%} of the boxes are kept; page written to {config.output}")
+    counts = preview.audit.counts()
+    print(f"{counts.kept / max(1, counts.shown):.1%} of the boxes are kept; page written to {config.output}")
     return 0
 
 

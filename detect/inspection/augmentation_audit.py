@@ -20,7 +20,7 @@ SIZES = ("small", "medium", "large")
 QUANTILES = (5, 25, 50, 75, 95)
 
 
-class BoxFate(NamedTuple):
+class BoxCounts(NamedTuple):
     """Counts of a group of boxes over all samples."""
 
     shown: int
@@ -32,7 +32,7 @@ class BoxFate(NamedTuple):
     met_after: int
     """Kept boxes with an anchor at IoU 0.5 as they were seen."""
     median_before_px: float
-    """Quantiles of the root of the area, px of the input; NaN without boxes."""
+    """Median of the root of the area, px of the input; NaN without boxes."""
     median_after_px: float
 
     def to_json(self) -> dict[str, Any]:
@@ -69,11 +69,11 @@ class AugmentationAudit:
     met_after: NDArray[np.bool_]
     """(M,) the same of what the network saw; false where the box was not kept."""
 
-    def fate(self, rows: NDArray[np.bool_] | slice = slice(None)) -> BoxFate:
+    def counts(self, rows: NDArray[np.bool_] | slice = slice(None)) -> BoxCounts:
         """Counts of the boxes in `rows`, by default all."""
         before, after = self.before_px[rows], self.after_px[rows]
         kept = after[~np.isnan(after)]
-        return BoxFate(
+        return BoxCounts(
             shown=len(before),
             kept=len(kept),
             met_before=int(self.met_before[rows].sum()),
@@ -82,13 +82,13 @@ class AugmentationAudit:
             median_after_px=float(np.median(kept)) if len(kept) else float("nan"),
         )
 
-    def by_size(self) -> dict[str, BoxFate]:
+    def by_size(self) -> dict[str, BoxCounts]:
         """Counts of small, medium and large boxes."""
-        return {name: self.fate(self.size_groups == group) for group, name in enumerate(SIZES)}
+        return {name: self.counts(self.size_groups == group) for group, name in enumerate(SIZES)}
 
-    def by_class(self) -> dict[str, BoxFate]:
+    def by_class(self) -> dict[str, BoxCounts]:
         """Counts of the boxes of each class."""
-        return {name: self.fate(self.labels == label) for label, name in enumerate(self.class_names, 1)}
+        return {name: self.counts(self.labels == label) for label, name in enumerate(self.class_names, 1)}
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; the keys are listed in docs/data.md."""
@@ -96,9 +96,9 @@ class AugmentationAudit:
         return {
             "samples": self.samples,
             "emptied": self.emptied,
-            **self.fate().to_json(),
-            "by_size": {name: fate.to_json() for name, fate in self.by_size().items()},
-            "by_class": {name: fate.to_json() for name, fate in self.by_class().items()},
+            **self.counts().to_json(),
+            "by_size": {name: counts.to_json() for name, counts in self.by_size().items()},
+            "by_class": {name: counts.to_json() for name, counts in self.by_class().items()},
             "quantiles_before_px": _quantiles(self.before_px),
             "quantiles_after_px": _quantiles(kept),
         }

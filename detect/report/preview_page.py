@@ -11,7 +11,7 @@ from PIL import Image
 from detect.data.dataset import Sample, SampleKey
 from detect.evaluation.draw import PALETTE, draw_detections, draw_outlines
 from detect.inspection.anchor_layout import MATCH_IOU
-from detect.inspection.augmentation_audit import QUANTILES, AugmentationAudit, BoxFate
+from detect.inspection.augmentation_audit import QUANTILES, AugmentationAudit, BoxCounts
 from detect.inspection.preview import Preview, matched_anchors
 from detect.report.album import EncodedImage, encode_image, resized
 from detect.report.html import DASH, percent, write_page
@@ -50,7 +50,7 @@ def write_preview(path: Path, preview: Preview, *, epochs: int, anchors: bool) -
         "plots": _plots(audit),
         "quantiles": [f"{q} %" for q in QUANTILES],
         "quantile_rows": _quantile_rows(audit),
-        "size_rows": _kept_rows({"all": audit.fate(), **audit.by_size()}),
+        "size_rows": _kept_rows({"all": audit.counts(), **audit.by_size()}),
         "class_rows": _kept_rows(audit.by_class()),
         "seed": dataset.seed,
         "augmentations": [_in_words(type(step), vars(step)) for step in dataset.augmentations or []],
@@ -59,14 +59,14 @@ def write_preview(path: Path, preview: Preview, *, epochs: int, anchors: bool) -
 
 
 def _facts(audit: AugmentationAudit) -> list[tuple[str, str]]:
-    fate = audit.fate()
+    counts = audit.counts()
     return [
         ("samples followed", f"{audit.samples:,}"),
-        ("boxes in them", f"{fate.shown:,}"),
-        ("boxes kept", f"{percent(_share(fate.kept, fate.shown))} %"),
+        ("boxes in them", f"{counts.shown:,}"),
+        ("boxes kept", f"{percent(_share(counts.kept, counts.shown))} %"),
         ("left without a box", f"{percent(audit.emptied / audit.samples)} %"),
-        ("anchor recall, whole", f"{percent(_share(fate.met_before, fate.shown))} %"),
-        ("anchor recall, augmented", f"{percent(_share(fate.met_after, fate.kept))} %"),
+        ("anchor recall, whole", f"{percent(_share(counts.met_before, counts.shown))} %"),
+        ("anchor recall, augmented", f"{percent(_share(counts.met_after, counts.kept))} %"),
     ]
 
 
@@ -129,19 +129,19 @@ def _quantile_rows(audit: AugmentationAudit) -> Rows:
     ]
 
 
-def _kept_rows(fates: dict[str, BoxFate]) -> Rows:
+def _kept_rows(groups: dict[str, BoxCounts]) -> Rows:
     return [
         (
             name,
-            f"{fate.shown:,}",
-            percent(_share(fate.kept, fate.shown)),
-            f"{fate.median_before_px:.0f}",
-            f"{fate.median_after_px:.0f}" if fate.kept else DASH,
-            percent(_share(fate.met_before, fate.shown)),
-            percent(_share(fate.met_after, fate.kept)),
+            f"{counts.shown:,}",
+            percent(_share(counts.kept, counts.shown)),
+            f"{counts.median_before_px:.0f}",
+            f"{counts.median_after_px:.0f}" if counts.kept else DASH,
+            percent(_share(counts.met_before, counts.shown)),
+            percent(_share(counts.met_after, counts.kept)),
         )
-        for name, fate in fates.items()
-        if fate.shown
+        for name, counts in groups.items()
+        if counts.shown
     ]
 
 

@@ -36,16 +36,16 @@ def dataset(annotations: Annotations, *steps: Augmentation) -> DetectionDataset:
 
 def test_audit__without_augmentation__changes_nothing(annotations: Annotations) -> None:
     found = audit(dataset(annotations), LAYOUT, samples=10)
-    fate = found.fate()
-    assert fate.shown == fate.kept == len(annotations.boxes)
+    counts = found.counts()
+    assert counts.shown == counts.kept == len(annotations.boxes)
     assert found.after_px == pytest.approx(found.before_px, rel=1e-6)
-    assert fate.met_before == fate.met_after == fit_anchors(annotations, LAYOUT).all.met
+    assert counts.met_before == counts.met_after == fit_anchors(annotations, LAYOUT).all.met
     assert found.emptied == 0
 
 
 def test_audit__flips__keep_every_box_and_size(annotations: Annotations) -> None:
     found = audit(dataset(annotations, RandomHorizontalFlip()), LAYOUT, samples=40)
-    assert found.fate().kept == found.fate().shown == 4 * len(annotations.boxes)
+    assert found.counts().kept == found.counts().shown == 4 * len(annotations.boxes)
     assert found.after_px == pytest.approx(found.before_px, rel=1e-5)
 
 
@@ -57,7 +57,7 @@ def test_audit__crop_by_hand__counts_what_it_cuts_away(annotations: Annotations)
 
     found = audit(dataset(annotations, left_half), LAYOUT, samples=10)
     centres = annotations.boxes[:, 0::2].mean(axis=1)
-    assert found.fate().kept == int((centres < 80).sum())
+    assert found.counts().kept == int((centres < 80).sum())
     whole = annotations.boxes[:, 2] <= 80
     assert found.after_px[whole] == pytest.approx(found.before_px[whole] * 2**0.5, rel=1e-5)
     empty = sum(
@@ -82,9 +82,9 @@ def test_audit__mosaic__follows_the_boxes_of_all_its_images(annotations: Annotat
     keys = [SampleKey(epoch, row, 64) for epoch in (0, 1) for row in range(10)]
     counts = np.diff(annotations.offsets)
     plans = [training.plan(key) for key in keys]
-    assert found.fate().shown == sum(int(counts[tile.row]) for plan in plans for tile in plan)
+    assert found.counts().shown == sum(int(counts[tile.row]) for plan in plans for tile in plan)
     boxes = np.concatenate([training[key].boxes for key in keys])
-    assert found.fate().kept == len(boxes) < found.fate().shown
+    assert found.counts().kept == len(boxes) < found.counts().shown
     sizes = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
     assert found.after_px[~np.isnan(found.after_px)] == pytest.approx(sizes, rel=1e-5)
     labels = [annotations.labels[annotations.rows(tile.row)] for plan in plans for tile in plan]
@@ -95,10 +95,10 @@ def test_audit__mosaic__follows_the_boxes_of_all_its_images(annotations: Annotat
 def test_audit__groups_add_up_and_regions_to_ignore_are_left_out(annotations: Annotations) -> None:
     ignore = np.arange(len(annotations.boxes)) % 3 == 0
     found = audit(dataset(replace(annotations, ignore=ignore), RandomIoUCrop()), LAYOUT, samples=10)
-    assert found.fate().shown == int((~ignore).sum())
+    assert found.counts().shown == int((~ignore).sum())
     for groups in (found.by_size(), found.by_class()):
         for field in ("shown", "kept", "met_before", "met_after"):
-            assert sum(getattr(fate, field) for fate in groups.values()) == getattr(found.fate(), field)
+            assert sum(getattr(counts, field) for counts in groups.values()) == getattr(found.counts(), field)
 
 
 def test_audit__no_boxes__has_no_shares(annotations: Annotations) -> None:
