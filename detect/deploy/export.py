@@ -30,7 +30,7 @@ from detect.deploy.graphs import build_graph
 from detect.deploy.int8 import Gate, Int8Options, calibrate, gate, refuse
 from detect.deploy.load import DetectorFile, load_detector, open_exported
 from detect.deploy.model_card import card_path, write_card
-from detect.deploy.runtimes.base import FileFormat
+from detect.deploy.runtimes.base import FileFormat, Int8Source
 from detect.deploy.runtimes.table import FORMATS
 from detect.deploy.spec import Form, ModelSpec
 from detect.deploy.verify import BATCHES, Verification, verify
@@ -55,6 +55,20 @@ class ExportOptions:
     int8: Int8Options | None = None
     """Null: float32."""
 
+    def check(self, output: Path) -> None:
+        """Stop at what cannot be written, before any work.
+
+        Raises:
+            InputError: names the option.
+        """
+        format = FORMATS[self.format]
+        if self.int8 is not None:
+            format.int8_writer()  # there may be none
+        if output.suffix != format.suffix:
+            raise InputError(f"--output {output}: a file of {format.name} ends in {format.suffix}")
+        if self.score_threshold is not None:
+            check_score_threshold(self.score_threshold, "--score_threshold")
+
 
 def export(source: Path, output: Path, options: ExportOptions = ExportOptions()) -> int:
     """Write and verify a file; prints what was written and returns the exit code.
@@ -69,14 +83,8 @@ def export(source: Path, output: Path, options: ExportOptions = ExportOptions())
         InputError: the format cannot hold the form, the file's name does not fit, a package is missing, the
             file that was written differs from torch, or its mAP in int8 falls too far.
     """
-    form = choose_form(options)
-    format = FORMATS[options.format]
-    if options.int8 is not None:
-        format.int8_writer()  # there may be none
-    if output.suffix != format.suffix:
-        raise InputError(f"--output {output}: a file of {format.name} ends in {format.suffix}")
-    if options.score_threshold is not None:
-        check_score_threshold(options.score_threshold, "--score_threshold")
+    options.check(output)
+    form, format = choose_form(options), FORMATS[options.format]
     model = load_detector(source)
     if options.score_threshold is not None:
         model.detector.postprocess = model.detector.postprocess.at_threshold(options.score_threshold)
@@ -169,14 +177,8 @@ def write_int8(
     description["export"]["calibration"] = calibration.description
     int8_file = path.with_name("int8") / path.name
     int8_file.parent.mkdir()
-    write(
-        build_graph(detector, form),
-        calibration.images,
-        int8_file,
-        description=description,
-        fp32_file=path,
-        keep_fp32=options.keep_fp32,
-    )
+    graph = build_graph(detector, form)
+    write(Int8Source(graph, path, calibration.images, description, options.keep_fp32), int8_file)
     write_json(int8_file, description, None)
     found = gate(path, int8_file, options)
     if not found.passes:

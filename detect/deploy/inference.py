@@ -17,7 +17,6 @@ from detect.data.images.decode import load_pixels, upright_rgb
 from detect.deploy.load import open_model
 from detect.deploy.runtimes.base import Runtime, RuntimeOptions
 from detect.deploy.runtimes.eager import EagerRuntime
-from detect.errors import InputError
 from detect.model.detector import TorchDetector
 from detect.types import Detections
 
@@ -62,8 +61,6 @@ class Detector:
 
     def __init__(self, model: Runtime | TorchDetector, *, device: torch.device | str | None = None) -> None:
         if isinstance(model, TorchDetector):
-            if model.classes is None:
-                raise InputError("this detector knows no classes: load it from a checkpoint")
             model = EagerRuntime(model, device=device)
         self.runtime = model
         self.spec = model.spec

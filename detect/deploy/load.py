@@ -127,9 +127,9 @@ def set_statistics(net: SSDLite) -> None:
     net.eval()
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-        assert norm.running_var is not None
+        variance = norm.get_buffer("running_var")
         # On the last map, one cell wide, a channel may hardly vary: it would blow up whatever differs.
-        norm.running_var.clamp_(min=LEAST_VARIANCE * norm.running_var.mean())
+        variance.clamp_(min=LEAST_VARIANCE * variance.mean())
 
 
 def open_exported(

@@ -57,6 +57,17 @@ class PredictOptions:
     """Pictures a pass of the network."""
     draw: bool = True
 
+    def check(self) -> None:
+        """Stop at a number out of range.
+
+        Raises:
+            InputError: names the option.
+        """
+        if self.score_threshold is not None:
+            check_score_threshold(self.score_threshold, "--score_threshold")
+        if self.batch_size < 1:
+            raise InputError(f"--batch_size is {self.batch_size}; give at least 1")
+
 
 class Decoded(NamedTuple):
     """A picture, or why there is none."""
@@ -64,7 +75,7 @@ class Decoded(NamedTuple):
     file: Path
     pixels: NDArray[np.uint8] | None
     """(h, w, 3) upright RGB."""
-    error: str | None
+    error: str = ""
 
 
 def predict(
@@ -85,10 +96,7 @@ def predict(
     Raises:
         InputError: a wrong option, no picture, not a model, or an output that would replace something.
     """
-    if options.score_threshold is not None:
-        check_score_threshold(options.score_threshold, "--score_threshold")
-    if options.batch_size < 1:
-        raise InputError(f"--batch_size is {options.batch_size}; give at least 1")
+    options.check()
     files = find_images(sources)
     names = output_names(files)
     refuse_overwriting(output, names, options.format)
@@ -181,7 +189,7 @@ def decode(file: Path) -> Decoded:
     """A picture, or the reason why it cannot be read."""
     try:
         read_size(file)  # a decoder of JPEGs takes memory for all the pixels that a header claims
-        return Decoded(file, load_pixels(file), None)
+        return Decoded(file, load_pixels(file))
     except InputError as error:
         return Decoded(file, None, str(error))
 
@@ -200,7 +208,6 @@ def batches(
     batch_bytes = 0
     for file, pixels, error in pictures:
         if pixels is None:
-            assert error is not None
             skipped.append(error)
             continue
         if batch and (len(batch) == batch_size or batch_bytes + pixels.nbytes > BUDGET_BYTES):

@@ -78,8 +78,7 @@ def folded_scale(net: SSDLite, name: str, channels: int) -> Tensor:
         return torch.ones(channels, 1, 1, 1)
     norm = block[1]
     assert isinstance(norm, nn.BatchNorm2d)
-    assert norm.running_var is not None
-    scale = norm.weight.data / torch.sqrt(norm.running_var + norm.eps)
+    scale = norm.weight.data / torch.sqrt(norm.get_buffer("running_var") + norm.eps)
     # A channel that BatchNorm switched off has nothing to round.
     return torch.where(scale == 0, 1.0, scale).view(-1, 1, 1, 1)
 

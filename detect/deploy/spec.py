@@ -51,8 +51,13 @@ class ModelSpec:
 
     @classmethod
     def of_detector(cls, detector: TorchDetector) -> ModelSpec:
-        """The spec of a detector in torch; it must know its classes."""
-        assert detector.classes is not None
+        """The spec of a detector in torch.
+
+        Raises:
+            InputError: it knows no classes.
+        """
+        if detector.classes is None:
+            raise InputError("this detector knows no classes: load it from a checkpoint")
         return cls(
             detector.classes,
             detector.net.image_size,
@@ -112,8 +117,7 @@ class ModelSpec:
         Args:
             outputs: in the order of `OUTPUTS[self.form]`.
         """
-        if self.form == "raw":
-            assert self.anchors is not None
+        if self.anchors is not None:  # raw form
             return self.postprocess(HeadOutputs(*outputs), self.anchors)
         if self.form == "decoded":
             return self.postprocess.from_decoded(*outputs)

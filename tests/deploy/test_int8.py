@@ -10,6 +10,7 @@ from detect.deploy.exported_file import file_sha256, json_path, read_json
 from detect.deploy.graphs import build_graph
 from detect.deploy.int8 import Gate, Int8Options, calibrate, gate, refuse
 from detect.deploy.load import open_exported
+from detect.deploy.runtimes.base import Int8Source
 from detect.deploy.runtimes.onnx_int8 import slow_convolutions
 from detect.deploy.runtimes.onnx_layers import in_layers, nodes_left_in_fp32
 from detect.deploy.runtimes.table import FORMATS
@@ -39,14 +40,9 @@ def int8_description(path):
 def quantised(path, options, *, keep_fp32=(), format="onnx"):
     """An int8 file from the small detector's ONNX file; far quicker than an export from a checkpoint."""
     description = int8_description(exported(format))
-    FORMATS[format].write_int8(
-        build_graph(lively_detector(), "nms"),
-        calibrate(lively_detector(), options).images,
-        path,
-        description=description,
-        fp32_file=exported(),
-        keep_fp32=keep_fp32,
-    )
+    images = calibrate(lively_detector(), options).images
+    graph = build_graph(lively_detector(), "nms")
+    FORMATS[format].write_int8(Int8Source(graph, exported(), images, description, keep_fp32), path)
     return path
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -123,32 +123,23 @@ class Writer(Protocol):
         """
 
 
-class Int8Writer(Protocol):
-    """Writes a graph with the network in 8 bits; decoding and NMS stay in float32."""
+class Int8Source(NamedTuple):
+    """What a file in 8 bits is made of. The network is quantised; decoding and NMS stay in float32."""
 
-    def __call__(
-        self,
-        graph: DetectorGraph,
-        images: Tensor,
-        path: Path,
-        *,
-        description: dict[str, Any],
-        fp32_file: Path,
-        keep_fp32: Sequence[str],
-    ) -> None:
-        """Write a file.
+    graph: DetectorGraph
+    """From `graphs.build_graph`."""
+    fp32_file: Path
+    """The same graph, as the format's `Writer` wrote it."""
+    images: Tensor
+    """(N, 3, H, W) of the input's type, to take the ranges of activations from."""
+    description: dict[str, Any]
+    """Of the new file."""
+    keep_fp32: Sequence[str]
+    """Paths of layers below the network that stay in float32."""
 
-        Args:
-            graph: from `graphs.build_graph`.
-            images: (N, 3, H, W) of the input's type, to take the ranges of activations from.
-            path: where to.
-            description: of the new file.
-            fp32_file: the same graph, as the format's `Writer` wrote it.
-            keep_fp32: paths of layers below the network that stay in float32.
 
-        Raises:
-            InputError: a package is missing, or a layer to keep is not there or cannot be kept.
-        """
+Int8Writer = Callable[[Int8Source, Path], None]
+"""Writes a file in 8 bits. Raises InputError: a package is missing, or a layer cannot be kept in float32."""
 
 
 @dataclass(frozen=True)

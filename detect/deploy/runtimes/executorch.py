@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,7 +11,14 @@ from torch import Tensor, nn
 
 from detect.deploy.exported_file import read_description
 from detect.deploy.graphs import DetectorGraph
-from detect.deploy.runtimes.base import FileFormat, Runtime, RuntimeOptions, RuntimeRecord, require
+from detect.deploy.runtimes.base import (
+    FileFormat,
+    Int8Source,
+    Runtime,
+    RuntimeOptions,
+    RuntimeRecord,
+    require,
+)
 from detect.deploy.runtimes.torch_export import torch_export_errors
 from detect.errors import InputError
 
@@ -27,22 +33,14 @@ def write_executorch(
     _write(graph, images, path, int8=False)
 
 
-def quantize_executorch(
-    graph: DetectorGraph,
-    images: Tensor,
-    path: Path,
-    *,
-    description: dict[str, Any],
-    fp32_file: Path,
-    keep_fp32: Sequence[str],
-) -> None:
-    """Write the network in 8 bits by XNNPACK's quantizer; see `base.Int8Writer`.
+def quantize_executorch(source: Int8Source, path: Path) -> None:
+    """Write the network in 8 bits by XNNPACK's quantizer; see `base.Int8Source`.
 
     Activations are int8, weights int8 with a scale per channel.
     """
-    if keep_fp32:
+    if source.keep_fp32:
         raise InputError("--keep_fp32: XNNPACK's quantizer takes the whole network; leave it out")
-    _write(graph, images, path, int8=True)
+    _write(source.graph, source.images, path, int8=True)
 
 
 def _write(graph: DetectorGraph, images: Tensor, path: Path, *, int8: bool) -> None:

@@ -7,7 +7,7 @@ more in conversions than the convolutions save, so both are written such that th
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from detect.deploy.exported_file import METADATA_KEY
-from detect.deploy.graphs import DetectorGraph
-from detect.deploy.runtimes.base import require
+from detect.deploy.runtimes.base import Int8Source, require
 from detect.deploy.runtimes.onnx_layers import in_network, nodes_left_in_fp32
 from detect.deploy.runtimes.torch_export import quiet_logging
 
@@ -29,24 +28,16 @@ MIN_DEPTHWISE = 32
 """Channels from which an 8-bit depthwise layer keeps up with a float one (ONNX Runtime 1.31, AVX-512)."""
 
 
-def quantize_onnx(
-    graph: DetectorGraph,
-    images: Tensor,
-    path: Path,
-    *,
-    description: dict[str, Any],
-    fp32_file: Path,
-    keep_fp32: Sequence[str],
-) -> None:
+def quantize_onnx(source: Int8Source, path: Path) -> None:
     """Write the network in 8 bits: uint8 activations, int8 weights with a scale per channel.
 
-    The convolution of the image and hard-sigmoids stay in float32 as well. See `base.Int8Writer`.
+    The convolution of the image and hard-sigmoids stay in float32 as well. See `base.Int8Source`.
     """
     onnx = require("onnx", extra="export")
     quantization = require("onnxruntime.quantization", extra="export")
-    model = onnx.load(fp32_file)
+    model = onnx.load(source.fp32_file)
     write_means_as_pools(model)
-    left = nodes_left_in_fp32(model, keep_fp32) | slow_convolutions(model)
+    left = nodes_left_in_fp32(model, source.keep_fp32) | slow_convolutions(model)
     taken = [
         node.name for node in model.graph.node if node.op_type in QUANTISED_OPS and node.name not in left
     ]
@@ -54,7 +45,7 @@ def quantize_onnx(
         quantization.quantize_static(
             model,
             path,
-            _calibration_reader(quantization, images),
+            _calibration_reader(quantization, source.images),
             quant_format=quantization.QuantFormat.QDQ,
             op_types_to_quantize=list(QUANTISED_OPS),
             nodes_to_quantize=taken,
@@ -65,7 +56,7 @@ def quantize_onnx(
     quantised = onnx.load(path)
     write_hard_swish_in_8_bits(quantised)
     del quantised.metadata_props[:]
-    onnx.helper.set_model_props(quantised, {METADATA_KEY: json.dumps(description)})
+    onnx.helper.set_model_props(quantised, {METADATA_KEY: json.dumps(source.description)})
     onnx.save(quantised, path)
 
 

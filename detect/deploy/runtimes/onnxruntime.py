@@ -28,7 +28,7 @@ def write_onnx(graph: DetectorGraph, images: Tensor, path: Path, *, description:
     onnx = require("onnx", extra=RECORD.extra)
     batch = torch.export.Dim("batch")
     with torch_export_errors("ONNX"):
-        program = torch.onnx.export(
+        program: Any = torch.onnx.export(
             graph,
             (images.new_zeros(EXAMPLE_BATCH, *images.shape[1:]),),
             input_names=["images"],
@@ -39,7 +39,6 @@ def write_onnx(graph: DetectorGraph, images: Tensor, path: Path, *, description:
             dynamo=True,
             verbose=False,
         )
-    assert program is not None
     model = program.model_proto
     onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(description)})
     onnx.save(model, path)

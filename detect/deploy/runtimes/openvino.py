@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +11,14 @@ from torch import Tensor
 
 from detect.deploy.exported_file import METADATA_KEY, Precision, check_graph, read_description
 from detect.deploy.graphs import DetectorGraph
-from detect.deploy.runtimes.base import FileFormat, Runtime, RuntimeOptions, RuntimeRecord, require
+from detect.deploy.runtimes.base import (
+    FileFormat,
+    Int8Source,
+    Runtime,
+    RuntimeOptions,
+    RuntimeRecord,
+    require,
+)
 from detect.deploy.runtimes.onnx_layers import nodes_left_in_fp32
 from detect.deploy.runtimes.onnxruntime import write_onnx
 from detect.deploy.runtimes.torch_export import quiet_logging
@@ -38,33 +44,26 @@ def onnx_beside(path: Path) -> Path:
     return path.with_suffix(".onnx")
 
 
-def quantize_openvino(
-    graph: DetectorGraph,
-    images: Tensor,
-    path: Path,
-    *,
-    description: dict[str, Any],
-    fp32_file: Path,
-    keep_fp32: Sequence[str],
-) -> None:
-    """Write the network in 8 bits by NNCF, from the ONNX file beside `fp32_file`. See `base.Int8Writer`."""
+def quantize_openvino(source: Int8Source, path: Path) -> None:
+    """Write the network in 8 bits by NNCF, from the ONNX file beside `fp32_file`; see `base.Int8Source`."""
     ov = require("openvino", extra=RECORD.extra, path=path)
     nncf = require("nncf", extra=RECORD.extra, path=path)
     onnx = require("onnx", extra="export", path=path)
-    left = nodes_left_in_fp32(onnx.load(onnx_beside(fp32_file)), keep_fp32)
-    model = ov.convert_model(onnx_beside(fp32_file))
+    onnx_file = onnx_beside(source.fp32_file)
+    left = nodes_left_in_fp32(onnx.load(onnx_file), source.keep_fp32)
+    model = ov.convert_model(onnx_file)
     # OpenVINO keeps the names of ONNX nodes, with a suffix where one node became several.
     names = [op.get_friendly_name() for op in model.get_ordered_ops()]
     ignored = [name for name in names if name.partition("/")[0] in left]
     with quiet_logging("nncf"):
         quantised = nncf.quantize(
             model,
-            nncf.Dataset(list(images.split(1)), lambda image: image.contiguous().numpy()),
+            nncf.Dataset(list(source.images.split(1)), lambda image: image.contiguous().numpy()),
             preset=nncf.QuantizationPreset.MIXED,  # symmetric weights, asymmetric activations: for h-swish
-            subset_size=len(images),
+            subset_size=len(source.images),
             ignored_scope=nncf.IgnoredScope(names=ignored, validate=False),
         )
-    quantised.set_rt_info(json.dumps(description), [METADATA_KEY])
+    quantised.set_rt_info(json.dumps(source.description), [METADATA_KEY])
     ov.save_model(quantised, path, compress_to_fp16=False)
 
 

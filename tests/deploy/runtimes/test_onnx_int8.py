@@ -16,6 +16,7 @@ from detect.deploy.export import ExportOptions, export
 from detect.deploy.exported_file import read_json
 from detect.deploy.graphs import build_graph
 from detect.deploy.load import open_exported
+from detect.deploy.runtimes.base import Int8Source
 from detect.deploy.runtimes.onnx_int8 import (
     QUANTISED_OPS,
     quantize_onnx,
@@ -118,7 +119,7 @@ def quantised(fp32_file: Path, path: Path, images: torch.Tensor) -> Path:
     description = read_json(fp32_file)
     description["export"] |= {"precision": "int8", "calibration": {"sha256": "of pictures"}}
     graph = build_graph(lively_detector(backbone=HARD_SWISH), "raw")
-    quantize_onnx(graph, images, path, description=description, fp32_file=fp32_file, keep_fp32=())
+    quantize_onnx(Int8Source(graph, fp32_file, images, description, ()), path)
     return path
 
 
