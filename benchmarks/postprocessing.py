@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from detect.api import Detector
-from detect.deploy.benchmark import PhotographToBoxes, describe_protocol, protocol_lines, write_pictures
+from detect.deploy.benchmark import PhotographToBoxes, describe_protocol, protocol_lines, write_images
 from detect.deploy.export import ExportOptions, export
 from detect.deploy.latency import Protocol, interleave, load_average, paired_ratio, pin, summarise
 from detect.deploy.load import open_exported
@@ -130,7 +130,7 @@ def main() -> int:
                 file,
                 ExportOptions(form=form, score_threshold=arguments.score_threshold),
             )
-        pictures = arguments.picture or write_pictures(Path(folder))
+        pictures = arguments.picture or write_images(Path(folder))
         result = measure(files, pictures, arguments)
     console = Console(soft_wrap=True)
     console.print(table(result))

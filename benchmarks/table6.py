@@ -26,7 +26,7 @@ from detect.deploy.benchmark import (
     measure,
     plan_rows,
     protocol_lines,
-    write_pictures,
+    write_images,
 )
 from detect.deploy.latency import Protocol, Ratio, paired_ratio, pin
 from detect.errors import InputError
@@ -85,7 +85,7 @@ def run(runtimes: list[str], protocol: Protocol, folder: Path, console: Console)
     configs = [CONFIGS / f"{name}.yaml" for name in CONFIG_OF_ROW.values()]
     options = BenchmarkOptions(runtimes=runtimes, protocol=protocol, form="raw", memory=False)
     rows = plan_rows(configs, options, folder, console)
-    return Result(measure(rows, write_pictures(folder), options), runtimes)
+    return Result(measure(rows, write_images(folder), options), runtimes)
 
 
 def installed(runtimes: list[str], console: Console) -> list[str]:

@@ -25,7 +25,7 @@ def load(path):
 
 
 def resize(image, size, rule):
-    """An RGB picture stretched to (H, W) as (1, 3, H, W), by the rule that the network was trained with."""
+    """An RGB image stretched to (H, W) as (1, 3, H, W), by the rule that the network was trained with."""
     height, width = size
     if rule == "antialias":  # whole numbers 0..255
         pixels = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
@@ -67,7 +67,7 @@ def overlap(box, boxes):
 
 
 def detect(session, meta, image):
-    """Boxes (D, 4) xyxy px of the picture, scores (D,) and labels (D,) 1..K, best first."""
+    """Boxes (D, 4) xyxy px of the image, scores (D,) and labels (D,) 1..K, best first."""
     image = ImageOps.exif_transpose(image).convert("RGB")
     size, limits = meta["input"]["image_size"], meta["postprocess"]
     images = resize(image, size, meta["input"]["resize_rule"])

@@ -51,7 +51,7 @@ from detect.system.files import write_atomically
 
 MEMORY_RUNS = 3
 """After which a process has had its largest memory."""
-GENERATED_PICTURES = 4
+GENERATED_IMAGES = 4
 TABLE_WIDTH = 150
 """Characters; a narrower terminal or a file gets long lines rather than broken words."""
 
@@ -66,7 +66,7 @@ class BenchmarkOptions:
     batches: Sequence[int] = (1,)
     protocol: Protocol = field(default_factory=Protocol)
     form: Form = "raw"
-    """Of files that are written for the occasion, from a checkpoint or a config."""
+    """Form of the files that are exported from a checkpoint or a config for the measurement."""
     precision: Precision | None = None
     """bf16 for OpenVINO; null: as the file is."""
     pictures: list[Path] | None = None
@@ -122,8 +122,8 @@ def benchmark(models: list[Path], options: BenchmarkOptions, *, json_file: Path 
     console = Console(soft_wrap=True)
     with tempfile.TemporaryDirectory(prefix="detect-benchmark-") as folder:
         rows = plan_rows(models, options, Path(folder), console)
-        pictures = options.pictures or write_pictures(Path(folder))
-        result = measure(rows, pictures, options).to_json()
+        images = options.pictures or write_images(Path(folder))
+        result = measure(rows, images, options).to_json()
     Console(width=max(console.width, TABLE_WIDTH)).print(latency_table(result))
     for line in protocol_lines(result["protocol"]):
         console.print(line, highlight=False, markup=False)
@@ -193,10 +193,10 @@ def open_row(row: Row) -> Runtime:
     return record.load(load_detector(row.file).detector, row.options)
 
 
-def write_pictures(folder: Path) -> list[Path]:
-    """Generated pictures as JPEG files of a camera's quality."""
-    paths = [folder / f"{i}.jpg" for i in range(GENERATED_PICTURES)]
-    for path, pixels in zip(paths, generated_images(GENERATED_PICTURES), strict=True):
+def write_images(folder: Path) -> list[Path]:
+    """Generated images as JPEG files of a camera's quality."""
+    paths = [folder / f"{i}.jpg" for i in range(GENERATED_IMAGES)]
+    for path, pixels in zip(paths, generated_images(GENERATED_IMAGES), strict=True):
         Image.fromarray(pixels).save(path, quality=90)
     return paths
 
@@ -206,7 +206,7 @@ class PhotographToBoxes:
 
     Args:
         detector: the network of the row.
-        files: pictures; a batch takes the next ones, round and round.
+        files: images; a batch takes the next ones, round and round.
         batch: how many.
         protocol: for its clock.
     """
@@ -234,7 +234,7 @@ class Measured(NamedTuple):
     """What was taken of all rows together."""
 
     rows: list[dict[str, Any]]
-    """Of the JSON."""
+    """Rows of the JSON."""
     samples_ms: list[dict[str, NDArray[np.float64]]]
     """(rounds,) of each row and stage, and of "total"; the same place is the same round."""
     protocol: dict[str, Any]
@@ -244,16 +244,16 @@ class Measured(NamedTuple):
         return {"protocol": self.protocol, "rows": self.rows}
 
 
-def measure(rows: list[Row], pictures: list[Path], options: BenchmarkOptions) -> Measured:
+def measure(rows: list[Row], images: list[Path], options: BenchmarkOptions) -> Measured:
     """Load every row, run them interleaved, and describe what was taken."""
     protocol = options.protocol
-    memory = [peak_memory_mb(row, pictures) if options.memory else None for row in rows]
+    memory = [peak_memory_mb(row, images) if options.memory else None for row in rows]
     torch.set_num_threads(1)  # preprocessing and postprocessing are the same for every row
     before = load_average()
     with contextlib.ExitStack() as stack:
         runtimes = [stack.enter_context(open_row(row)) for row in rows]
         subjects = [
-            PhotographToBoxes(Detector(runtime), pictures, row.batch, protocol)
+            PhotographToBoxes(Detector(runtime), images, row.batch, protocol)
             for runtime, row in zip(runtimes, rows, strict=True)
         ]
         taken = interleave(subjects, protocol)
@@ -261,15 +261,15 @@ def measure(rows: list[Row], pictures: list[Path], options: BenchmarkOptions) ->
             describe_row(row, runtime, ms, taken[0]) | {"peak_rss_mb": peak}
             for row, runtime, ms, peak in zip(rows, runtimes, taken, memory, strict=True)
         ]
-    return Measured(described, taken, describe_protocol(protocol, pictures, before))
+    return Measured(described, taken, describe_protocol(protocol, images, before))
 
 
-def describe_protocol(protocol: Protocol, pictures: list[Path], before: list[float] | None) -> dict[str, Any]:
+def describe_protocol(protocol: Protocol, images: list[Path], before: list[float] | None) -> dict[str, Any]:
     """The protocol block, once everything was measured.
 
     Args:
         protocol: rounds and clock.
-        pictures: what was run on.
+        images: what was run on.
         before: load average before the first run.
     """
     return describe_machine() | {
@@ -278,7 +278,7 @@ def describe_protocol(protocol: Protocol, pictures: list[Path], before: list[flo
         "clock": protocol.clock,
         "order": "interleaved, turned each round",
         "stages": "pre: JPEG file to network input; post: network output to boxes in px of the file",
-        "pictures": picture_sizes(pictures),
+        "pictures": image_sizes(images),
         "load_average_before": before,
         "load_average_after": load_average(),
     }
@@ -312,33 +312,33 @@ def checkpoint_sha256(row: Row, runtime: Runtime) -> str | None:
     return None if row.model.suffix in CONFIG_SUFFIXES else file_sha256([row.model])
 
 
-def peak_memory_mb(row: Row, pictures: list[Path]) -> float:
+def peak_memory_mb(row: Row, images: list[Path]) -> float:
     """The most that a fresh process holds while it loads and runs a row; includes Python and torch."""
     context = multiprocessing.get_context("spawn")
     allowed = (own_modules(),)  # a process of its own starts without any permission
     with ProcessPoolExecutor(1, mp_context=context, initializer=trust, initargs=allowed) as process:
-        return process.submit(_load_and_run, row, pictures).result()
+        return process.submit(_load_and_run, row, images).result()
 
 
-def _load_and_run(row: Row, pictures: list[Path]) -> float:
+def _load_and_run(row: Row, images: list[Path]) -> float:
     torch.set_num_threads(1)
     with open_row(row) as runtime:
-        run = PhotographToBoxes(Detector(runtime), pictures, row.batch, Protocol())
+        run = PhotographToBoxes(Detector(runtime), images, row.batch, Protocol())
         for _ in range(MEMORY_RUNS):
             run()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)  # bytes there, kB elsewhere
 
 
-def picture_sizes(pictures: list[Path]) -> list[str]:
-    """Height x width of each picture."""
-    return ["x".join(map(str, load_pixels(path).shape[:2])) for path in pictures]
+def image_sizes(images: list[Path]) -> list[str]:
+    """Height x width of each image."""
+    return ["x".join(map(str, load_pixels(path).shape[:2])) for path in images]
 
 
 def latency_table(result: dict[str, Any]) -> Table:
     """The rows for people: medians of each stage, the tail of the total, the ratio with its spread."""
     protocol, rows = result["protocol"], result["rows"]
-    table = Table(title=f"ms a batch, {protocol['clock']} time, median of {protocol['rounds']} rounds")
+    table = Table(title=f"ms per batch, {protocol['clock']} time, median of {protocol['rounds']} rounds")
     table.add_column("model", overflow="fold", min_width=12)
     table.add_column("runtime", overflow="fold", min_width=11)
     for name in ("precision", "threads", "batch"):
@@ -365,12 +365,12 @@ def latency_table(result: dict[str, Any]) -> Table:
 def protocol_lines(protocol: dict[str, Any]) -> Iterator[str]:
     """The protocol block for people."""
     yield (
-        f"{protocol['cpu']}, {protocol['cores']} cores, held to {protocol['pinned_to']}, governor "
+        f"{protocol['cpu']}, {protocol['cores']} cores, pinned to {protocol['pinned_to']}, governor "
         f"{protocol['governor'] or 'unknown'}; {protocol['system']}, Python {protocol['python']}"
     )
     yield ", ".join(f"{package} {version}" for package, version in protocol["versions"].items())
     yield (
-        f"{protocol['rounds']} rounds after {protocol['warmup']} to warm up, interleaved; pictures "
+        f"{protocol['rounds']} rounds after {protocol['warmup']} to warm up, interleaved; images "
         f"{', '.join(protocol['pictures'])}; load average {protocol['load_average_before']} before, "
         f"{protocol['load_average_after']} after"
     )

@@ -1,4 +1,4 @@
-"""Pictures that show a network's usual activations: what int8 needs to choose its scales."""
+"""Images that show a network's usual activations: what int8 needs to choose its scales."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from detect.errors import InputError
 
 
 class Calibration(NamedTuple):
-    """Pictures of a training split, as the network takes them."""
+    """Images of a training split, as the network takes them."""
 
     images: Tensor
     """(N, 3, H, W) of the input's type."""
     description: dict[str, Any]
-    """Which pictures, by number and hash: goes into the exported file."""
+    """Which images, by number and hash: goes into the exported file."""
 
 
 def calibration_of(annotations: Annotations, spec: ModelSpec, count: int) -> Calibration:
-    """Read pictures spread evenly over a split.
+    """Read images spread evenly over a split.
 
     Args:
         annotations: the split.
@@ -35,7 +35,7 @@ def calibration_of(annotations: Annotations, spec: ModelSpec, count: int) -> Cal
         count: how many; all where the split has fewer.
 
     Raises:
-        InputError: none is asked for, or a picture cannot be read.
+        InputError: none is asked for, or an image cannot be read.
     """
     if count < 1:
         raise InputError(f"--calibration_images is {count}; give at least 1")

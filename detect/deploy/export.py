@@ -1,4 +1,4 @@
-"""`detect export`: write a detector for a runtime, then run the file and hold it against torch."""
+"""`detect export`: write a detector for a runtime, then run the file and compare it with PyTorch."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def export(source: Path, output: Path, options: ExportOptions = ExportOptions())
 
     Raises:
         InputError: the format cannot hold the form, the file's name does not fit, a package is missing, the
-            file that was written differs from torch, or its mAP in int8 falls too far.
+            file that was written differs from PyTorch, or its mAP in int8 falls too far.
     """
     options.check(output)
     form, format = choose_form(options), FORMATS[options.format]
@@ -135,7 +135,7 @@ def staged(output: Path) -> Iterator[Path]:
 
 
 def write_verified(model: DetectorFile, path: Path, *, form: Form, options: ExportOptions) -> Verification:
-    """Write a file and FILE.json, and run it against torch.
+    """Write a file and FILE.json, and compare it with PyTorch.
 
     Raises:
         InputError: see `export`.
@@ -153,7 +153,7 @@ def write_verified(model: DetectorFile, path: Path, *, form: Form, options: Expo
         shown = "\n".join(f"  {fault}" for fault in verification.faults[:FAULTS_SHOWN])
         more = len(verification.faults) - FAULTS_SHOWN
         raise InputError(
-            f"the file written for {options.format} differs from torch and was removed:\n{shown}"
+            f"the file written for {options.format} differs from PyTorch and was removed:\n{shown}"
             + (f"\n  and {more} more" if more > 0 else "")
         )
     write_json(path, description, verification.to_json())
@@ -196,14 +196,14 @@ def verification_images(spec: ModelSpec, files: list[Path] | None) -> Tensor:
         InputError: too few files, or one cannot be read.
     """
     count = max(BATCHES)
-    pictures: list[NDArray[np.uint8]]
+    pixels: list[NDArray[np.uint8]]
     if files is None:
-        pictures = generated_images(count)
+        pixels = generated_images(count)
     elif len(files) < count:
         raise InputError(f"--pictures: {len(files)} given, at least {count} are needed")
     else:
-        pictures = [load_pixels(file) for file in files[:count]]
-    images = np.stack([resize_pixels(picture, spec.image_size, spec.resize_rule) for picture in pictures])
+        pixels = [load_pixels(file) for file in files[:count]]
+    images = np.stack([resize_pixels(image, spec.image_size, spec.resize_rule) for image in pixels])
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
 
 
@@ -211,4 +211,4 @@ def summary(verification: Verification) -> str:
     """One line that says what was compared."""
     differences = [f"{name} differ by {value:.1g}" for name, value in verification.largest_difference.items()]
     findings = ", ".join([*differences, f"{verification.detections} detections agree"])
-    return f"verified against torch at batch {' and '.join(map(str, verification.batches))}: {findings}"
+    return f"compared with PyTorch at batch {' and '.join(map(str, verification.batches))}: {findings}"

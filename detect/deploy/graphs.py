@@ -29,7 +29,7 @@ def class_nms(
         scores: (B, K, A).
         iou_threshold: of two boxes of a class with a larger IoU, the lower score goes.
         score_threshold: only larger scores take part.
-        max_per_class: kept an image and class.
+        max_per_class: kept per image and class.
 
     Returns:
         (M, 3) int64 rows of (image, class index from 0, anchor).
@@ -71,7 +71,7 @@ class Decode(nn.Module):
 
 
 class DenseNms(nn.Module):
-    """(B, A, K) scores and (B, A, 4) boxes to detections in D = max_detections rows an image.
+    """(B, A, K) scores and (B, A, 4) boxes to detections in D = max_detections rows per image.
 
     Gives boxes (B, D, 4), scores (B, D), labels (B, D) and counts (B,): the first `counts` rows of an image
     are detections by falling score, the others zero. Equal to `PostProcess` but where scores tie.
@@ -86,7 +86,7 @@ class DenseNms(nn.Module):
         by_class = self._cut(scores).transpose(1, 2)  # (B, K, A)
         selected = class_nms(boxes, by_class, self.config.nms_threshold, self.config.score_threshold, rows)
         image_idx, class_idx, anchor_idx = selected.unbind(1)  # each (M,)
-        # A row of candidates an image, 0 where the box is another image's; `rows` zeros more to fill up with.
+        # A row of candidates per image, 0 where the box is another image's; then `rows` zeros as filler.
         own = image_idx == torch.arange(batch, device=scores.device).unsqueeze(1)
         candidates = torch.where(own, by_class[image_idx, class_idx, anchor_idx], 0.0)
         padding = scores.new_zeros(batch, rows)

@@ -20,15 +20,15 @@ from detect.deploy.runtimes.eager import EagerRuntime
 from detect.model.detector import TorchDetector
 from detect.types import Detections
 
-Picture = Image.Image | Path | str
+ImageOrFile = Image.Image | Path | str
 """A Pillow image of any mode, or a file."""
 
 
 class Prediction(NamedTuple):
-    """Detections of one picture, best first."""
+    """Detections of one image, best first."""
 
     boxes: NDArray[np.float32]
-    """(D, 4) xyxy, px of the upright picture."""
+    """(D, 4) xyxy, px of the upright image."""
     scores: NDArray[np.float32]
     """(D,) in 0..1."""
     labels: NDArray[np.int64]
@@ -38,12 +38,12 @@ class Prediction(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """Pictures as the network takes them."""
+    """Images as the network takes them."""
 
     images: Tensor
     """(B, 3, H, W) uint8, or float32 in 0..255, by the resize rule."""
     orig_size: Tensor
-    """(B, 2) height and width of each upright picture in px."""
+    """(B, 2) height and width of each upright image in px."""
 
 
 class Detector:
@@ -91,7 +91,7 @@ class Detector:
         changed.spec = self.runtime.spec.at_threshold(score_threshold)
         return changed
 
-    def predict(self, image: Picture, *, score_threshold: float | None = None) -> Prediction:
+    def predict(self, image: ImageOrFile, *, score_threshold: float | None = None) -> Prediction:
         """Detect objects in one image.
 
         Args:
@@ -106,7 +106,7 @@ class Detector:
         return self.predict_batch([image], score_threshold=score_threshold)[0]
 
     def predict_batch(
-        self, images: list[Picture], *, score_threshold: float | None = None
+        self, images: list[ImageOrFile], *, score_threshold: float | None = None
     ) -> list[Prediction]:
         """As `predict`, for several images in one pass of the network."""
         detector = self.at_threshold(score_threshold)
@@ -117,10 +117,10 @@ class Detector:
         return detector.predictions(detector.detect(*detector.prepare(pixels)))
 
     def prepare(self, pixels: list[NDArray[np.uint8]]) -> Inputs:
-        """(h, w, 3) upright RGB pictures to the network's input, stretched by the model's resize rule."""
+        """(h, w, 3) upright RGB images to the network's input, stretched by the model's resize rule."""
         size, rule = self.spec.image_size, self.spec.resize_rule
-        images = np.stack([resize_pixels(picture, size, rule) for picture in pixels])
-        orig_size = torch.tensor([picture.shape[:2] for picture in pixels])
+        images = np.stack([resize_pixels(image, size, rule) for image in pixels])
+        orig_size = torch.tensor([image.shape[:2] for image in pixels])
         return Inputs(torch.from_numpy(images).permute(0, 3, 1, 2), orig_size)
 
     def detect(self, images: Tensor, orig_size: Tensor) -> Detections:
@@ -144,7 +144,7 @@ class Detector:
         return Detections(*(part.cpu() for part in detections))
 
     def predictions(self, detections: Detections) -> list[Prediction]:
-        """Padded detections to one `Prediction` an image."""
+        """Padded detections to one `Prediction` per image."""
         found = []
         for boxes, scores, labels in zip(*detections, strict=True):
             keep = labels > 0

@@ -1,4 +1,4 @@
-"""int8: take ranges from pictures of a data set, write the file, and let it pass only if its mAP holds."""
+"""int8: take ranges from images of a data set, write the file, and let it pass only if its mAP holds."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Int8Options:
     data: dict[str, Any]
     """What `--data.*` would set: ranges are taken on its training split, mAP on its validation split."""
     images: int = 200
-    """Pictures to take ranges from."""
+    """Images to take ranges from."""
     max_drop: float = 0.01
-    """The most that mAP may fall, as a fraction of one."""
+    """Maximum mAP drop (0.01 = 1 point)."""
     keep_fp32: tuple[str, ...] = ()
     """Paths of layers below the network that stay in float32."""
 
@@ -66,7 +66,7 @@ class Gate(NamedTuple):
 
 
 def calibrate(detector: TorchDetector, options: Int8Options) -> Calibration:
-    """The pictures to take ranges from.
+    """The images to take ranges from.
 
     Raises:
         InputError: the data cannot be read.
@@ -94,8 +94,8 @@ def gate(fp32_file: Path, int8_file: Path, options: Int8Options) -> Gate:
 
 
 def refuse(gate: Gate, detector: TorchDetector, calibration: Calibration) -> InputError:
-    """The error of a gate that does not pass, with the layers that suffer most from 8 bits."""
-    Console().print("the drop is too large; looking for the layers that hurt most", highlight=False)
+    """The error of a gate that does not pass, with the layers that lose most in 8 bits."""
+    Console().print("the drop is too large; looking for the layers that lose most", highlight=False)
     worst = layer_errors(detector.net.cpu(), calibration.images[:SENSITIVITY_IMAGES])[:WORST_LAYERS]
     lines = "\n".join(f"  {layer.layer}: {layer.error:.3f}" for layer in worst)
     names = " ".join(layer.layer for layer in worst[:2])

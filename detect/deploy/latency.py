@@ -26,7 +26,7 @@ CLOCKS: dict[Clock, Callable[[], float]] = {"wall": time.perf_counter, "cpu": ti
 STAGES = ("pre", "network", "post")
 SPREAD_PERCENTILES = (5, 95)
 PAUSE_S = 0.002
-"""Between two runs: thread pools of a runtime spin for about a millisecond after a run."""
+"""Pause between two runs: thread pools of a runtime spin for about a millisecond after a run."""
 PACKAGES = ("torch", "torchvision", "numpy", "pillow")
 """Take part whatever the runtime is."""
 
@@ -61,7 +61,7 @@ class Protocol(NamedTuple):
     """Rounds before the first that counts."""
     clock: Clock = "wall"
     cores: tuple[int, ...] | None = None
-    """Processor cores that this process is held to; None: as it was started."""
+    """Processor cores that this process is pinned to; None: as it was started."""
 
     def check(self) -> None:
         """Stop at numbers that make no measurement.
@@ -134,7 +134,7 @@ class Stopwatch:
 
 
 def pin(cores: tuple[int, ...] | None) -> None:
-    """Hold this process to some cores.
+    """Pin this process to some cores.
 
     Raises:
         InputError: the system cannot, or a core is not there.
@@ -142,7 +142,7 @@ def pin(cores: tuple[int, ...] | None) -> None:
     if cores is None:
         return
     if not hasattr(os, "sched_setaffinity"):
-        raise InputError("--cores: this system cannot hold a process to cores; leave it out")
+        raise InputError("--cores: this system cannot pin a process to cores; leave it out")
     allowed = os.sched_getaffinity(0)
     if not set(cores) <= allowed:
         raise InputError(f"--cores {' '.join(map(str, cores))}: this process may use {sorted(allowed)}")
@@ -169,7 +169,7 @@ def load_average() -> list[float] | None:
 
 
 def installed_versions() -> dict[str, str]:
-    """Of the packages that take part, as far as they are installed."""
+    """Versions of the packages that take part, as far as they are installed."""
     found = {}
     for package in dict.fromkeys((*PACKAGES, *(record.package for record in RUNTIMES.values()))):
         try:

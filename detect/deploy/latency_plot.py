@@ -19,7 +19,7 @@ def plot_latency(result: dict[str, Any], path: Path) -> None:
 
     Args:
         result: the benchmark JSON.
-        path: a picture file; its suffix chooses the format.
+        path: an image file; its suffix chooses the format.
     """
     rows = result["rows"]
     places = list(range(len(rows)))
@@ -34,7 +34,7 @@ def plot_latency(result: dict[str, Any], path: Path) -> None:
     axes.set_yticks(places, [row_title(row) for row in rows])
     axes.invert_yaxis()
     axes.set_xlim(left=0)
-    axes.set_xlabel(f"ms a batch, {result['protocol']['clock']} time, median")
+    axes.set_xlabel(f"ms per batch, {result['protocol']['clock']} time, median")
     figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize="small")
     axes.set_title(result["protocol"]["cpu"], fontsize="medium")
     figure.savefig(path, dpi=150)

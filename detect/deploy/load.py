@@ -30,14 +30,14 @@ from detect.model.ssdlite import SSDLite
 from detect.types import ClassMap
 
 CONFIG_SUFFIXES = (".yaml", ".yml")
-STATISTICS_PICTURES = 8
-"""Generated pictures that set the statistics of a random network; more move its activations by little."""
+STATISTICS_IMAGES = 8
+"""Generated images that set the statistics of a random network; more move its activations by little."""
 LEAST_VARIANCE = 0.1
-"""Of a channel, as a share of its layer's mean. With 1 the activations would fade from layer to layer."""
+"""Least variance of a channel, as a share of its layer's mean. At 1 activations fade from layer to layer."""
 
 PREDICTOR_SCALE = 0.2
-"""Of the last convolutions of a random network. Its layers amplify the rounding of float32 a hundred times as
-much as trained ones do: logits of torch alone are off by 1e-4, as far as an exported file may be."""
+"""Factor on the last convolutions of a random network. Its layers amplify the rounding of float32 a hundred
+times as much as trained ones do: logits of torch alone are off by 1e-4, as far as an exported file may be."""
 
 
 class DetectorFile(NamedTuple):
@@ -111,12 +111,12 @@ def random_detector(settings: dict[str, Any]) -> TorchDetector:
 
 @torch.no_grad()
 def set_statistics(net: SSDLite) -> None:
-    """Give BatchNorm the statistics of generated pictures: activations of random weights keep a usual size.
+    """Give BatchNorm the statistics of generated images: activations of random weights keep a usual size.
 
     Without it they fade from layer to layer into denormal numbers, which make a processor many times slower.
     """
-    pictures = generated_images(STATISTICS_PICTURES)
-    images = np.stack([resize_pixels(picture, net.image_size, "antialias") for picture in pictures])
+    pixels = generated_images(STATISTICS_IMAGES)
+    images = np.stack([resize_pixels(image, net.image_size, "antialias") for image in pixels])
     norms = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:

@@ -1,4 +1,4 @@
-"""FILE.md beside every exported file: what a stranger must know before using it, in Markdown."""
+"""FILE.md beside every exported file: what a user must know before using it, in Markdown."""
 
 from __future__ import annotations
 
@@ -101,11 +101,11 @@ def input_and_output(content: dict[str, Any]) -> Iterator[str]:
     mean, std = (", ".join(f"{value:.4g}" for value in given[key]) for key in ("mean", "std"))
     yield f"- Input: {height} x {width} px (height x width); {export['input']}."
     yield f"- Normalisation: values are divided by 255; then mean {mean}; std {std}."
-    yield f"- Resize: pictures are turned upright by their EXIF orientation, then {rule}."
+    yield f"- Resize: images are turned upright by their EXIF orientation, then {rule}."
     yield f"- Output: {', '.join(f'`{name}`' for name in export['outputs'])}. {export['convention']}."
     yield (
         f"- Thresholds: score {thresholds['score_threshold']}, NMS at IoU {thresholds['nms_threshold']} "
-        f"within a class, at most {thresholds['max_detections']} detections a picture."
+        f"within a class, at most {thresholds['max_detections']} detections per image."
     )
 
 
@@ -120,7 +120,7 @@ def size_of(detector: TorchDetector, content: dict[str, Any]) -> Iterator[str]:
     counts = count(detector.net, detector.net.image_size)
     without = f"{counts.params_without_bn / 1e6:.2f} without BatchNorm's"
     yield f"- {counts.params / 1e6:.2f} million parameters ({without})"
-    yield f"- {counts.madds / 1e9:.3f} billion multiply-adds a picture"
+    yield f"- {counts.madds / 1e9:.3f} billion multiply-adds per image"
     yield f"- {content['file']['bytes'] / 1e6:.1f} MB, sha256 `{content['file']['sha256']}`"
 
 
@@ -136,7 +136,7 @@ def data_and_metrics(content: dict[str, Any], run: dict[str, Any]) -> Iterator[s
     calibration, found = content["export"]["calibration"], content["verification"] or {}
     if calibration is not None:
         yield (
-            f"- int8 ranges were taken on {calibration['images']} pictures of {calibration['source']}, "
+            f"- int8 ranges were taken on {calibration['images']} images of {calibration['source']}, "
             f"sha256 `{calibration['sha256']}`"
         )
     if "mAP_int8" in found:
@@ -146,7 +146,7 @@ def data_and_metrics(content: dict[str, Any], run: dict[str, Any]) -> Iterator[s
         )
     elif found:
         batches = " and ".join(map(str, found["batches"]))
-        yield f"- Outputs equal torch's at batch {batches} ({found['detections']} detections compared)"
+        yield f"- Outputs equal PyTorch's at batch {batches} ({found['detections']} detections compared)"
     if not run:
         yield "- The training data and its metrics are not known: the weights came without a run folder."
 
@@ -165,5 +165,5 @@ def origin(content: dict[str, Any]) -> Iterator[str]:
         yield f"- Training started from pretrained weights: {facts}"
     yield (
         "- The code that made it is under Apache-2.0. The weights are bound by the licences of the training "
-        "pictures and of any pretrained weights; they are yours to check and to name."
+        "images and of any pretrained weights; they are yours to check and to name."
     )

@@ -1,7 +1,7 @@
-"""`detect predict`: pictures in, drawn pictures and one detections.json out.
+"""`detect predict`: images in, drawn images and one detections.json out.
 
-Pictures are decoded ahead and drawn behind the network by threads, in the order of the files. What is held in
-memory is bounded in bytes, not in pictures.
+Images are decoded ahead and drawn behind the network by threads, in the order of the files. What is held in
+memory is bounded in bytes, not in images.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ MAX_THREADS = 4
 RUN_SIGNS = ("config.yaml", "manifest.json", "checkpoints")
 """What a run folder has and a folder of predictions has not."""
 BUDGET_BYTES = 150_000_000
-"""Of decoded pictures in each of three places: ahead of the network, in its batch, behind it. A larger
-picture goes through alone. Drawing and encoding take as much again."""
+"""Bytes of decoded images in each of three places: ahead of the network, in its batch, behind it. A larger
+image goes through alone. Drawing and encoding take as much again."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class PredictOptions:
     format: LabelFormat | None = None
     """Write annotations for a labelling tool as well."""
     batch_size: int = 8
-    """Pictures a pass of the network."""
+    """Images per pass of the network."""
     draw: bool = True
 
     def check(self) -> None:
@@ -70,7 +70,7 @@ class PredictOptions:
 
 
 class Decoded(NamedTuple):
-    """A picture, or why there is none."""
+    """An image, or why there is none."""
 
     file: Path
     pixels: NDArray[np.uint8] | None
@@ -81,20 +81,20 @@ class Decoded(NamedTuple):
 def predict(
     model: Path, sources: list[str], *, output: Path, options: PredictOptions = PredictOptions()
 ) -> int:
-    """Draw and list the detections of every picture.
+    """Draw and list the detections of every image.
 
     Args:
         model: a checkpoint or an exported file.
         sources: files, folders (searched to the bottom) and globs.
-        output: gets one drawn picture each under its own name, detections.json, and annotations where asked
+        output: gets a drawing of each image under its own name, detections.json, and annotations where asked
             for.
         options: thresholds, classes, formats.
 
     Returns:
-        0, or 1 where a picture could not be read; its name is printed.
+        0, or 1 where an image could not be read; its name is printed.
 
     Raises:
-        InputError: a wrong option, no picture, not a model, or an output that would replace something.
+        InputError: a wrong option, no image, not a model, or an output that would replace something.
     """
     options.check()
     files = find_images(sources)
@@ -105,14 +105,14 @@ def predict(
     output.mkdir(parents=True, exist_ok=True)
     skipped: list[str] = []
     with ResultWriter(output, names, detector.classes, options=options) as writer:
-        pictures = decode_ahead(with_progress(files), writer.pool)
-        for batch in batches(pictures, options.batch_size, skipped):
+        images = decode_ahead(with_progress(files), writer.pool)
+        for batch in batches(images, options.batch_size, skipped):
             inputs = detector.prepare([pixels for _, pixels in batch])
             predictions = detector.predictions(detector.detect(*inputs))
             for (file, pixels), prediction in zip(batch, predictions, strict=True):
                 writer.write(file, pixels, prediction if keep is None else select(prediction, keep))
         writer.finish()
-    report(output, pictures=len(files) - len(skipped), found=writer.count, skipped=skipped)
+    report(output, images=len(files) - len(skipped), found=writer.count, skipped=skipped)
     if not writer.count:
         print(nothing_found(detector))
     return 1 if skipped else 0
@@ -161,7 +161,7 @@ def with_progress(files: list[Path]) -> Iterator[Path]:
 
 
 def decode_ahead(files: Iterator[Path], pool: ThreadPoolExecutor) -> Iterator[Decoded]:
-    """Decode pictures in threads, ahead of whoever takes them, in order and within `BUDGET_BYTES`."""
+    """Decode images in threads, ahead of whoever takes them, in order and within `BUDGET_BYTES`."""
     waiting: deque[tuple[int, Future[Decoded]]] = deque()
     waiting_bytes = 0
     for file in files:
@@ -177,7 +177,7 @@ def decode_ahead(files: Iterator[Path], pool: ThreadPoolExecutor) -> Iterator[De
 
 
 def decoded_bytes(file: Path) -> int:
-    """What a picture takes when decoded, by its header; 0 for one that cannot be read."""
+    """What an image takes when decoded, by its header; 0 for one that cannot be read."""
     try:
         height, width = read_size(file)
     except InputError:
@@ -186,7 +186,7 @@ def decoded_bytes(file: Path) -> int:
 
 
 def decode(file: Path) -> Decoded:
-    """A picture, or the reason why it cannot be read."""
+    """An image, or the reason why it cannot be read."""
     try:
         read_size(file)  # a decoder of JPEGs takes memory for all the pixels that a header claims
         return Decoded(file, load_pixels(file))
@@ -195,18 +195,18 @@ def decode(file: Path) -> Decoded:
 
 
 def batches(
-    pictures: Iterator[Decoded], batch_size: int, skipped: list[str]
+    images: Iterator[Decoded], batch_size: int, skipped: list[str]
 ) -> Iterator[list[tuple[Path, NDArray[np.uint8]]]]:
-    """Readable pictures in batches, smaller ones where the pictures are large.
+    """Readable images in batches, smaller ones where the images are large.
 
     Args:
-        pictures: decoded or not.
+        images: decoded or not.
         batch_size: the most in a batch.
         skipped: gets the reason of each that could not be read.
     """
     batch: list[tuple[Path, NDArray[np.uint8]]] = []
     batch_bytes = 0
-    for file, pixels, error in pictures:
+    for file, pixels, error in images:
         if pixels is None:
             skipped.append(error)
             continue
@@ -220,11 +220,11 @@ def batches(
 
 
 class ResultWriter:
-    """Writes detections.json, drawn pictures and annotations as the predictions come, until `finish`.
+    """Writes detections.json, drawn images and annotations as the predictions come, until `finish`.
 
     Args:
         output: the folder; it exists.
-        names: of the drawn picture of each file.
+        names: of the drawn image of each file.
         classes: of the detector.
         options: whether to draw, and the format of annotations.
     """
@@ -265,7 +265,7 @@ class ResultWriter:
         self._rows.end()
 
     def write(self, file: Path, pixels: NDArray[np.uint8], prediction: Prediction) -> None:
-        """Add one picture; drawing goes on behind, within `BUDGET_BYTES`."""
+        """Add one image; it is drawn in the background, within `BUDGET_BYTES`."""
         name = file.resolve().relative_to(self._root).as_posix()
         image_id = name if file.name in self._repeated_names else file.name
         for row in result_rows(prediction, file, self.classes, image_id=image_id):
@@ -289,7 +289,7 @@ class ResultWriter:
 
 
 def draw(pixels: NDArray[np.uint8], prediction: Prediction, path: Path) -> None:
-    """Write a picture with its detections."""
+    """Write an image with its detections."""
     drawn = draw_detections(
         Image.fromarray(pixels),
         prediction.boxes,
@@ -301,10 +301,10 @@ def draw(pixels: NDArray[np.uint8], prediction: Prediction, path: Path) -> None:
 
 
 def find_images(sources: list[str]) -> list[Path]:
-    """Files, folders and globs to a sorted list of picture files, each once.
+    """Files, folders and globs to a sorted list of image files, each once.
 
     Raises:
-        InputError: a source names nothing, or no picture is among them.
+        InputError: a source names nothing, or no image is among them.
     """
     found: dict[Path, None] = {}
     for source in sources:
@@ -316,9 +316,7 @@ def find_images(sources: list[str]) -> list[Path]:
         else:
             matches = sorted(p for p in map(Path, glob.glob(source, recursive=True)) if p.is_file())
         if not matches:
-            raise InputError(
-                f"--source {source}: no picture there (looked for {', '.join(sorted(SUFFIXES))})"
-            )
+            raise InputError(f"--source {source}: no image there (looked for {', '.join(sorted(SUFFIXES))})")
         found |= dict.fromkeys(matches)
     return list(found)
 
@@ -329,7 +327,7 @@ def common_folder(files: list[Path]) -> Path:
 
 
 def output_names(files: list[Path]) -> dict[Path, str]:
-    """A name of its own for every drawn picture: the file's, numbered where two would collide."""
+    """A name of its own for every drawn image: the file's, numbered where two would collide."""
     names: dict[Path, str] = {}
     taken: set[str] = set()
     for file in files:
@@ -371,10 +369,10 @@ def result_rows(
     """COCO's results format, with the names that make it readable.
 
     Args:
-        prediction: of one picture.
-        file: the picture.
+        prediction: of one image.
+        file: the image.
         classes: of the detector.
-        image_id: the file's name, or the path below the folder of all pictures where two have one name.
+        image_id: the file's name, or the path below the folder of all images where two have one name.
     """
     boxes = prediction.boxes.astype(np.float64)
     boxes_xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).round(DECIMALS).tolist()
@@ -391,11 +389,11 @@ def result_rows(
     ]
 
 
-def report(output: Path, *, pictures: int, found: int, skipped: list[str]) -> None:
+def report(output: Path, *, images: int, found: int, skipped: list[str]) -> None:
     """Say what was found and what was skipped."""
     console = Console(soft_wrap=True)
     console.print(
-        f"{found} detections in {pictures} pictures, written to {output}", highlight=False, markup=False
+        f"{found} detections in {images} images, written to {output}", highlight=False, markup=False
     )
     console.print(f"list: {output / 'detections.json'}", highlight=False, markup=False)
     for message in skipped:

@@ -1,4 +1,4 @@
-"""Which layers of a network suffer most from 8 bits: each alone is rounded as int8 would round it."""
+"""Which layers of a network lose most in 8 bits: each alone is rounded as int8 would round it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An exported file against torch: the same numbers on the same pictures, or the difference."""
+"""An exported file compared with PyTorch: the same numbers on the same images, or the difference."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from detect.types import Detections
 
 BATCHES = (1, 3)
 LOGIT_TOLERANCE = 1e-4
-"""Of logits and deltas, and of scores, which move less than their logits."""
+"""Tolerance of logits and deltas, and of scores, which move less than their logits."""
 RELATIVE_TOLERANCE = 1e-5
-"""Of the largest logit or delta of the batch, where that is more: rounding of float32 grows with its sums."""
+"""Tolerance as a share of the largest logit or delta of the batch, where that is more: float32 rounds
+relatively."""
 BOX_TOLERANCE_PX = 0.05
 """A delta off by 1e-4 moves the edge of a box of 320 px by 0.006 px; of one 62.5 times its anchor by more."""
 IOU_TOLERANCE = 1e-3
@@ -32,9 +33,9 @@ class Verification(NamedTuple):
 
     batches: tuple[int, ...]
     largest_difference: dict[str, float]
-    """Of each output that every anchor has; empty for a graph with NMS."""
+    """Largest difference of each output that every anchor has; empty for a graph with NMS."""
     detections: int
-    """In torch's and the file's results alike."""
+    """Number of detections that agree."""
     faults: list[str]
     """What is beyond tolerance; empty for a good file."""
 
@@ -128,7 +129,7 @@ def nms_faults(found: Detections, scores: Tensor, boxes: Tensor, config: PostPro
     near_box = (kept.boxes.unsqueeze(1) - candidates.boxes).abs().amax(-1) <= BOX_TOLERANCE_PX
     is_candidate = same_class & near_score & near_box
     for row in (~is_candidate.any(1)).nonzero().flatten().tolist():
-        yield f"{_describe(kept, row)} is none of torch's candidates"
+        yield f"{_describe(kept, row)} is none of PyTorch's candidates"
 
     limit = config.nms_threshold
     overlap = box_iou(kept.boxes, kept.boxes) * (kept.labels.unsqueeze(1) == kept.labels)

@@ -21,15 +21,15 @@ class PostProcessConfig:
     """Thresholds; all of them travel in checkpoints and exported files."""
 
     score_threshold: float = 0.01
-    """Candidates must score more. Low for mAP; a picture for a person wants 0.3 or so."""
+    """Detections score more. Low for mAP; people want 0.3 or so, as `detect predict` has it."""
     nms_threshold: float = 0.55
-    """Of two boxes of one class with a larger IoU, the lower score goes. torchvision's value for SSDLite."""
+    """IoU above which the lower of two scores of one class is suppressed. torchvision's value for SSDLite."""
     max_detections: int = 100
-    """Kept an image, the best ones; COCO counts 100 at most."""
+    """Detections kept per image, the best ones; COCO counts 100 at most."""
     topk_candidates: int | None = 1000
-    """Candidates kept an image before NMS, over all classes; null: all."""
+    """Candidates kept per image before NMS, over all classes; null: all."""
     topk_per_class: int | None = None
-    """Candidates kept an image and class before NMS (torchvision: 300); null: all."""
+    """Candidates kept per image and class before NMS (torchvision: 300); null: all."""
 
     def __post_init__(self) -> None:
         check_score_threshold(self.score_threshold, "postprocess.score_threshold")

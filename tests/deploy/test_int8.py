@@ -176,7 +176,7 @@ def test_export__int8_file_says_what_it_was_calibrated_on(options, tmp_path, mon
         "sha256": file_sha256(pictures),
     }
     assert set(content["verification"]) == {"mAP_fp32", "mAP_int8", "images", "max_drop", "drop"}
-    assert "int8 ranges were taken on 6 pictures" in (tmp_path / "a.onnx.md").read_text()
+    assert "int8 ranges were taken on 6 images" in (tmp_path / "a.onnx.md").read_text()
     assert path.stat().st_size < exported().stat().st_size
 
 

@@ -27,7 +27,7 @@ def test_export__writes_a_card_with_all_that_a_stranger_asks():
     assert "score 0.01, NMS at IoU 0.55" in text
     assert content["file"]["sha256"] in text
     assert content["export"]["checkpoint"]["sha256"] in text
-    assert "Outputs equal torch's at batch 1 and 3" in text
+    assert "Outputs equal PyTorch's at batch 1 and 3" in text
     assert "training data and its metrics are not known" in text
     assert "No pretrained weights" in text
     assert "million parameters" in text

@@ -51,7 +51,7 @@ def test_predict__a_folder_gives_drawings_and_a_list(photos, tmp_path, capsys):
     assert Image.open(tmp_path / "out" / "b.png").size == (90, 140)
     rows = rows_of(tmp_path / "out")
     assert {row["file_name"] for row in rows} == {str(path) for path in find_images([str(photos)])}
-    assert f"{len(rows)} detections in 3 pictures" in capsys.readouterr().out
+    assert f"{len(rows)} detections in 3 images" in capsys.readouterr().out
     assert list(rows[0]) == ["image_id", "category_id", "bbox", "score", "file_name", "category_name"]
 
 
@@ -103,7 +103,7 @@ def test_predict__a_broken_file_is_named_and_skipped(photos, tmp_path, capsys):
     assert output.count("skipped:") == 2
     assert str(photos / "cut.jpg") in output
     assert str(photos / "text.png") in output
-    assert "in 3 pictures" in output
+    assert "in 3 images" in output
     assert (tmp_path / "out" / "a.jpg").exists()
 
 
@@ -168,10 +168,10 @@ def test_find_images__folders_files_globs_each_once(photos):
 
 
 def test_find_images__says_where_nothing_is(photos):
-    with pytest.raises(InputError, match=r"--source .*\*\.bmp: no picture there"):
+    with pytest.raises(InputError, match=r"--source .*\*\.bmp: no image there"):
         find_images([str(photos), str(photos / "*.bmp")])
     (photos / "empty").mkdir()
-    with pytest.raises(InputError, match="empty: no picture there"):
+    with pytest.raises(InputError, match="empty: no image there"):
         find_images([str(photos / "empty")])
 
 

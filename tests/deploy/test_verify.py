@@ -51,9 +51,9 @@ def test_nms_faults__finds_a_missing_a_doubled_and_a_foreign_detection():
     doubled = Detections(*(torch.cat([part[:1], part]) for part in found))
     assert any("overlap by more" in fault for fault in nms_faults(doubled, scores, boxes, config))
     moved = found._replace(boxes=found.boxes + 1)
-    assert any("none of torch's candidates" in fault for fault in nms_faults(moved, scores, boxes, config))
+    assert any("none of PyTorch's candidates" in fault for fault in nms_faults(moved, scores, boxes, config))
     relabelled = found._replace(labels=found.labels % 4 + 1)
-    assert any("none of torch's" in fault for fault in nms_faults(relabelled, scores, boxes, config))
+    assert any("none of PyTorch's" in fault for fault in nms_faults(relabelled, scores, boxes, config))
 
 
 def test_lowest_candidates__by_hand():

@@ -26,7 +26,7 @@ class RuntimeOptions:
     threads: int | None = None
     """Threads of one run; null leaves the choice to the runtime."""
     precision: Precision | None = None
-    """Of the arithmetic; null takes the file's own. Some runtimes can lower it when they load."""
+    """Precision of the arithmetic; null takes the file's own. Some runtimes can lower it when they load."""
     batch: int | None = None
     """Largest batch that will be run, for runtimes that plan their memory ahead; null: any."""
 
@@ -42,7 +42,7 @@ class Runtime(ABC):
     """What it can run a float32 file in instead."""
     spec: ModelSpec
     version: str
-    """Of the package that runs the network."""
+    """Version of the package that runs the network."""
     precision: Precision
     threads: int | None
     """None where the runtime chose."""
@@ -133,7 +133,7 @@ class Int8Source(NamedTuple):
     images: Tensor
     """(N, 3, H, W) of the input's type, to take the ranges of activations from."""
     description: dict[str, Any]
-    """Of the new file."""
+    """Description of the new file."""
     keep_fp32: Sequence[str]
     """Paths of layers below the network that stay in float32."""
 
@@ -176,7 +176,7 @@ class RuntimeRecord:
     package: str
     """The distribution whose version belongs to a measurement."""
     extra: str
-    """Of pyproject.toml, which installs it; empty where it is always there."""
+    """Extra of pyproject.toml that installs it; empty: it is always there."""
     load: Callable[..., Runtime]
     """From an exported file, (path, options); of torch, which `reads` none, from (detector, options)."""
     reads: tuple[str, ...] = ()

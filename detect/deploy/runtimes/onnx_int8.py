@@ -63,7 +63,7 @@ def quantize_onnx(source: Int8Source, path: Path) -> None:
 def slow_convolutions(model: Any) -> set[str]:
     """Names of the convolutions that ONNX Runtime computes faster in float32.
 
-    Of the picture's three channels, and depthwise ones of few channels. Depthwise ones of 72 or 120 channels
+    Of the image's three channels, and depthwise ones of few channels. Depthwise ones of 72 or 120 channels
     are faster too, but what stands between two 8-bit layers ONNX Runtime makes 8-bit by itself.
     """
     weights = {tensor.name: tensor.dims for tensor in model.graph.initializer if len(tensor.dims) == 4}

@@ -26,8 +26,8 @@ from detect.deploy.spec import OUTPUTS
 from detect.errors import InputError
 
 PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
-"""Of what is not quantised. Left alone, OpenVINO takes bf16 where the processor has it, and logits are off by
-0.3."""
+"""Precision of what is not quantised. Left alone, OpenVINO takes bf16 where the processor has it, and logits
+are off by 0.3."""
 
 
 def write_openvino(graph: DetectorGraph, images: Tensor, path: Path, *, description: dict[str, Any]) -> None:
@@ -116,7 +116,7 @@ class OpenVinoRuntime(Runtime):
 
 
 def _shape(end: Any) -> list[int | None]:
-    """Of an input or output; None for a side that varies."""
+    """Shape of an input or output; None for a side that varies."""
     return [side.get_length() if side.is_static else None for side in end.get_partial_shape()]
 
 
