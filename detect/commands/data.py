@@ -48,9 +48,9 @@ def check_command(args: list[str]) -> int:
     parser.add_argument("--config", type=Path | None, default=None, help="the detector whose anchors count")
     add_trust_argument(parser)
     parser.add_argument("--json", type=Path | None, default=None, help="write all findings and counts there")
-    parser.add_argument("--html", type=Path | None, default=None, help="write a page with pictures there")
+    parser.add_argument("--html", type=Path | None, default=None, help="write a page with images there")
     parser.add_argument("--fix", action="store_true", help="write a repaired copy to --output")
-    parser.add_argument("--output", type=Path | None, default=None, help="of --fix: a new or empty folder")
+    parser.add_argument("--output", type=Path | None, default=None, help="a new or empty folder for --fix")
     config = parse(parser, args)
     for file in (config.json, config.html):
         require_writable(file, outside=config.root)
@@ -88,7 +88,7 @@ def _write_repaired(config: Namespace) -> None:
 
 
 def convert_command(args: list[str]) -> int:
-    """Write a data set in another format, every box as it is; the pictures are linked where they can be."""
+    """Write a data set in another format, every box as it is; the images are linked where they can be."""
     from detect.data.checks.findings import summarise
     from detect.data.convert import Format, convert
     from detect.system.output_folder import ImagePlacement
@@ -137,7 +137,9 @@ def preview_command(args: list[str]) -> int:
     parser.add_argument("--output", type=Path, required=True, help="the page to write")
     parser.add_argument("--json", type=Path | None, default=None, help="write the figures there")
     add_trust_argument(parser)
-    parser.add_argument("--anchors", action="store_true", help="draw those that answer for each box")
+    parser.add_argument(
+        "--anchors", action="store_true", help="draw the anchors that are positive for each box"
+    )
     parser.add_class_arguments(PreviewOptions, None)
     config = parse(parser, args)
     for file in (config.output, config.json):
@@ -153,14 +155,14 @@ def preview_command(args: list[str]) -> int:
 
 
 def split_command(args: list[str]) -> int:
-    """Divide pictures and XML files, as a labelling tool leaves them, into training and validation."""
+    """Divide images and XML files, as a labelling tool leaves them, into training and validation."""
     from detect.data.split_folder import divide
     from detect.system.output_folder import ImagePlacement
 
     parser = new_parser("data split", split_command, "detect data split photos --output data/birds")
-    parser.add_argument("source", type=Path, help="pictures with an XML file each (Pascal VOC)")
+    parser.add_argument("source", type=Path, help="images with an XML file each (Pascal VOC)")
     parser.add_argument("--output", type=Path, required=True, help="a new or empty folder outside of it")
-    parser.add_argument("--val_share", type=float, default=0.2, help="of the pictures, for validation")
+    parser.add_argument("--val_share", type=float, default=0.2, help="share of the images for validation")
     parser.add_argument("--seed", type=int, default=0, help="another one gives another division")
     parser.add_argument("--images", type=ImagePlacement, default="link", help="hard links, or copies")
     config = parse(parser, args)
@@ -172,7 +174,7 @@ def split_command(args: list[str]) -> int:
         images=config.images,
     )
     print(
-        f"{len(divided.train)} pictures for training and {len(divided.val)} for validation in {config.output}"
+        f"{len(divided.train)} images for training and {len(divided.val)} for validation in {config.output}"
     )
     if divided.left_out:
         print(divided.left_out)
@@ -226,7 +228,7 @@ def profile_command(args: list[str]) -> int:
 
     parser = new_parser("data profile", profile_command, "detect data profile data/bccd --data.workers 4")
     parser.add_argument("root", type=Path, help="folder of the data set; its training split is read")
-    parser.add_argument("--images", type=int, default=256, help="how many to load")
+    parser.add_argument("--images", type=int, default=256, help="number of images to load")
     parser.add_class_arguments(DetectionData, "data", skip={"root", "seed", "resize_rule"})
     parser.add_argument("--json", type=Path | None, default=None, help="write the figures there")
     config = parse(parser, args)

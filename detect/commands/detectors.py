@@ -41,7 +41,7 @@ def validate_command(args: list[str]) -> int:
 
 
 def predict_command(args: list[str]) -> int:
-    """Detect objects in images, folders and globs; write pictures and detections.json."""
+    """Detect objects in images, folders and globs; write drawn images and detections.json."""
     from detect.deploy.predict import PredictOptions, predict
 
     parser = new_parser(
@@ -63,8 +63,10 @@ def predict_command(args: list[str]) -> int:
         default=None,
         help="write annotations for a labelling tool as well",
     )
-    parser.add_argument("--draw", type=bool, default=True, help="write the drawn pictures")
-    parser.add_argument("--batch_size", type=int, default=8, help="pictures a pass of the network")
+    parser.add_argument("--draw", type=bool, default=PredictOptions.draw, help="write the drawn images")
+    parser.add_argument(
+        "--batch_size", type=int, default=PredictOptions.batch_size, help="images per pass of the network"
+    )
     config = parse(parser, args)
     options = PredictOptions(
         config.score_threshold, config.classes, config.format, config.batch_size, config.draw
@@ -73,7 +75,7 @@ def predict_command(args: list[str]) -> int:
 
 
 def export_command(args: list[str]) -> int:
-    """Write a detector for a runtime, run the file and hold it against torch."""
+    """Write a detector for a runtime, run the file and compare it with PyTorch."""
     from detect.deploy.export import ExportOptions, export
     from detect.deploy.int8 import Int8Options
     from detect.deploy.runtimes.table import FORMATS
@@ -89,15 +91,30 @@ def export_command(args: list[str]) -> int:
     parser.add_argument("--output", type=Path, required=True, help="file to write; FILE.json comes beside it")
     parser.add_argument("--form", type=Form | None, default=None, help="null: with NMS where the format can")
     parser.add_argument("--nms", action="store_true", help="the same as --form nms")
-    parser.add_argument("--score_threshold", type=float | None, default=None, help="instead of the model's")
-    parser.add_argument("--pictures", type=Path, nargs="+", default=None, help="verify on these, 3 or more")
-    parser.add_argument("--int8", action="store_true", help="8 bits, if mAP holds")
+    parser.add_argument(
+        "--score_threshold", type=float | None, default=None, help="minimum score; null: the model's own"
+    )
+    parser.add_argument(
+        "--pictures", type=Path, nargs="+", default=None, help="images to verify on, 3 or more"
+    )
+    parser.add_argument(
+        "--int8", action="store_true", help="8 bits; written only if mAP drops by no more than --max_drop"
+    )
     parser.add_argument("--calibration", type=Path | None, default=None, help="int8: folder of a data set")
     parser.add_argument("--train_split", type=str | None, default=None, help="int8: ranges come from it")
     parser.add_argument("--val_split", type=str | None, default=None, help="int8: mAP is measured on it")
-    parser.add_argument("--calibration_images", type=int, default=200)
-    parser.add_argument("--max_drop", type=float, default=0.01, help="most that mAP may fall, of 1")
-    parser.add_argument("--keep_fp32", type=str, nargs="+", default=[], help="layers to leave in float32")
+    parser.add_argument(
+        "--calibration_images",
+        type=int,
+        default=Int8Options.images,
+        help="int8: images that ranges are taken from",
+    )
+    parser.add_argument(
+        "--max_drop", type=float, default=Int8Options.max_drop, help="int8: maximum mAP drop (0.01 = 1 point)"
+    )
+    parser.add_argument(
+        "--keep_fp32", type=str, nargs="+", default=[], help="int8: layers to leave in float32"
+    )
     config = parse(parser, args)
     source = one_of(ckpt_path=config.ckpt_path, config=config.config)
     if config.nms and config.form not in (None, "nms"):
@@ -126,6 +143,7 @@ def benchmark_command(args: list[str]) -> int:
     from detect.deploy.runtimes.table import RUNTIMES
     from detect.deploy.spec import Form
 
+    protocol = Protocol()
     parser = new_parser(
         "benchmark", benchmark_command, "detect benchmark --model a.onnx --runtime onnxruntime openvino"
     )
@@ -133,17 +151,31 @@ def benchmark_command(args: list[str]) -> int:
         "--model", type=Path, nargs="+", required=True, help="checkpoints, exported files, configs"
     )
     add_trust_argument(parser)
-    parser.add_argument("--runtime", type=choice(RUNTIMES), nargs="+", default=["onnxruntime"])
-    parser.add_argument("--threads", type=int, nargs="+", default=[1])
-    parser.add_argument("--batch", type=int, nargs="+", default=[1], help="pictures a run")
-    parser.add_argument("--rounds", type=int, default=50)
-    parser.add_argument("--warmup", type=int, default=5, help="rounds before the first that counts")
-    parser.add_argument("--clock", type=Clock, default="wall", help="cpu: on a machine shared with others")
-    parser.add_argument("--cores", type=int, nargs="+", default=None, help="hold the process to these")
-    parser.add_argument("--form", type=Form, default="raw", help="of what is exported from a checkpoint")
+    parser.add_argument(
+        "--runtime", type=choice(RUNTIMES), nargs="+", default=list(BenchmarkOptions.runtimes)
+    )
+    parser.add_argument("--threads", type=int, nargs="+", default=list(BenchmarkOptions.threads))
+    parser.add_argument(
+        "--batch", type=int, nargs="+", default=list(BenchmarkOptions.batches), help="images per run"
+    )
+    parser.add_argument("--rounds", type=int, default=protocol.rounds, help="measured runs of each row")
+    parser.add_argument(
+        "--warmup", type=int, default=protocol.warmup, help="rounds before the first that counts"
+    )
+    parser.add_argument(
+        "--clock", type=Clock, default=protocol.clock, help="cpu: on a machine shared with others"
+    )
+    parser.add_argument("--cores", type=int, nargs="+", default=protocol.cores, help="pin to these cores")
+    parser.add_argument(
+        "--form", type=Form, default=BenchmarkOptions.form, help="form of what is exported from a checkpoint"
+    )
     parser.add_argument("--precision", type=Precision | None, default=None, help="bf16 for OpenVINO")
-    parser.add_argument("--pictures", type=Path, nargs="+", default=None, help="instead of generated ones")
-    parser.add_argument("--memory", type=bool, default=True, help="measure the peak memory of each row")
+    parser.add_argument(
+        "--pictures", type=Path, nargs="+", default=None, help="images to run on; null: generated ones"
+    )
+    parser.add_argument(
+        "--memory", type=bool, default=BenchmarkOptions.memory, help="measure the peak memory of each row"
+    )
     parser.add_argument(
         "--json", type=Path | None, default=None, help="write figures there, a plot beside it"
     )

@@ -102,7 +102,7 @@ class FitCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--out", type=str | None, default=None, help="run folder; null: runs/NAME-NNN")
         parser.add_argument(
-            "--ckpt_path", type=str | None, default=None, help="continue from a checkpoint: 'last' or a file"
+            "--ckpt_path", type=str | None, default=None, help="checkpoint to resume from: 'last' or a file"
         )
         parser.add_argument(
             "--checkpoint_minutes", type=float, default=10.0, help="between two checkpoints within an epoch"

@@ -1,7 +1,7 @@
-"""`detect reproduce`: do a run again from its manifest.
+"""`detect reproduce`: repeat a run from its manifest.
 
-What the run stood on is held against what is here, everything that differs is said, the run is done again,
-and the two results are held together.
+What the run was made of is compared with what is here, every difference is said, the run is repeated,
+and the two results are compared.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ COMPARED = (
     *("commit", "changes", "code", "own_code", "versions", "machine", "runs_on", "seed"),
     *("data", "initial_weights", "config"),
 )
-"""Parts of a manifest that are held against this machine's."""
+"""Parts of a manifest that are compared with this machine's."""
 NO_EFFECT = (
     *("changes", "commit", "machine.cores", "machine.system"),  # "code" tells whether the program is another
     *("config.checkpoint_minutes", "config.data.cache", "config.data.prefetch", "config.data.root"),
@@ -43,7 +43,7 @@ NO_EFFECT = (
 )
 """What may differ and leave every bit alone; data may lie elsewhere, its content is compared."""
 SHOWN_CHARACTERS = 40
-"""Of a value in the table."""
+"""Characters of a value in the table."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class ReproduceOptions:
     """How to do a run again, and what to judge it by."""
 
     fit_flags: Sequence[str] = ()
-    """Of `detect fit`, where something must be another here."""
+    """Flags of `detect fit`, where something must differ here."""
     seed_runs: Sequence[Path] = ()
     """Runs of the same configuration under other seeds: their spread is what counts as equal."""
     json_file: Path | None = None
@@ -74,7 +74,7 @@ def reproduce(source: Path, out: Path, options: ReproduceOptions) -> int:
 
     Args:
         source: a run folder or a manifest.
-        out: folder of the new run; what was stopped there goes on.
+        out: folder of the new run; a reproduction that was stopped there resumes.
         options: flags, other seeds, where to write the verdict.
 
     Raises:
@@ -240,7 +240,7 @@ def describe(original: Original, found: dict[str, tuple[Any, Any]]) -> str:
     ]
     checked = (
         f"checked: code and commit, {len(manifest['versions'])} versions, machine, seed {manifest['seed']}, "
-        f"boxes and pictures of {len(manifest['data'])} splits, {len(flat(manifest['config']))} settings, "
+        f"boxes and images of {len(manifest['data'])} splits, {len(flat(manifest['config']))} settings, "
         "initial weights"
     )
     if not found:

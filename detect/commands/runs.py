@@ -12,7 +12,7 @@ from detect.system.files import require_writable
 
 
 def fit_command(args: list[str]) -> int:
-    """Train a detector, validate it each epoch, keep the best and the last checkpoint."""
+    """Train a detector, validate it after each epoch, keep the best and the last checkpoint."""
     from detect.commands.fit import fit
 
     return fit(args)
@@ -39,7 +39,9 @@ def compare_command(args: list[str]) -> int:
     parser.add_argument("paths", type=Path, nargs="+", help="run folders and benchmark files")
     parser.add_argument("--output", type=Path, required=True, help="folder of index.html and table.md")
     add_trust_argument(parser)
-    parser.add_argument("--resamples", type=int, default=RESAMPLES, help="of the bootstrap over images")
+    parser.add_argument(
+        "--resamples", type=int, default=RESAMPLES, help="resamples of the bootstrap over images"
+    )
     parser.add_argument("--json", type=Path | None, default=None, help="write the figures there")
     config = parse(parser, args)
     require_writable(config.json)
@@ -47,7 +49,7 @@ def compare_command(args: list[str]) -> int:
 
 
 def sweep_command(args: list[str]) -> int:
-    """Train configurations under several seeds, one job a free device; export, benchmark and compare them."""
+    """Train configurations under several seeds, one job per free device; export, benchmark, compare."""
     from detect.commands.sweep import SweepOptions, plan_jobs, sweep
     from detect.deploy.runtimes.table import RUNTIMES
     from detect.system.devices import job_slots
@@ -64,8 +66,8 @@ def sweep_command(args: list[str]) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs and the comparison")
     parser.add_argument("--devices", type=str, nargs="+", default=None, help="GPUs; null: all that are free")
     parser.add_argument("--devices_per_job", type=int, default=1, help="more than 1: torchrun")
-    parser.add_argument("--runtime", type=choice(RUNTIMES), nargs="+", default=["onnxruntime"])
-    parser.add_argument("--rounds", type=int, default=50, help="of the benchmark")
+    parser.add_argument("--runtime", type=choice(RUNTIMES), nargs="+", default=list(SweepOptions.runtimes))
+    parser.add_argument("--rounds", type=int, default=SweepOptions.rounds, help="rounds of the benchmark")
     config = parse(parser, own)
     jobs = plan_jobs(config.configs, config.seeds, config.out, fit_flags, trust=config.trust)
     slots = job_slots(config.devices, config.devices_per_job)
@@ -73,7 +75,7 @@ def sweep_command(args: list[str]) -> int:
 
 
 def reproduce_command(args: list[str]) -> int:
-    """Do a run again from its manifest: say what differs, train, and compare weights and metrics."""
+    """Repeat a run from its manifest: say what differs, train, and compare weights and metrics."""
     from detect.commands.reproduce import ReproduceOptions, reproduce
 
     own, fit_flags = split_fit_flags(args)
@@ -83,7 +85,9 @@ def reproduce_command(args: list[str]) -> int:
     parser.add_argument("source", type=Path, help="run folder, or a manifest.json alone")
     parser.add_argument("--out", type=Path, required=True, help="folder of the new run")
     add_trust_argument(parser)
-    parser.add_argument("--runs", type=Path, nargs="+", default=[], help="other seeds: their spread judges")
+    parser.add_argument(
+        "--runs", type=Path, nargs="+", default=[], help="runs of other seeds: their spread is the margin"
+    )
     parser.add_argument("--json", type=Path | None, default=None, help="write differences and verdict there")
     config = parse(parser, own)
     require_writable(config.json)
@@ -92,7 +96,7 @@ def reproduce_command(args: list[str]) -> int:
 
 
 def replay_command(args: list[str]) -> int:
-    """Do the step again that stopped a run with a NaN, and show the first layer that is not finite."""
+    """Repeat the step that stopped a run with a NaN, and show the first layer that is not finite."""
     from detect.training.nan_report import replay
 
     parser = new_parser("replay", replay_command, "detect replay runs/a/nan")

@@ -1,7 +1,7 @@
 """`detect sweep`: several configurations under several seeds, one job per free device, then a comparison.
 
 Every job is `detect fit` and `detect export` in processes of their own: what one does wrong stops no other.
-What was finished is kept in OUT/sweep.json, so that the same command goes on where it was stopped.
+What was finished is kept in OUT/sweep.json, so that the same command resumes where it was stopped.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class SweepOptions:
     slots: Sequence[Slot]
     runtimes: Sequence[str] = ("onnxruntime",)
     rounds: int = 50
-    """Of the benchmark."""
+    """Rounds of the benchmark."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class SweepState:
             if known["fingerprint"] != job.fingerprint:
                 raise InputError(
                     f"{self.path.parent} has {job.name} begun with another configuration or other flags; "
-                    "give the same ones to go on, or another --out"
+                    "give the same ones to resume, or another --out"
                 )
         self.write()
 
@@ -330,7 +330,7 @@ def stop(processes: Sequence[subprocess.Popen[bytes]], signum: int) -> NoReturn:
         process.send_signal(signum)
     for process in processes:
         process.wait()
-    message = "the sweep was stopped; the same command goes on where it was"
+    message = "the sweep was stopped; the same command resumes it"
     raise RunStopped(message, exit_code=128 + signum)
 
 

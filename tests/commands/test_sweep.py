@@ -169,7 +169,7 @@ def terminated_when_ready(tmp_path: Path) -> Iterator[None]:
 @pytest.mark.usefixtures("terminated_when_ready")
 def test_sweep__terminated__jobs_save_and_the_sweep_stops(tmp_path: Path, calls: Path) -> None:
     jobs = jobs_of(tmp_path, a="slow", b="two")
-    with pytest.raises(RunStopped, match="the same command goes on where it was") as stopped:
+    with pytest.raises(RunStopped, match="the same command resumes it") as stopped:
         sweep(jobs, tmp_path / "out", CPU_ALONE)
     assert stopped.value.exit_code == 143
     assert (tmp_path / "out" / "a-seed0" / "saved").exists()
