@@ -28,6 +28,7 @@ from detect.model.necks.base import Neck
 from detect.training.assigners import MaxIoUAssigner
 from detect.training.build import detection_module
 from detect.training.losses import FocalLoss, MultiBoxLoss, SmoothL1Loss
+from detect.training.schedules import FlatCosine, WarmupCosine
 
 INTRODUCTION = """# Every value of a configuration
 
@@ -98,6 +99,7 @@ SWAPPED = {
     "model.loss": [MultiBoxLoss, FocalLoss],
     "model.loss.init_args.assigner": [MaxIoUAssigner],
     "model.loss.init_args.box_loss": [SmoothL1Loss],
+    "model.schedule": [WarmupCosine, FlatCosine],
     "data.augmentations": [
         augment.RandomIoUCrop,
         augment.RandomZoomOut,

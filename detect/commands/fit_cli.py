@@ -25,7 +25,7 @@ from detect.data.sampler import require_full_batch
 from detect.errors import InputError
 from detect.evaluation.metrics import METRICS
 from detect.model.checkpoint import without_weights
-from detect.training.build import detection_module, model_parser
+from detect.training.build import MODEL_DEFAULTS, detection_module, model_parser
 from detect.training.callbacks.checkpoints import RunCheckpoints
 from detect.training.callbacks.loader_advice import LoaderAdvice
 from detect.training.callbacks.metrics_file import MetricsFile, SpeedFile
@@ -108,6 +108,7 @@ class FitCLI(LightningCLI):
             "--checkpoint_minutes", type=float, default=10.0, help="between two checkpoints within an epoch"
         )
         add_trust_argument(parser)
+        parser.set_defaults(MODEL_DEFAULTS)
         # Derived values have one home: the model says what it takes, the data follows.
         parser.link_arguments("model.image_size", "data.image_size")
         parser.link_arguments("model.resize_rule", "data.resize_rule")
@@ -127,6 +128,9 @@ class FitCLI(LightningCLI):
                 with tempfile.TemporaryDirectory() as folder:
                     saved = Path(folder) / "saved.json"  # JSON is YAML too
                     saved.write_text(json.dumps(self.resume.config), encoding="utf-8")
+                    # As this version resolves it: an earlier one knew fewer settings and other forms.
+                    old = self.plain(parser.parse_args(["--config", str(saved)]))
+                    self.resume = self.resume._replace(config=old)
                     self.config = parser.parse_args(["--config", str(saved), *args])
                 self.config.config = self.config.config[1:]
         except ArgumentError as error:
@@ -194,8 +198,12 @@ class FitCLI(LightningCLI):
             raise InputError(f"trainer settings: {error}") from error
 
     def plain_config(self) -> dict[str, Any]:
-        """Every resolved value as YAML would hold it."""
-        config = self.config.clone()
+        """Every resolved value of this run as YAML would hold it."""
+        return self.plain(self.config)
+
+    def plain(self, config: Namespace) -> dict[str, Any]:
+        """Parsed values as YAML would hold them."""
+        config = config.clone()
         for key in NOT_SETTINGS:
             config.pop(key, None)
         text = self.parser.dump(config, skip_unset=False, skip_validation=True)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 
 from detect.commands.fit import fit
-from detect.config.renames import renamed
+from detect.config.renames import renamed, renamed_run
 from detect.config.trusted_classes import refuse_foreign_classes
 from detect.errors import InputError
 from detect.report.run_files import read_run
@@ -168,7 +168,11 @@ def read_manifest(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(manifest, dict):
         raise InputError(f"{path} holds a {type(manifest).__name__}, which is no manifest")
-    return {key: renamed(value) for key, value in manifest.items()}
+    manifest = {key: renamed(value) for key, value in manifest.items()}
+    for start in (manifest, *manifest.get("continued", [])):
+        if "config" in start:
+            start["config"] = renamed_run(start["config"])
+    return manifest
 
 
 def values_of_seeds(original: Original, runs: Sequence[Path]) -> list[float]:

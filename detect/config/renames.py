@@ -66,6 +66,16 @@ def renamed(value: Any, *, tell: Callable[[str, str], None] | None = None) -> An
     return without_idle_settings(_renamed_paths(value, tell))
 
 
+def renamed_run(config: Any) -> Any:
+    """`renamed` for every resolved value of a run; a schedule of plain values gets the class that it had."""
+    config = renamed(config)
+    match config:
+        case {"model": {"schedule": dict() as schedule} as model} if "class_path" not in schedule:
+            by_class = {"class_path": "detect.training.schedules.WarmupCosine", "init_args": schedule}
+            return {**config, "model": {**model, "schedule": by_class}}
+    return config
+
+
 def _renamed_paths(value: Any, tell: Callable[[str, str], None] | None) -> Any:
     if isinstance(value, dict):
         return {key: _renamed_paths(inner, tell) for key, inner in value.items()}

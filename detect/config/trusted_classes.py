@@ -27,6 +27,7 @@ TRUSTED_MODULES = (
     "detect.training.assigners",
     "detect.training.losses",
     "detect.training.module",
+    "detect.training.schedules",
     "lightning.pytorch.callbacks",
     "lightning.pytorch.loggers",
     "lightning.pytorch.profilers",

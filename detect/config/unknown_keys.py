@@ -25,6 +25,10 @@ UNKNOWN_OF_CLASS = re.compile(
 UNKNOWN_CLASS = re.compile(
     r'Parser key "([\w.]+)".*module \'([\w.]+)\' has no attribute \'(\w+)\'', re.DOTALL
 )
+WRONG_VALUE_OF_CLASS = re.compile(
+    r'Parser key "([\w.]+)".*Problem with given class_path \'[\w.]+\':\s+Parser key "([\w.]+)":\s+([^\n]+)',
+    re.DOTALL,
+)
 LEAST_LIKENESS = 0.6
 REASON = re.compile(r"^ *- (?!Expected a )(.+)$", re.MULTILINE)
 """What one of several possible types says of a value, where it is more than that it expected another."""
@@ -41,11 +45,14 @@ def explain(message: str, parser: ArgumentParser) -> str:
         key, class_path, option = match.groups()
         options = inspect.signature(_imported(class_path)).parameters
         return _sentence(f"{key}.init_args.", option, options, what=f"{class_path} takes no")
+    if match := WRONG_VALUE_OF_CLASS.search(message):
+        return f"{match[1]}.{match[2]}: {match[3]}"
     if match := UNKNOWN_CLASS.search(message):
         key, module, name = match.groups()
         names = vars(importlib.import_module(module))
         return _sentence(f"{module}.", name, names, what=f"{key}: there is no")
-    keys = list(parser.get_defaults().keys())
+    # "init_args" may be left out on the command line.
+    keys = [key.replace(".init_args.", ".") for key in parser.get_defaults().keys()]
     if match := UNKNOWN_FLAG.search(message):
         return _sentence("", match[1], keys, what="there is no setting")
     if match := UNKNOWN_IN_GROUP.search(message):

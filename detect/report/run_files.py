@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from detect.config.renames import renamed
+from detect.config.renames import renamed_run
 from detect.errors import InputError
 from detect.report.scored_files import Scored, read_scored
 
@@ -71,7 +71,7 @@ def read_run(folder: Path) -> RunFiles:
     if not is_run(folder):
         raise InputError(f"{folder} is no run folder: it has none of {', '.join(RUN_FILES)}")
     notices: list[str] = []
-    config = renamed(_read(folder / "config.yaml", yaml.safe_load, dict, notices))
+    config = renamed_run(_read(folder / "config.yaml", yaml.safe_load, dict, notices))
     curves = read_columns(folder / "metrics.csv")
     if not curves:
         notices.append("metrics.csv is missing or empty: no epoch was finished.")

@@ -16,14 +16,17 @@ from detect.model.detector import TorchDetector
 from detect.training.losses import DetectionLoss, MultiBoxLoss
 from detect.training.module import DetectionModule, default_optimizer
 from detect.training.parameters import ParameterConfig
-from detect.training.schedule import ScheduleConfig
+from detect.training.schedules import Schedule
+
+MODEL_DEFAULTS = {"model.schedule": {"class_path": "detect.training.schedules.WarmupCosine"}}
+"""Classes that settings belong to where a configuration names none: `model.schedule: {warmup_steps: 50}`."""
 
 
 def detection_module(
     *,
     loss: DetectionLoss | None = None,
     optimizer: OptimizerCallable = default_optimizer,
-    schedule: ScheduleConfig = ScheduleConfig(),
+    schedule: Schedule | None = None,
     parameters: ParameterConfig = ParameterConfig(),
     init_from: str | None = None,
     compile: bool = False,
@@ -36,7 +39,8 @@ def detection_module(
         optimizer: a class of torch.optim with its init_args but the parameters. Its lr belongs to
             `data.total_batch_size`: change both by the same factor. Default: SGD, lr 0.025 for a total batch
             of 32, momentum 0.9, weight_decay 4e-5.
-        schedule: warm-up and cosine, in optimizer steps.
+        schedule: the learning rate over the run, a class of detect.training.schedules, or arguments of
+            WarmupCosine alone: {warmup_steps: 50}.
         parameters: freezing, learning rates by part, weight decay by kind.
         init_from: a checkpoint to start from; its classes may be others, heads are copied by class name.
             `detect fit` reads it, once the classes of the data are known.
@@ -60,6 +64,7 @@ def model_parser() -> ArgumentParser:
     """The parser of a `model:` section, the same for the command line and for checkpoints."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(class_from_function(detection_module), "model")
+    parser.set_defaults(MODEL_DEFAULTS)
     return parser
 
 

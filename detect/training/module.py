@@ -32,7 +32,7 @@ from detect.training.parameters import (
     scale_learning_rates,
 )
 from detect.training.run_state import RunLength, data_of, run_length, validate_on_every_rank
-from detect.training.schedule import ScheduleConfig, warmup_cosine
+from detect.training.schedules import Schedule, WarmupCosine
 from detect.types import Batch, ClassMap, Detections, HeadOutputs, Target
 
 LOSS_UNIT = 256.0
@@ -54,7 +54,7 @@ class DetectionModule(L.LightningModule):
         optimizer: a class of torch.optim with its init_args but the parameters. Its lr belongs to
             `data.total_batch_size`: change both by the same factor. Default: SGD, lr 0.025 for a total batch
             of 32, momentum 0.9, weight_decay 4e-5.
-        schedule: warm-up and cosine, in optimizer steps.
+        schedule: the learning rate over the run, a class of detect.training.schedules; null: WarmupCosine.
         parameters: freezing, learning rates by part, weight decay by kind.
         compile: run forward and loss through torch.compile; it takes minutes at the start, so for runs of
             hours.
@@ -66,7 +66,7 @@ class DetectionModule(L.LightningModule):
         *,
         loss: DetectionLoss | None = None,
         optimizer: OptimizerCallable = default_optimizer,
-        schedule: ScheduleConfig = ScheduleConfig(),
+        schedule: Schedule | None = None,
         parameters: ParameterConfig = ParameterConfig(),
         compile: bool = False,
     ) -> None:
@@ -79,7 +79,7 @@ class DetectionModule(L.LightningModule):
         self.parameter_config = parameters
         freeze(self.net, parameters.freeze)
         self.optimizer_from = optimizer
-        self.schedule = schedule
+        self.schedule = WarmupCosine() if schedule is None else schedule
         self.compile_step = compile
 
         self.evaluator: CocoEvaluator | None = None
@@ -131,9 +131,7 @@ class DetectionModule(L.LightningModule):
         # Lightning's own count of steps would start the loader, before a checkpoint can say where.
         assert self.length is not None
         steps = self.length.total_steps
-        scheduler = LambdaLR(
-            optimizer, lambda step: warmup_cosine(step, total_steps=steps, config=self.schedule)
-        )
+        scheduler = LambdaLR(optimizer, lambda step: self.schedule.factor(step, total_steps=steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def train(self, mode: bool = True) -> DetectionModule:

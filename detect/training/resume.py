@@ -11,11 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from detect.config.renames import renamed_run
 from detect.config.trusted_classes import refuse_foreign_classes
 from detect.errors import InputError
 from detect.model.checkpoint import Checkpoint, read_checkpoint
 from detect.training.run_state import Position
-from detect.training.schedule import ScheduleConfig, warmup_cosine
+from detect.training.schedules import Schedule
 
 MAY_CHANGE = (
     "checkpoint_minutes",
@@ -103,7 +104,7 @@ def read_resume(path: Path) -> Resume:
         raise InputError(
             f"{path} holds weights and no run to continue: start from it with --model.init_from {path}"
         )
-    config = without_strategy(checkpoint.raw["run"]["config"])
+    config = renamed_run(without_strategy(checkpoint.raw["run"]["config"]))
     refuse_foreign_classes(config, path)
     return Resume(checkpoint, config, Position(**checkpoint.raw["position"]))
 
@@ -158,7 +159,7 @@ def refuse_other_data(resume: Resume, data: dict[str, Any]) -> None:
         )
 
 
-def describe_resume(resume: Resume, trainer: dict[str, Any], schedule: ScheduleConfig) -> list[str]:
+def describe_resume(resume: Resume, trainer: dict[str, Any], schedule: Schedule) -> list[str]:
     """What a person should know when a run goes on.
 
     Args:
@@ -173,11 +174,11 @@ def describe_resume(resume: Resume, trainer: dict[str, Any], schedule: ScheduleC
 
         def factor(epochs: int) -> float:
             total_steps = epochs * position.steps_per_epoch
-            return warmup_cosine(position.global_step, total_steps=total_steps, config=schedule)
+            return schedule.factor(position.global_step, total_steps=total_steps)
 
         lines.append(
-            f"trainer.max_epochs is {max_epochs}, it was {old_epochs}: the cosine now spans {max_epochs} "
-            f"epochs, so the learning rate goes on at {factor(max_epochs):.3g} of its base and not at "
+            f"trainer.max_epochs is {max_epochs}, it was {old_epochs}: the schedule now spans {max_epochs} "
+            f"epochs, so the learning rate resumes at {factor(max_epochs):.3g} of its base and not at "
             f"{factor(old_epochs):.3g}"
         )
     return lines

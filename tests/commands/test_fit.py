@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from detect.commands.fit import fit, quiet_lightning
@@ -177,15 +178,29 @@ def test_a_step_that_is_not_finite_stops_the_run_and_can_be_replayed(
     assert "report.json or batches.pt is broken" in capsys.readouterr().err
 
 
+def test_a_checkpoint_of_before_with_plain_schedule_and_fewer_settings_resumes(
+    case: tuple[Path, Path], straight: Path, tmp_path: Path
+) -> None:
+    raw = read_raw(straight)
+    model = raw["run"]["config"]["model"]
+    model["schedule"] = model["schedule"]["init_args"]
+    del model["taps"]
+    torch.save(raw, tmp_path / "before.ckpt")
+    more = ("--ckpt_path", str(tmp_path / "before.ckpt"), "--trainer.max_epochs", "3")
+    assert fit(fit_args(*case, tmp_path / "run", *more)) == 0
+    with pytest.raises(InputError, match=r"model.schedule.init_args.warmup_steps *│ 2 *│ 1"):
+        fit(fit_args(*case, tmp_path / "other", *more, "--model.schedule.warmup_steps", "1"))
+
+
 def test_a_finished_run_goes_on_to_more_epochs(
     case: tuple[Path, Path], straight: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     more = ("--ckpt_path", str(straight / "checkpoints" / "last.ckpt"), "--trainer.max_epochs", "3")
     assert fit(fit_args(*case, tmp_path / "run", *more)) == 0
     said = capsys.readouterr().out
-    assert "trainer.max_epochs is 3, it was 2: the cosine now spans 3 epochs" in said
+    assert "trainer.max_epochs is 3, it was 2: the schedule now spans 3 epochs" in said
     assert "anchors: " not in said  # what was trained with them stays
-    assert "goes on at 0.25 of its base and not at 0" in said  # (1 + cos(2/3 pi)) / 2
+    assert "resumes at 0.25 of its base and not at 0" in said  # (1 + cos(2/3 pi)) / 2
     position = read_raw(tmp_path / "run")["position"]
     assert (position["epoch"], position["steps"]) == (3, 0)
 

@@ -10,6 +10,7 @@ from detect.config.renames import (
     accept_old_class_paths,
     renamed,
     renamed_arguments,
+    renamed_run,
     without_idle_settings,
 )
 from detect.training.build import model_parser
@@ -104,3 +105,12 @@ def test_settings_that_did_nothing__chosen_by_hand__kept_to_be_refused() -> None
     assert left["norm"] == left["MobileNetV1"] == {"bn_eps": 1e-3, "padding": "same"}
     assert left["Timm"] == {"bn_eps": 1e-3}
     assert left["MobileNetV3"] == everything
+
+
+def test_a_run_of_before_names_the_class_of_its_schedule() -> None:
+    old = {"model": {"schedule": {"warmup_steps": 5, "min_factor": 0.0}}, "data": {"workers": 0}}
+    new = renamed_run(old)
+    assert new["model"]["schedule"]["class_path"] == "detect.training.schedules.WarmupCosine"
+    assert new["model"]["schedule"]["init_args"] == old["model"]["schedule"]
+    assert renamed_run(new) == new
+    assert renamed_run({"model": None}) == {"model": None}

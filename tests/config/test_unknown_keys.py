@@ -2,15 +2,20 @@ import pytest
 from jsonargparse import ArgumentError, ArgumentParser
 
 from detect.config.unknown_keys import explain
+from detect.model.blocks import ConvSettings
 from detect.training.losses import DetectionLoss
-from detect.training.schedule import ScheduleConfig
+from detect.training.schedules import Schedule
 
 CASES = [
     (
         ["--schedul.warmup_steps=3"],
         "there is no setting schedul.warmup_steps; the nearest is schedule.warmup_steps",
     ),
-    (["--cfg={schedule: {warm_steps: 3}}"], "schedule.warm_steps; the nearest is schedule.warmup_steps"),
+    (
+        ["--cfg={schedule: {warm_steps: 3}}"],
+        "takes no schedule.init_args.warm_steps; the nearest is schedule.init_args.warmup_steps",
+    ),
+    (["--cfg={norm: {bn_eps_: 3}}"], "norm.bn_eps_; the nearest is norm.bn_eps"),
     (["--cfg={los: 1}"], "there is no setting los; the nearest is loss"),
     (
         ["--loss=detect.training.losses.FocalLoss", "--loss.init_args.alfa=1"],
@@ -29,7 +34,9 @@ CASES = [
 def test_an_unknown_key_is_named_in_full_with_the_nearest(words: list[str], expected: str) -> None:
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--cfg", action="config")
-    parser.add_class_arguments(ScheduleConfig, "schedule")
+    parser.add_argument("--schedule", type=Schedule)
+    parser.set_defaults({"schedule": {"class_path": "detect.training.schedules.WarmupCosine"}})
+    parser.add_class_arguments(ConvSettings, "norm")
     parser.add_argument("--loss", type=DetectionLoss)
     with pytest.raises(ArgumentError) as error:
         parser.parse_args(words)

@@ -14,7 +14,7 @@ from detect.training.resume import (
     refuse_other_data,
 )
 from detect.training.run_state import Position
-from detect.training.schedule import ScheduleConfig
+from detect.training.schedules import WarmupCosine
 
 CONFIG = {
     "model": {"optimizer": {"init_args": {"lr": 0.1}}, "compile": False},
@@ -61,11 +61,11 @@ def test_other_data_is_refused_with_a_table() -> None:
 
 
 def test_more_epochs_are_said_to_change_the_cosine() -> None:
-    lines = describe_resume(resume_of(), CONFIG["trainer"], ScheduleConfig())
+    lines = describe_resume(resume_of(), CONFIG["trainer"], WarmupCosine())
     assert lines == ["continuing run/last.ckpt, after epoch 2 (20 steps)"]
-    lines = describe_resume(resume_of(), CONFIG["trainer"] | {"max_epochs": 8}, ScheduleConfig())
+    lines = describe_resume(resume_of(), CONFIG["trainer"] | {"max_epochs": 8}, WarmupCosine())
     # (1 + cos(pi / 4)) / 2 = 0.854 at 20 of 80 steps, (1 + cos(pi / 2)) / 2 = 0.5 at 20 of 40
-    assert "goes on at 0.854 of its base and not at 0.5" in lines[1]
+    assert "resumes at 0.854 of its base and not at 0.5" in lines[1]
 
 
 def test_which_checkpoint_is_meant(tmp_path: Path) -> None:
