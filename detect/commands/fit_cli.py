@@ -71,7 +71,7 @@ LOGGER_PACKAGES = {"MLFlowLogger": "mlflow", "WandbLogger": "wandb"}
 LARGEST_SEED = 2**32 - 1
 """That numpy takes."""
 
-NOT_SETTINGS = ("config", "out", "ckpt_path")
+NOT_SETTINGS = ("config", "out", "ckpt_path", "trust")
 """Keys that name files of one call, not what is trained."""
 
 
