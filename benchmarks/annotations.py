@@ -3,9 +3,9 @@
 python benchmarks/annotations.py [--images 118287] [--boxes 860001] [--folder F] [--json FILE]
 
 The data set is generated: as many images and boxes as COCO's train2017 with polygons of COCO's length, and
-small pictures, no two alike, so that what is measured is the annotations and not the decoder. Each step runs
+small images, no two alike, so that what is measured is the annotations and not the decoder. Each step runs
 in a process of its own: "pycocotools" reads the JSON, "open" reads and checks it, "open again" comes from the
-cache, "check" decodes and compares every picture, "check again" recalls them. With `--folder` the data set is
+cache, "check" decodes and compares every image, "check again" recalls them. With `--folder` the data set is
 kept and used again; steps can be named alone (`--steps check`).
 """
 
@@ -29,7 +29,7 @@ from PIL import Image
 
 STEPS = ("pycocotools", "open", "open again", "check", "check again")
 SIZE = (48, 36)
-"""Width and height of the pictures."""
+"""Width and height of the images."""
 CLASSES = 80
 POLYGON_POINTS = 24
 """Of an object in train2017, rounded."""

@@ -64,7 +64,7 @@ class TorchvisionEager:
         self.turn = 0
 
     def read(self) -> Tensor:
-        """The next picture as (3, h, w) in 0..1."""
+        """The next image as (3, h, w) in 0..1."""
         file = self.files[self.turn % len(self.files)]
         self.turn += 1
         image: Tensor = convert_image_dtype(decode_image(str(file), ImageReadMode.RGB), torch.float32)
@@ -107,7 +107,7 @@ class TorchvisionOnRuntime(TorchvisionEager):
 
 @torch.inference_mode()
 def make_anchors(model: Any) -> Tensor:
-    """(A, 4) of their input size, once: in eager mode torchvision makes them anew for each picture."""
+    """(A, 4) of their input size, once: in eager mode torchvision makes them anew for each image."""
     zeros = torch.zeros(1, 3, 320, 320)
     anchors: Tensor = model.anchor_generator(
         ImageList(zeros, [(320, 320)]), list(model.backbone(zeros).values())
@@ -167,7 +167,7 @@ def set_candidates(predictors: list[nn.Conv2d], columns: int, logits: Any) -> in
         logits: a function that gives (B, A, K + 1).
 
     Returns:
-        How many do, a picture.
+        How many do, an image.
     """
     generator = torch.Generator().manual_seed(0)
     for conv in predictors:
@@ -190,7 +190,7 @@ def set_candidates(predictors: list[nn.Conv2d], columns: int, logits: Any) -> in
 
 
 def count_candidates(logits: Tensor, background: float) -> int:
-    """Pairs of anchor and class above the threshold, a picture, with `background` added to column 0."""
+    """Pairs of anchor and class above the threshold, an image, with `background` added to column 0."""
     shifted = torch.cat([logits[..., :1] + background, logits[..., 1:]], dim=-1)
     return int((shifted.softmax(-1)[..., 1:] > SCORE_THRESHOLD).sum()) // len(logits)
 

@@ -2,7 +2,7 @@
 
 python benchmarks/step.py [--root DATA] [--batch 8] [--rounds 15] [--json FILE]
 
-Both train SSDLite320 with MobileNetV3-Large in eager mode, on the same pictures and boxes at 320 x 320, in
+Both train SSDLite320 with MobileNetV3-Large in eager mode, on the same images and boxes at 320 x 320, in
 one process and one thread, and take turns. Ours is what `detect fit` runs: normalisation, network, matching,
 loss, backward, the scaling and checking of gradients, fused SGD. Torchvision's is the step of its
 references/detection/engine.py: the model with its resize and normalisation in training mode, backward, SGD
@@ -11,7 +11,7 @@ as references/detection/train.py makes it; once more with fused SGD, so that the
 
 Then matching and loss alone, forward and backward, as a share of our step, at several numbers of boxes an
 image; and graph breaks of forward and loss as torch._dynamo.explain counts them. Without `--root` and without
-coco128 beside the repository the pictures are the built-in shapes.
+coco128 beside the repository the images are the built-in shapes.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def our_step(module: DetectionModule, batch: Batch) -> Callable[[], None]:
 
 
 def their_inputs(batch: Batch) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """The same pictures as floats in 0..1, and the boxes without their padding."""
+    """The same images as floats in 0..1, and the boxes without their padding."""
     images = [image.contiguous().float() / 255 for image in batch.images]
     kept = (batch.target.labels > 0) & ~batch.target.ignore
     targets = [

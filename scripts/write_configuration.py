@@ -223,7 +223,7 @@ def configuration_page() -> str:
     model, data = model_values(), list(values_of(DetectionData, "data."))
     lines = [INTRODUCTION, "## Outside of the sections", "", *table(top), ""]
     lines += ["## `model`: the network and how it learns", "", *table(model), ""]
-    lines += ["## `data`: pictures and batches", "", *table(data), ""]
+    lines += ["## `data`: images and batches", "", *table(data), ""]
     lines += ["## `trainer`: Lightning's, those that matter here", "", *trainer_table(), ""]
     for key, classes in SWAPPED.items():
         lines += [f"## Classes for `{key}`", ""]

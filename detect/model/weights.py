@@ -50,7 +50,7 @@ def convert_weights(
 ) -> None:
     """Rewrite torchvision's `ssdlite320_mobilenet_v3_large` as a checkpoint of ours, or the other way round.
 
-    An import carries torchvision's thresholds, resize rule and loss settings, so that detections on a picture
+    An import carries torchvision's thresholds, resize rule and loss settings, so that detections on an image
     of any size are torchvision's. An export is a plain state dict: thresholds that are not torchvision's
     defaults are arguments of its function.
 

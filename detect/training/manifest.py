@@ -131,7 +131,7 @@ def hash_code(package: Path) -> str:
 
 
 def hash_files(annotations: Annotations) -> str:
-    """A hash of the bytes of a split's pictures; what was hashed before and has not changed is recalled."""
+    """A hash of the bytes of a split's images; what was hashed before and has not changed is recalled."""
     scan = scan_images([annotations.path(row) for row in range(len(annotations))])
     digest = hashlib.sha256()
     for name, content in zip(annotations.file_names.tolist(), scan.digests.tolist(), strict=True):

@@ -28,7 +28,7 @@ class ParameterConfig:
 
     freeze: list[str] = field(default_factory=list)
     """Parts that keep their weights, and their BatchNorm its statistics: `[stem, block1-6]` of pretrained
-    weights where pictures are few."""
+    weights where images are few."""
     lr_factors: dict[str, float] = field(default_factory=dict)
     """Factor on the learning rate of a part; 1 where none is given. `{backbone: 0.1}` spares pretrained
     weights."""

@@ -178,13 +178,19 @@ def of_readme(here: Path, material: Material) -> None:
 def make_checkout(here: Path) -> None:
     """What scripts/quickstart needs: itself, an environment that is installed, the data set, smaller."""
     shutil.copytree(ROOT / "scripts", here / "scripts")
+    shutil.copytree(ROOT / "requirements", here / "requirements")
     shutil.copy(ROOT / "pyproject.toml", here)
     python = here / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.write_text(f'#!/bin/bash\nexec {sys.executable} "$@"\n')
     python.chmod(0o755)
     checksum = subprocess.run(
-        "cksum <pyproject.toml", shell=True, cwd=here, capture_output=True, text=True, check=True
+        "cat pyproject.toml requirements/constraints.txt | cksum",
+        shell=True,
+        cwd=here,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.strip()
     (here / ".venv" / "installed-base").write_text(f"{here} {checksum}\n")
     assert main(["data", "shapes", "data/shapes", "--train", "16", "--val", "4"]) == 0

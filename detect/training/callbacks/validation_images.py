@@ -1,4 +1,4 @@
-"""Pictures for loggers: the same few validation images after each validation, truth beside detections."""
+"""Images for loggers: the same few validation images after each validation, truth beside detections."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SCORE_THRESHOLD = 0.3
 
 
 class ValidationPictures(Callback):
-    """Logs pictures as `val/IMAGE` to every logger of the trainer that takes pictures."""
+    """Logs images as `val/IMAGE` to every logger of the trainer that takes images."""
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         loggers = [logger for logger in trainer.loggers if isinstance(logger, TAKES_PICTURES)]
@@ -40,13 +40,13 @@ class ValidationPictures(Callback):
 
 
 def log_picture(logger: Logger, name: str, picture: NDArray[np.uint8], *, step: int) -> None:
-    """Hand a (H, W, 3) picture to a logger, each of which has a way of its own."""
+    """Hand a (H, W, 3) image to a logger, each of which has a way of its own."""
     if isinstance(logger, TensorBoardLogger):
         logger.experiment.add_image(f"val/{name}", picture, step, dataformats="HWC")
     elif isinstance(logger, WandbLogger):
         logger.log_image(f"val/{name}", [picture], step)
     elif isinstance(logger, MLFlowLogger):
-        # A folder a picture: MLflow shows its files as a series.
+        # A folder an image: MLflow shows its files as a series.
         place = f"val/{PurePosixPath(name).stem}/{step:08d}.jpg"
         logger.experiment.log_image(logger.run_id, picture, artifact_file=place)
 
@@ -84,5 +84,5 @@ def validation_pictures(evaluator: CocoEvaluator, images: int = IMAGES) -> dict[
 
 
 def beside(left: Image.Image, right: Image.Image) -> NDArray[np.uint8]:
-    """Two pictures of one size as one array."""
+    """Two images of one size as one array."""
     return np.concatenate([np.asarray(left), np.asarray(right)], axis=1)
