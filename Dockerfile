@@ -27,7 +27,7 @@ COPY scripts scripts
 # Without the network, and with the mark by which scripts/quickstart knows that nothing is left to install.
 RUN .venv/bin/python -m pip install --no-cache-dir --no-deps --no-build-isolation --no-index --editable . \
     && .venv/bin/python -m pip check \
-    && echo "${PWD} $(cat pyproject.toml requirements/constraints.txt | cksum)" >.venv/installed-base
+    && echo "${PWD} $(cksum pyproject.toml requirements/constraints.txt)" >.venv/installed-base
 
 # Whoever runs the container (--user) may write here: volumes for what is read and made, a home for caches.
 RUN useradd --create-home --uid 1000 detect \
