@@ -27,13 +27,7 @@ def held(name: str) -> list[Version]:
 
 def test_what_the_checks_need_is_held_to_a_version_that_the_project_allows() -> None:
     extras = PROJECT["optional-dependencies"]
-    wanted = [
-        *PROJECT["dependencies"],
-        *extras["export"],
-        *extras["dev"],
-        *extras["openvino"],
-        *extras["timm"],
-    ]
+    wanted = [*PROJECT["dependencies"], *(line for name in CHECKED for line in extras[name])]
     for requirement in map(Requirement, wanted):
         if requirement.name != "detect":
             versions = held(requirement.name)
