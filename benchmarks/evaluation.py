@@ -43,7 +43,7 @@ from detect.types import ClassMap, Detections
 BATCH = 32
 TOLERANCE = 1e-6
 MEAN_BOXES = 7
-"""Ground-truth boxes an image, as in COCO val2017."""
+"""Ground-truth boxes per image, as in COCO val2017."""
 
 
 class Case(NamedTuple):

@@ -1,4 +1,4 @@
-"""What `data.repeat_threshold` shows of each class: images and boxes an epoch, with and without it.
+"""What `data.repeat_threshold` shows of each class: images and boxes per epoch, with and without it.
 
 python benchmarks/repeats.py --root BCCD --split trainval --thresholds 0.7 1.0
 No pixel is read and nothing is trained; means over epochs of the sampler that training uses.
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=200)
     arguments = parser.parse_args()
     annotations = open_split(arguments.root, arguments.split, role="train").annotations
-    print("| threshold | class | images an epoch | boxes an epoch |\n|---|---|---:|---:|")
+    print("| threshold | class | images per epoch | boxes per epoch |\n|---|---|---:|---:|")
     for threshold in (None, *arguments.thresholds):
         shown = showings(annotations, threshold, epochs=arguments.epochs)
         for name, images, boxes in per_class(annotations, shown):
