@@ -36,7 +36,7 @@ class Target(NamedTuple):
     labels: Tensor
     """(B, G) int64, 1..K; 0 marks a padding row."""
     ignore: Tensor
-    """(B, G) bool: crowd and difficult boxes. They match no anchor; anchors inside them are excluded from the loss."""
+    """(B, G) bool: crowd and difficult boxes. They match no anchor; those inside are not in the loss."""
 
 
 class Batch(NamedTuple):
