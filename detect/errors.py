@@ -25,3 +25,8 @@ class RunStopped(Exception):
     def __init__(self, message: str, *, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def install_hint(extra: str) -> str:
+    """What installs an extra, from the project's folder: on package indexes, `detect` is another project."""
+    return f"`pip install --editable '.[{extra}]'` in the folder of this project installs it"

@@ -28,7 +28,7 @@ METRICS = ("mAP", "AP50", "AR100")
 def needs(package: str, extra: str) -> pytest.MarkDecorator:
     """Skip where a package is not installed; importing it, to find out, would take seconds."""
     missing = find_spec(package) is None
-    reason = f"{package} is not installed: bash scripts/test-runtimes, or pip install 'detect[{extra}]'"
+    reason = f"{package} is not installed: bash scripts/test-runtimes, or pip install --editable '.[{extra}]'"
     return pytest.mark.skipif(missing, reason=reason)
 
 

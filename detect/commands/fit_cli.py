@@ -22,7 +22,7 @@ from detect.config.trusted_classes import refuse_foreign_classes, refuse_foreign
 from detect.config.unknown_keys import constructor_errors, explain
 from detect.data.datamodule import DetectionData
 from detect.data.sampler import require_full_batch
-from detect.errors import InputError
+from detect.errors import InputError, install_hint
 from detect.evaluation.metrics import METRICS
 from detect.model.checkpoint import without_weights
 from detect.training.build import MODEL_DEFAULTS, detection_module, model_parser
@@ -311,7 +311,7 @@ def refuse_loggers(loggers: Any) -> None:
         name = settings.get("class_path", "").rpartition(".")[2]
         package = LOGGER_PACKAGES.get(name)
         if package is not None and importlib.util.find_spec(package) is None:
-            raise InputError(f"trainer.logger needs {package}: pip install 'detect[{package}]'")
+            raise InputError(f"trainer.logger needs {package}: {install_hint(package)}")
         addresses = (settings.get("init_args") or {}).get("tracking_uri"), os.getenv("MLFLOW_TRACKING_URI")
         if name == "MLFlowLogger" and not any((*addresses, os.getenv("MLFLOW_ALLOW_FILE_STORE"))):
             raise InputError(

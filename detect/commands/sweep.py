@@ -22,7 +22,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from detect.config.trusted_classes import own_folders
-from detect.errors import InputError, RunStopped
+from detect.errors import InputError, RunStopped, install_hint
 from detect.report.compare import compare
 from detect.system.devices import Slot
 from detect.system.files import write_atomically
@@ -189,8 +189,7 @@ def sweep(jobs: Sequence[Job], out: Path, options: SweepOptions) -> int:
     missing = [package for package in EXPORT_PACKAGES if importlib.util.find_spec(package) is None]
     if missing:
         print(
-            f"export and benchmark are left out: {', '.join(missing)} not installed; "
-            "pip install 'detect[export]'"
+            f"export and benchmark are left out: {', '.join(missing)} not installed; {install_hint('export')}"
         )
     steps = ("fit",) if missing else ("fit", "export")
     failures = run_jobs(jobs, steps, options.slots, state=state, out=out)

@@ -119,7 +119,7 @@ def test_installed__names_what_is_left_out(
     assert script["installed"](["onnxruntime", "litert"], console) == ["onnxruntime"]
     output = capsys.readouterr().out
     assert "left out litert" in output
-    assert "pip install 'detect[litert]'" in output
+    assert "pip install --editable '.[litert]'" in output
 
 
 def test_table6__measures_every_row_on_the_runtimes_asked_for(

@@ -108,7 +108,7 @@ def test_export_command__a_missing_package_is_named_with_its_pip_line(tmp_path, 
     assert main(["export", *arguments]) == 2
     message = capsys.readouterr().err
     assert "litert_torch" in message
-    assert "pip install 'detect[litert]'" in message
+    assert "pip install --editable '.[litert]'" in message
     assert not list(tmp_path.glob("a*"))
 
 

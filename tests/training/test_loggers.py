@@ -34,7 +34,7 @@ def run_with(logger: dict[str, Any], folder: Path) -> list[dict[str, str]]:
 def test_wandb__offline__metrics_settings_and_pictures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wandb = pytest.importorskip("wandb", reason="pip install 'detect[loggers]'")
+    wandb = pytest.importorskip("wandb", reason="pip install --editable '.[loggers]'")
     monkeypatch.setenv("WANDB_SILENT", "true")
     for patience in ("WANDB__SERVICE_WAIT", "WANDB_INIT_TIMEOUT"):
         monkeypatch.setenv(patience, "300")  # seconds: its service starts slowly on a busy machine
@@ -54,8 +54,8 @@ def test_wandb__offline__metrics_settings_and_pictures(
 def test_mlflow__store_in_a_file__metrics_settings_and_pictures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("mlflow", reason="pip install 'detect[loggers]'")
-    pytest.importorskip("alembic", reason="pip install 'detect[loggers]'")
+    pytest.importorskip("mlflow", reason="pip install --editable '.[loggers]'")
+    pytest.importorskip("alembic", reason="pip install --editable '.[loggers]'")
     from mlflow.tracking import MlflowClient
 
     monkeypatch.chdir(tmp_path)  # pictures go to ./mlruns
@@ -80,7 +80,7 @@ def test_missing_logger_package__named_by_its_class(
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     harmless, logger = (Namespace(class_path=f"{LOGGERS}.{each}") for each in ("CSVLogger", name))
     for given in (logger, [harmless, logger]):
-        with pytest.raises(InputError, match=rf"trainer\.logger needs {package}: pip install"):
+        with pytest.raises(InputError, match=rf"trainer\.logger needs {package}: `pip install"):
             refuse_loggers(given)
     for given in (None, True, harmless):
         refuse_loggers(given)
@@ -101,5 +101,7 @@ def test_fit__package_of_the_logger_is_missing__error(
 ) -> None:
     monkeypatch.setattr(fit_cli, "LOGGER_PACKAGES", {"CSVLogger": "absent"})
     settings = {"save_dir": str(tmp_path)}
-    with pytest.raises(InputError, match=r"trainer\.logger needs absent: pip install 'detect\[absent\]'"):
+    with pytest.raises(
+        InputError, match=r"trainer\.logger needs absent: `pip install --editable '\.\[absent\]'`"
+    ):
         run_with({"class_path": f"{LOGGERS}.CSVLogger", "init_args": settings}, tmp_path)

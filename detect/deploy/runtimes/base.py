@@ -16,7 +16,7 @@ from torch import Tensor
 from detect.deploy.exported_file import Precision
 from detect.deploy.graphs import DetectorGraph
 from detect.deploy.spec import Form, ModelSpec
-from detect.errors import InputError
+from detect.errors import InputError, install_hint
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ def require(package: str, *, extra: str, path: Path | None = None) -> ModuleType
     except ModuleNotFoundError as error:
         needs = f"{path} needs" if path is not None else "this needs"
         raise InputError(
-            f"{needs} the package {error.name}, which is not installed: pip install 'detect[{extra}]'"
+            f"{needs} the package {error.name}, which is not installed: {install_hint(extra)}"
         ) from error
 
 

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torchvision.models import get_weight
 
-from detect.errors import InputError
+from detect.errors import InputError, install_hint
 from detect.model.backbones.base import Action, Backbone, Rgb, Transfer
 from detect.model.backbones.layer_names import timm_names, torchvision_names
 from detect.model.blocks import ConvSettings
@@ -183,7 +183,7 @@ def _fetch(source: Source[Any]) -> dict[str, Tensor]:
         timm = import_module("timm")
     except ImportError as error:
         raise InputError(
-            f"weights: imagenet is timm's {source.name}; install the extra with `pip install detect[timm]`, "
+            f"weights: imagenet is timm's {source.name}, which needs timm: {install_hint('timm')}; "
             "or give the path of a file"
         ) from error
     except OSError as error:

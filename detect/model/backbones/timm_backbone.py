@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from detect.errors import InputError
+from detect.errors import InputError, install_hint
 from detect.model.backbones.base import TAP_NAMES, Backbone, Tap, Transfer
 from detect.model.backbones.pretrained import local_path, no_network, read_state_dict
 from detect.model.blocks import Init, NormSettings
@@ -213,7 +213,7 @@ def _timm() -> Any:
     try:
         return import_module("timm")
     except ImportError as error:
-        raise InputError("timm models need the extra: `pip install detect[timm]`") from error
+        raise InputError(f"timm models need timm: {install_hint('timm')}") from error
 
 
 def _pretrained_config(name: str) -> dict[str, Any]:

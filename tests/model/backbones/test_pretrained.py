@@ -113,7 +113,7 @@ def test_features_equal_torchvision(
 def test_features_equal_timm(
     build: Build, arguments: dict[str, object], name: str, taps: tuple[str, str], tmp_path: Path
 ) -> None:
-    timm = pytest.importorskip("timm", reason="needs the timm extra: pip install detect[timm]")
+    timm = pytest.importorskip("timm", reason="needs the timm extra: pip install --editable .[timm]")
     source = randomised(timm.create_model(name))
     path = save(source, tmp_path / "source.safetensors")
     assert_same_features(build(**arguments, weights=f"file://{path}"), source, taps)
@@ -145,7 +145,7 @@ def test_reduced_tail_takes_the_first_channels_and_reports_them(tmp_path: Path) 
 
 
 def test_layers_that_do_not_fit_stay_fresh_and_are_reported(tmp_path: Path) -> None:
-    timm = pytest.importorskip("timm", reason="needs the timm extra: pip install detect[timm]")
+    timm = pytest.importorskip("timm", reason="needs the timm extra: pip install --editable .[timm]")
     path = save(randomised(timm.create_model("semnasnet_100")), tmp_path / "source.pth")
     # the papers' squeeze widths (8 16 16 24 32 32) are wider than timm's (6 10 10 20 28 28); 40 fits
     backbone = MnasNetA1(settings=SqueezeSettings(bn_eps=1e-5), weights=path)
@@ -191,7 +191,7 @@ def test_without_a_network_the_message_says_what_to_download(monkeypatch: pytest
     with pytest.raises(InputError, match=r"mobilenet_v2-7ebf99e0\.pth.*copy the \.pth or \.safetensors here"):
         MobileNetV2(weights="imagenet")
 
-    timm = pytest.importorskip("timm", reason="needs the timm extra: pip install detect[timm]")
+    timm = pytest.importorskip("timm", reason="needs the timm extra: pip install --editable .[timm]")
     monkeypatch.setattr(timm, "create_model", no_network)
     with pytest.raises(InputError, match=r"timm's semnasnet_100\.rmsp_in1k.*give its path"):
         MnasNetA1(weights="imagenet")
@@ -202,7 +202,7 @@ def test_without_timm_the_message_names_the_extra(monkeypatch: pytest.MonkeyPatc
         raise ModuleNotFoundError(f"No module named {name!r}")
 
     monkeypatch.setattr(pretrained_module, "import_module", no_timm)
-    with pytest.raises(InputError, match=r"pip install detect\[timm\]"):
+    with pytest.raises(InputError, match=r"pip install --editable \'\.\[timm\]\'"):
         MobileNetV1(weights="imagenet")
 
 

@@ -12,7 +12,7 @@ from detect.model.backbones import MobileNetV2, Timm, timm_backbone
 from detect.model.blocks import ConvSettings, NormSettings
 from detect.training.build import build_module
 
-timm = pytest.importorskip("timm", reason="needs the timm extra: pip install detect[timm]")
+timm = pytest.importorskip("timm", reason="needs the timm extra: pip install --editable .[timm]")
 
 
 ALL_TAPS = ("c3", "c4", "c5")
@@ -191,5 +191,5 @@ def test_without_timm_the_message_names_the_extra(monkeypatch: pytest.MonkeyPatc
         raise ModuleNotFoundError(name)
 
     monkeypatch.setattr(timm_backbone, "import_module", no_timm)
-    with pytest.raises(InputError, match=r"pip install detect\[timm\]"):
+    with pytest.raises(InputError, match=r"pip install --editable \'\.\[timm\]\'"):
         Timm("resnet18")
