@@ -1,6 +1,7 @@
 """The law of imports, held by every file: packages in one order, no cycle, deploy and training apart."""
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -92,3 +93,14 @@ def test_the_root_stays_small() -> None:
 )
 def test_the_law_itself(module: str, imported: str, why: str | None) -> None:
     assert fault(module, imported) == why
+
+
+LIGHTNING_LOOPS = "detect.training.lightning_loops"
+INSIDES = re.compile(r"\bfit_loop\b|\bepoch_loop\b|^from lightning\S* import .*\b_\w+", re.MULTILINE)
+"""Parts of Lightning that a new version may move without a word."""
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_one_file_touches_the_insides_of_lightning(module: str) -> None:
+    found = INSIDES.findall(FILES[module].read_text(encoding="utf-8"))
+    assert bool(found) == (module == LIGHTNING_LOOPS), found

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from detect.training.run_state import Position
+from detect.training.run_state import TrainingState
 from tests.conftest import make_coco
 from tests.fit_cases import TINY, fit_args, read_raw, run_differences, write_config
 
@@ -174,7 +174,7 @@ def test_ranks_of_torchrun_agree_on_a_new_run_folder(words: list[str], tmp_path:
     assert done.returncode == 0, done.stdout + done.stderr
     assert [folder.name for folder in (tmp_path / "runs").iterdir()] == ["tiny-001"]
     assert "run folder: runs/tiny-001" in done.stdout
-    assert Position(**read_raw(tmp_path / "runs" / "tiny-001")["position"]).epoch == 1
+    assert TrainingState(**read_raw(tmp_path / "runs" / "tiny-001")["position"]).epoch == 1
 
 
 SRUN = """#!/bin/bash
@@ -226,10 +226,10 @@ def test_a_slurm_job_whose_time_is_over_is_queued_again_and_goes_on(words: list[
     stopped = job(stop_after=str(run / "metrics.csv"))
     assert stopped.returncode == 143, stopped.stdout + stopped.stderr
     assert (tmp_path / "requeued").read_text() == "requeue 4711\n"
-    position = Position(**read_raw(run)["position"])
+    position = TrainingState(**read_raw(run)["position"])
     assert 1 <= position.epoch < EPOCHS
     done = job(stop_after="")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 images per step = 2 per device x 2 device(s) x 1 forward pass(es)" in done.stdout + done.stderr
-    assert Position(**read_raw(run)["position"]).epoch == EPOCHS
+    assert TrainingState(**read_raw(run)["position"]).epoch == EPOCHS
     assert (tmp_path / "requeued").read_text() == "requeue 4711\n"

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import lightning as L
 import torch
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from rich.console import Console
 
 from detect.commands.fit_cli import FitCLI
@@ -30,9 +27,9 @@ from detect.model.weights import init_from, match_table
 from detect.report.run_page import score_run, write_report
 from detect.system.cores import available_cores
 from detect.system.files import write_atomically
-from detect.system.ranks import rank_by_environment
 from detect.training.callbacks.checkpoints import disk_is_full
 from detect.training.finite_guard import NonFiniteError
+from detect.training.lightning_loops import end_processes_of_lightning
 from detect.training.manifest import (
     MANIFEST_FILE,
     append_manifest,
@@ -185,21 +182,6 @@ def train(cli: FitCLI) -> None:
     except RunStopped:
         end_processes_of_lightning(cli.trainer)
         raise
-
-
-def end_processes_of_lightning(trainer: L.Trainer) -> None:
-    """End the ranks that Lightning started; rank 0, which started them, speaks and sets the exit code.
-
-    Lightning kills rank 0 when another ends with an error, which could come before rank 0 has written.
-    """
-    launcher = trainer.strategy.launcher
-    if not isinstance(launcher, _SubprocessScriptLauncher):
-        return
-    if not isinstance(launcher.cluster_environment, LightningEnvironment):
-        return  # torchrun and SLURM started them, and want to know
-    if rank_by_environment():
-        os._exit(0)
-    launcher.kill(signal.SIGKILL)
 
 
 def finish(cli: FitCLI, console: Console) -> None:

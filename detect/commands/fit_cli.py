@@ -190,7 +190,7 @@ class FitCLI(LightningCLI):
         kwargs["plugins"] = [*(config.get("plugins") or []), AtomicCheckpointIO()]
         kwargs["callbacks"] = [*(config.get("callbacks") or []), *self._callbacks()]
         kwargs["default_root_dir"] = str(self.run_folder)
-        # See `position.shorten_last_epoch`.
+        # See `lightning_loops.shorten_last_epoch`.
         self.model.max_steps, kwargs["max_steps"] = self._max_steps(), -1
         try:
             return L.Trainer(**{**config, **kwargs})

@@ -136,7 +136,7 @@ def read_original(source: Path) -> Original:
             "detect fit --out RUN --ckpt_path last"
         )
     refuse_foreign_classes(manifest["config"], path)
-    # A run that went on with other settings ended by the last of them.
+    # A run that was resumed with other settings ended by the last of them.
     for later in manifest.get("continued", []):
         changed = settings_changed(manifest["config"], later["config"])
         if changed:

@@ -1,6 +1,6 @@
 """`detect data convert`: a data set in another format, with every box that its files describe.
 
-Nothing is judged and nothing repaired here (that is `check --fix`): a box without area stays one. Only what
+Nothing is checked and nothing repaired here (that is `check --fix`): a box without area stays one. Only what
 the format cannot express is left out, with a finding: boxes without numbers, class or image, and images whose
 file cannot be read.
 """

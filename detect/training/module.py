@@ -23,6 +23,7 @@ from detect.model.detector import TorchDetector
 from detect.model.ssdlite import SSDLite
 from detect.system.ranks import sum_over_ranks, take_statistics_of_rank_0
 from detect.training.finite_guard import FiniteGuard
+from detect.training.lightning_loops import set_epochs, validate_on_every_rank
 from detect.training.losses import DetectionLoss, LossTerms, MultiBoxLoss
 from detect.training.parameters import (
     ParameterConfig,
@@ -31,7 +32,7 @@ from detect.training.parameters import (
     parameter_groups,
     scale_learning_rates,
 )
-from detect.training.run_state import RunLength, data_of, run_length, validate_on_every_rank
+from detect.training.run_state import RunLength, data_of, run_length
 from detect.training.schedules import Schedule, WarmupCosine
 from detect.types import Batch, ClassMap, Detections, HeadOutputs, Target
 
@@ -116,7 +117,7 @@ class DetectionModule(L.LightningModule):
         # may have different numbers of batches. See `take_statistics_of_rank_0`.
         self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]
         self.length = run_length(self.trainer, self.max_steps)
-        self.trainer.fit_loop.max_epochs = self.length.epochs
+        set_epochs(self.trainer, self.length.epochs)
         if self.compile_step:
             # Compiling the bound method keeps the keys of the state dict; mode and shapes stay static.
             self.loss_terms = torch.compile(self.loss_terms, fullgraph=True)  # type: ignore[method-assign]

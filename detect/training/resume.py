@@ -15,7 +15,7 @@ from detect.config.renames import renamed_run
 from detect.config.trusted_classes import refuse_foreign_classes
 from detect.errors import InputError
 from detect.model.checkpoint import Checkpoint, read_checkpoint
-from detect.training.run_state import Position
+from detect.training.run_state import TrainingState
 from detect.training.schedules import Schedule
 
 MAY_CHANGE = (
@@ -47,12 +47,12 @@ HEADINGS = ("setting", "checkpoint", "given")
 
 
 class Resume(NamedTuple):
-    """A checkpoint that a run goes on from."""
+    """A checkpoint that a run resumes from."""
 
     checkpoint: Checkpoint
     config: dict[str, Any]
     """Every resolved value of the run that wrote it."""
-    position: Position
+    position: TrainingState
 
     @property
     def path(self) -> Path:
@@ -106,7 +106,7 @@ def read_resume(path: Path) -> Resume:
         )
     config = renamed_run(without_strategy(checkpoint.raw["run"]["config"]))
     refuse_foreign_classes(config, path)
-    return Resume(checkpoint, config, Position(**checkpoint.raw["position"]))
+    return Resume(checkpoint, config, TrainingState(**checkpoint.raw["position"]))
 
 
 def without_strategy(config: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from detect.training.resume import (
     refuse_changes,
     refuse_other_data,
 )
-from detect.training.run_state import Position
+from detect.training.run_state import TrainingState
 from detect.training.schedules import WarmupCosine
 
 CONFIG = {
@@ -25,7 +25,7 @@ CONFIG = {
 
 def resume_of() -> Resume:
     raw = {"run": {"config": CONFIG, "data": {"train": {"images": 40, "sha256": "aa"}}}}
-    return Resume(Checkpoint(Path("run/last.ckpt"), {}, {}, raw), CONFIG, Position(2, 0, 10))
+    return Resume(Checkpoint(Path("run/last.ckpt"), {}, {}, raw), CONFIG, TrainingState(2, 0, 10))
 
 
 def changed(**sections: dict) -> dict:
@@ -90,7 +90,7 @@ def test_weights_alone_are_no_run(tmp_path: Path) -> None:
 
 def test_a_class_of_a_run_that_is_not_trusted_is_refused(tmp_path: Path) -> None:
     config = {"trainer": {"callbacks": [{"class_path": "subprocess.Popen"}]}}
-    position = Position(0, 1, 2)._asdict()
+    position = TrainingState(0, 1, 2)._asdict()
     path = save(tmp_path / "run.ckpt", run={"config": config, "data": {}}, position=position)
     with pytest.raises(InputError, match=r"asks for the class 'subprocess.Popen'"):
         read_resume(path)
@@ -98,7 +98,7 @@ def test_a_class_of_a_run_that_is_not_trusted_is_refused(tmp_path: Path) -> None
 
 def test_a_strategy_that_is_a_class_is_never_taken_from_a_checkpoint(tmp_path: Path) -> None:
     trainer = {"max_epochs": 4, "strategy": {"class_path": "subprocess.Popen"}}
-    position = Position(0, 1, 2)._asdict()
+    position = TrainingState(0, 1, 2)._asdict()
     run = {"config": {"trainer": trainer}, "data": {}}
     assert read_resume(save(tmp_path / "a.ckpt", run=run, position=position)).config == {
         "trainer": {"max_epochs": 4}

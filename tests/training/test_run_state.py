@@ -1,6 +1,6 @@
 import pytest
 
-from detect.training.run_state import Position, RunLength
+from detect.training.run_state import RunLength, TrainingState
 
 
 @pytest.mark.parametrize(
@@ -15,10 +15,10 @@ def test_the_last_epoch_may_be_shorter(total: int, epochs: int, last: int) -> No
 
 
 def test_a_position_counts_steps_since_the_start() -> None:
-    assert Position(epoch=2, steps=3, steps_per_epoch=4).global_step == 2 * 4 + 3
-    assert Position(epoch=2, steps=0, steps_per_epoch=4).global_step == 8
+    assert TrainingState(epoch=2, steps=3, steps_per_epoch=4).global_step == 2 * 4 + 3
+    assert TrainingState(epoch=2, steps=0, steps_per_epoch=4).global_step == 8
 
 
 def test_a_position_can_be_read() -> None:
-    assert str(Position(2, 0, 4)) == "after epoch 2"
-    assert str(Position(2, 3, 4)) == "in epoch 3, after step 3 of 4"
+    assert str(TrainingState(2, 0, 4)) == "after epoch 2"
+    assert str(TrainingState(2, 3, 4)) == "in epoch 3, after step 3 of 4"

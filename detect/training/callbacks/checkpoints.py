@@ -17,8 +17,9 @@ from detect.errors import DISK_IS_FULL, EXIT_STOPPED, InputError, RunStopped
 from detect.system.files import remove_leftovers
 from detect.system.ranks import max_over_ranks
 from detect.training.finite_guard import READ_EVERY
+from detect.training.lightning_loops import current_state, loops_at, shorten_last_epoch
 from detect.training.module import DetectionModule
-from detect.training.run_state import Position, RunLength, current_position, loops_at, shorten_last_epoch
+from detect.training.run_state import RunLength, TrainingState
 from detect.training.stop_signals import StopSignals
 
 SECONDS_PER_MINUTE = 60
@@ -50,7 +51,7 @@ class RunCheckpoints(Checkpoint):
 
     @property
     def last(self) -> Path:
-        """The checkpoint that a run goes on from."""
+        """The checkpoint that a run resumes from."""
         return self.folder / "last.ckpt"
 
     @property
@@ -80,7 +81,7 @@ class RunCheckpoints(Checkpoint):
     ) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return  # inside an accumulation window
-        position = current_position(trainer, _length(pl_module))
+        position = current_state(trainer, _length(pl_module))
         if position.steps == _length(pl_module).steps_of(position.epoch):
             if _validation_follows(trainer):
                 self._save(trainer, pl_module)
@@ -117,15 +118,15 @@ class RunCheckpoints(Checkpoint):
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        del checkpoint["loops"]  # see `position.loops_at`
-        checkpoint["position"] = current_position(trainer, _length(pl_module))._asdict()
+        del checkpoint["loops"]  # see `lightning_loops.loops_at`
+        checkpoint["position"] = current_state(trainer, _length(pl_module))._asdict()
         checkpoint["best_map"] = self.best_map
         checkpoint["run"] = self.run
 
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        position, length = Position(**checkpoint["position"]), _length(pl_module)
+        position, length = TrainingState(**checkpoint["position"]), _length(pl_module)
         if position.steps_per_epoch != length.steps_per_epoch:
             raise InputError(
                 f"the checkpoint is of a run with {position.steps_per_epoch} steps an epoch, this one has "
@@ -176,8 +177,8 @@ class RunCheckpoints(Checkpoint):
 
     def _agreed(self, trainer: L.Trainer, due: bool) -> tuple[int, bool]:
         """The signal and the time of the rank that has one: all must save and stop after the same step."""
-        wishes = torch.tensor([self.signals.signum, int(due)], device=trainer.strategy.root_device)
-        signum, due_anywhere = max_over_ranks(wishes).tolist()
+        asked = torch.tensor([self.signals.signum, int(due)], device=trainer.strategy.root_device)
+        signum, due_anywhere = max_over_ranks(asked).tolist()
         return signum, bool(due_anywhere)
 
     def _stop_if_asked(self, trainer: L.Trainer) -> None:

@@ -16,7 +16,7 @@ from detect.training.module import DetectionModule
 
 
 class EpochFile:
-    """A CSV file with a row an epoch; a row replaces those of its own and all later epochs."""
+    """A CSV file with a row per epoch; a row replaces those of its own and all later epochs."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -41,7 +41,7 @@ class EpochFile:
 
 
 class MetricsFile(Callback):
-    """Keeps metrics.csv: one row an epoch (1, 2, ...), which a resumed run continues.
+    """Keeps metrics.csv: one row per epoch (1, 2, ...), which a resumed run continues.
 
     Rows of epochs that a resumed run does again are replaced, so that each epoch stands there once.
     """

@@ -46,7 +46,7 @@ class TrainingProgress(ProgressBar):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._run_started = time.perf_counter()
         self._first_epoch = trainer.current_epoch
-        self._start_epoch(trainer)  # the hook of that name is left out where an epoch is gone on with
+        self._start_epoch(trainer)  # the hook of that name is left out where an epoch is resumed
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._start_epoch(trainer)

@@ -23,7 +23,7 @@ from detect.types import Batch
 
 FRESH_LOSS_MARGIN = 0.5
 """Nats between the class loss of a fresh head and what its biases alone give; see docs/results.md."""
-TRIAGE_AFTER_EPOCHS = 5
+DIAGNOSED_AFTER_EPOCHS = 5
 """A detector that still has no mAP then is more likely miswired than slow."""
 
 
@@ -31,7 +31,7 @@ class RunChecks(Callback):
     """Fails before step 0 where the environment or the loss is broken, and explains a mAP of zero.
 
     Args:
-        folder: the run's; an explanation is written to its triage.txt as well.
+        folder: the run's; an explanation is written to its diagnosis.txt as well.
         fresh: the heads start from their prior, and not from another detector.
     """
 
@@ -54,13 +54,17 @@ class RunChecks(Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, DetectionModule)
-        if self._explained or not trainer.is_global_zero or trainer.current_epoch + 1 < TRIAGE_AFTER_EPOCHS:
+        if (
+            self._explained
+            or not trainer.is_global_zero
+            or trainer.current_epoch + 1 < DIAGNOSED_AFTER_EPOCHS
+        ):
             return
         assert pl_module.metrics is not None
         if 0 <= pl_module.metrics.mAP < NEAR_ZERO_MAP:
             self._explained = True
             text = explain_near_zero(trainer, pl_module)
-            write_atomically(self.folder / "triage.txt", text + "\n")
+            write_atomically(self.folder / "diagnosis.txt", text + "\n")
             rank_zero_info(text)
 
 
@@ -102,7 +106,7 @@ def check_fresh_loss(module: DetectionModule, batch: Batch) -> float:
 
 
 def explain_near_zero(trainer: L.Trainer, module: DetectionModule) -> str:
-    """The checks of `triage` as lines of text, the first that fails on top."""
+    """The checks of `diagnostics` as lines of text, the first that fails on top."""
     assert module.evaluator is not None
     annotations = data_of(trainer).val
     truth = ground_truth_metrics(annotations).mAP

@@ -96,7 +96,7 @@ def test_a_mix_up_is_named_as_the_cause_of_a_zero(data: DetectionData, tmp_path:
     assert module.metrics is not None
     assert module.metrics.mAP < 0.01
     RunChecks(tmp_path).on_validation_end(trainer, module)
-    text = (tmp_path / "triage.txt").read_text()
+    text = (tmp_path / "diagnosis.txt").read_text()
     assert "after 7 epochs; the likely cause is box scale" in text
 
 
@@ -112,4 +112,4 @@ def test_nothing_is_explained_where_nothing_is_wrong(data: DetectionData, tmp_pa
     early, module = validated(data, lambda boxes: boxes[:, [1, 0, 3, 2]])
     early.current_epoch = 1
     RunChecks(tmp_path).on_validation_end(early, module)
-    assert not list(tmp_path.glob("triage.txt"))
+    assert not list(tmp_path.glob("diagnosis.txt"))
