@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from detect.data.datamodule import DetectionData
-from scripts.write_configuration import TOP_LEVEL, TRAINER, model_values, values_of
+from scripts.write_configuration import SWAPPED, TOP_LEVEL, TRAINER, model_values, values_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "troubleshooting.md").read_text()
@@ -50,6 +50,12 @@ def test_a_finding_is_one_of_the_code(code: str) -> None:
 
 def test_settings_exist() -> None:
     keys = {value.key for value in (*model_values(), *values_of(DetectionData, "data."))}
+    keys |= {
+        f"{key}.{value.key}"
+        for key, classes in SWAPPED.items()
+        for cls in classes
+        for value in values_of(cls, "")
+    }
     keys |= {f"trainer.{key}" for key in TRAINER} | TOP_LEVEL.keys()
     assert set(FLAGS) <= keys
 
