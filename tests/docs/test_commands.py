@@ -248,7 +248,7 @@ def of_results(here: Path, material: Material) -> None:
     for name in ("BCCD", "bccd"):
         shutil.copytree(material.voc, here / name)
     shutil.copytree(material.coco, here / "coco128")
-    shutil.copytree(material.coco / "val", here / "pictures")
+    shutil.copytree(material.coco / "val", here / "images")
     best = material.run / "checkpoints" / "best.ckpt"
     shutil.copy(best, here / "last.ckpt")
     (here / "runs" / "quickstart-001" / "checkpoints").mkdir(parents=True)
