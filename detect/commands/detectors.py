@@ -6,7 +6,7 @@ Nothing that takes time to import is imported above the functions: `detect --hel
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from detect.commands.arguments import (
     add_model_arguments,
@@ -19,6 +19,9 @@ from detect.commands.arguments import (
 )
 from detect.errors import InputError
 from detect.system.files import require_writable
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
 
 
 def validate_command(args: list[str]) -> int:
@@ -78,44 +81,8 @@ def export_command(args: list[str]) -> int:
     """Write a detector for a runtime, run the file and compare it with PyTorch."""
     from detect.deploy.export import ExportOptions, export
     from detect.deploy.int8 import Int8Options
-    from detect.deploy.runtimes.table import FORMATS
-    from detect.deploy.spec import Form
 
-    parser = new_parser(
-        "export", export_command, "detect export --ckpt_path best.ckpt --format onnx --output model.onnx"
-    )
-    parser.add_argument("--ckpt_path", type=Path | None, default=None, help="checkpoint of detect")
-    parser.add_argument("--config", type=Path | None, default=None, help="a YAML instead: random weights")
-    add_trust_argument(parser)
-    parser.add_argument("--format", type=choice(FORMATS), required=True)
-    parser.add_argument("--output", type=Path, required=True, help="file to write; FILE.json comes beside it")
-    parser.add_argument("--form", type=Form | None, default=None, help="null: with NMS where the format can")
-    parser.add_argument("--nms", action="store_true", help="the same as --form nms")
-    parser.add_argument(
-        "--score_threshold", type=float | None, default=None, help="minimum score; null: the model's own"
-    )
-    parser.add_argument(
-        "--pictures", type=Path, nargs="+", default=None, help="images to verify on, 3 or more"
-    )
-    parser.add_argument(
-        "--int8", action="store_true", help="8 bits; written only if mAP drops by no more than --max_drop"
-    )
-    parser.add_argument("--calibration", type=Path | None, default=None, help="int8: folder of a data set")
-    parser.add_argument("--train_split", type=str | None, default=None, help="int8: ranges come from it")
-    parser.add_argument("--val_split", type=str | None, default=None, help="int8: mAP is measured on it")
-    parser.add_argument(
-        "--calibration_images",
-        type=int,
-        default=Int8Options.images,
-        help="int8: images that ranges are taken from",
-    )
-    parser.add_argument(
-        "--max_drop", type=float, default=Int8Options.max_drop, help="int8: maximum mAP drop (0.01 = 1 point)"
-    )
-    parser.add_argument(
-        "--keep_fp32", type=str, nargs="+", default=[], help="int8: layers to leave in float32"
-    )
-    config = parse(parser, args)
+    config = parse(export_parser(), args)
     source = one_of(ckpt_path=config.ckpt_path, config=config.config)
     if config.nms and config.form not in (None, "nms"):
         raise InputError(f"--nms and --form {config.form} contradict each other")
@@ -135,9 +102,78 @@ def export_command(args: list[str]) -> int:
     return export(source, config.output, options)
 
 
+def export_parser() -> ArgumentParser:
+    """The options of `detect export`."""
+    from detect.deploy.runtimes.table import FORMATS
+    from detect.deploy.spec import Form
+
+    parser = new_parser(
+        "export", export_command, "detect export --ckpt_path best.ckpt --format onnx --output model.onnx"
+    )
+    parser.add_argument("--ckpt_path", type=Path | None, default=None, help="checkpoint of detect")
+    parser.add_argument("--config", type=Path | None, default=None, help="a YAML instead: random weights")
+    add_trust_argument(parser)
+    parser.add_argument("--format", type=choice(FORMATS), required=True)
+    parser.add_argument("--output", type=Path, required=True, help="file to write; FILE.json comes beside it")
+    parser.add_argument("--form", type=Form | None, default=None, help="null: with NMS where the format can")
+    parser.add_argument("--nms", action="store_true", help="the same as --form nms")
+    parser.add_argument(
+        "--score_threshold", type=float | None, default=None, help="minimum score; null: the model's own"
+    )
+    parser.add_argument(
+        "--pictures", type=Path, nargs="+", default=None, help="images to verify on, 3 or more"
+    )
+    _add_int8_arguments(parser)
+    return parser
+
+
+def _add_int8_arguments(parser: ArgumentParser) -> None:
+    from detect.deploy.int8 import Int8Options
+
+    parser.add_argument(
+        "--int8", action="store_true", help="8 bits; written only if mAP drops by no more than --max_drop"
+    )
+    parser.add_argument("--calibration", type=Path | None, default=None, help="int8: folder of a data set")
+    parser.add_argument("--train_split", type=str | None, default=None, help="int8: ranges come from it")
+    parser.add_argument("--val_split", type=str | None, default=None, help="int8: mAP is measured on it")
+    parser.add_argument(
+        "--calibration_images",
+        type=int,
+        default=Int8Options.images,
+        help="int8: images that ranges are taken from",
+    )
+    parser.add_argument(
+        "--max_drop", type=float, default=Int8Options.max_drop, help="int8: maximum mAP drop (0.01 = 1 point)"
+    )
+    parser.add_argument(
+        "--keep_fp32", type=str, nargs="+", default=[], help="int8: layers to leave in float32"
+    )
+
+
 def benchmark_command(args: list[str]) -> int:
     """Measure latency from file to boxes: models by runtimes by threads by batch sizes, interleaved."""
     from detect.deploy.benchmark import BenchmarkOptions, benchmark
+    from detect.deploy.latency import Protocol
+
+    config = parse(benchmark_parser(), args)
+    require_writable(config.json)
+    cores = None if config.cores is None else tuple(config.cores)
+    options = BenchmarkOptions(
+        runtimes=config.runtime,
+        threads=config.threads,
+        batches=config.batch,
+        protocol=Protocol(config.rounds, config.warmup, config.clock, cores),
+        form=config.form,
+        precision=config.precision,
+        pictures=config.pictures,
+        memory=config.memory,
+    )
+    return benchmark(config.model, options, json_file=config.json)
+
+
+def benchmark_parser() -> ArgumentParser:
+    """The options of `detect benchmark`."""
+    from detect.deploy.benchmark import BenchmarkOptions
     from detect.deploy.exported_file import Precision
     from detect.deploy.latency import Clock, Protocol
     from detect.deploy.runtimes.table import RUNTIMES
@@ -179,20 +215,7 @@ def benchmark_command(args: list[str]) -> int:
     parser.add_argument(
         "--json", type=Path | None, default=None, help="write figures there, a plot beside it"
     )
-    config = parse(parser, args)
-    require_writable(config.json)
-    cores = None if config.cores is None else tuple(config.cores)
-    options = BenchmarkOptions(
-        runtimes=config.runtime,
-        threads=config.threads,
-        batches=config.batch,
-        protocol=Protocol(config.rounds, config.warmup, config.clock, cores),
-        form=config.form,
-        precision=config.precision,
-        pictures=config.pictures,
-        memory=config.memory,
-    )
-    return benchmark(config.model, options, json_file=config.json)
+    return parser
 
 
 def evaluate_command(args: list[str]) -> int:

@@ -34,7 +34,7 @@ def open_data(settings: dict[str, Any], **of_model: Any) -> DetectionData:
         config = parser.parse_object({"data": wanted})
     except ArgumentError as error:
         raise InputError(f"the data section of config.yaml: {error}") from error
-    data: DetectionData = parser.instantiate_classes(config).data
+    data: DetectionData = parser.instantiate(config).data
     # The run has said what it found when it began.
     said = logging.root.manager.disable
     logging.disable(logging.INFO)  # not the attribute alone: loggers remember what they may say

@@ -160,7 +160,7 @@ def refuse_other_data(resume: Resume, data: dict[str, Any]) -> None:
 
 
 def describe_resume(resume: Resume, trainer: dict[str, Any], schedule: Schedule) -> list[str]:
-    """What a person should know when a run goes on.
+    """What a person should know when a run is resumed.
 
     Args:
         resume: the checkpoint.

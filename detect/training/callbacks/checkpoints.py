@@ -129,7 +129,7 @@ class RunCheckpoints(Checkpoint):
         position, length = TrainingState(**checkpoint["position"]), _length(pl_module)
         if position.steps_per_epoch != length.steps_per_epoch:
             raise InputError(
-                f"the checkpoint is of a run with {position.steps_per_epoch} steps an epoch, this one has "
+                f"the checkpoint is of a run with {position.steps_per_epoch} steps per epoch, this one has "
                 f"{length.steps_per_epoch}: continue with the same data and data.total_batch_size"
             )
         if position.epoch > length.epochs:
