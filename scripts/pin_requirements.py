@@ -120,11 +120,10 @@ def comes_with_torch(line: str) -> bool:
 
 
 def oldest(project: dict[str, Any]) -> list[str]:
-    """The lower bounds of all requirements as exact versions."""
-    requirements = [
-        *project["dependencies"],
-        *(r for rs in project["optional-dependencies"].values() for r in rs),
-    ]
+    """The lower bounds of what the project imports, as exact versions; tools of the extra dev are free."""
+    extras = project["optional-dependencies"]
+    used = [requirement for name, extra in extras.items() if name != "dev" for requirement in extra]
+    requirements = [*project["dependencies"], *used]
     bounds = (re.match(r"([\w.-]+)(?:\[[\w,]+\])?>=([\w.]+)", requirement) for requirement in requirements)
     return sorted({f"{bound[1]}=={bound[2]}" for bound in bounds if bound})
 

@@ -54,7 +54,7 @@ def test_the_oldest_are_the_lower_bounds() -> None:
     bounds = oldest(
         {
             "dependencies": ["torch>=2.9", "jsonargparse[signatures]>=4.49"],
-            "optional-dependencies": {"a": ["onnx>=1.18", "detect[b]"]},
+            "optional-dependencies": {"a": ["onnx>=1.18", "detect[b]"], "dev": ["mypy>=1.18"]},
         }
     )
     assert bounds == ["jsonargparse==4.49", "onnx==1.18", "torch==2.9"]
