@@ -184,15 +184,9 @@ def make_checkout(here: Path) -> None:
     python.parent.mkdir(parents=True)
     python.write_text(f'#!/bin/bash\nexec {sys.executable} "$@"\n')
     python.chmod(0o755)
-    checksum = subprocess.run(
-        "cat pyproject.toml requirements/constraints.txt | cksum",
-        shell=True,
-        cwd=here,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
-    (here / ".venv" / "installed-base").write_text(f"{here} {checksum}\n")
+    files = ["pyproject.toml", "requirements/constraints.txt"]
+    checksum = subprocess.run(["cksum", *files], cwd=here, capture_output=True, text=True, check=True).stdout
+    (here / ".venv" / "installed-base").write_text(f"{here} {checksum}")
     assert main(["data", "shapes", "data/shapes", "--train", "16", "--val", "4"]) == 0
 
 
