@@ -37,6 +37,7 @@ TRUSTED_MODULES = (
 """Whose classes a file may name; anything else is refused before it is imported."""
 CLASS_NAME = re.compile(r"\w+")
 
+# The parser knows these keys, and is not imported to read a checkpoint: a test compares the lists with it.
 CLASS_KEYS = (
     *("backbone", "neck", "loss", "assigner", "box_loss", "optimizer", "augmentations"),
     *("accelerator", "callbacks", "logger", "plugins", "profiler", "strategy"),
@@ -220,7 +221,7 @@ def _names_code(text: str, key: str) -> bool:
         return "." in text
     if key in TEXT_KEYS:
         return False
-    return _is_file(text) or (DOTTED.fullmatch(text) is not None and _is_module(text.partition(".")[0]))
+    return _is_file(text) or (DOTTED.fullmatch(text) is not None and _runs_code(text))
 
 
 def _is_file(text: str) -> bool:
@@ -228,10 +229,14 @@ def _is_file(text: str) -> bool:
     return ("." in text or "/" in text) and os.path.isfile(text)
 
 
-def _is_module(name: str) -> bool:
-    """Whether there is a module of that name, which is not imported; a mere folder is none."""
-    try:
-        spec = importlib.util.find_spec(name)
-    except ValueError:  # of a module that was made by hand, as __main__
-        return True
-    return spec is not None and spec.origin is not None
+def _runs_code(path: str) -> bool:
+    """Whether a module is imported on the way to `path`; a mere folder is none, what it holds may be."""
+    names = path.split(".")
+    for end in range(1, len(names)):
+        try:
+            spec = importlib.util.find_spec(".".join(names[:end]))
+        except ValueError:  # of a module that was made by hand, as __main__
+            return True
+        if spec is None or spec.origin is not None:
+            return spec is not None
+    return False

@@ -1,20 +1,31 @@
 from __future__ import annotations
 
+import importlib
+import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pytest
+from jsonargparse import ArgumentParser
+from jsonargparse.typing import class_from_function
 
 from detect.config.trusted_classes import (
+    CLASS_KEYS,
+    GROUP_KEYS,
+    TEXT_KEYS,
+    TRUSTED_MODULES,
     forget_own_modules,
     hash_own_code,
     own_folders,
     refuse_foreign_classes,
     trust,
 )
+from detect.data.datamodule import DetectionData
 from detect.errors import InputError
+from detect.training.build import detection_module
 
 MINE = "module_of_a_stranger"
 
@@ -24,6 +35,8 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A module that could be imported from here."""
     (tmp_path / f"{MINE}.py").write_text("raise SystemExit('imported')")
     (tmp_path / "more").write_text("settings that nobody has looked at")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / f"{MINE}.py").write_text("raise SystemExit('imported')")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
     yield
@@ -56,6 +69,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         {"model": {"anything": "./more"}},
         {"model": {"anything": "os.abort"}},
         {"model": {"anything": "builtins.exit"}},
+        {"model": {"anything": f"folder.{MINE}.X"}},
     ],
     ids=str,
 )
@@ -76,7 +90,12 @@ def test_what_runs_write__taken() -> None:
             "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}},
             "resize_rule": "antialias",
         },
-        "data": {"root": f"{MINE}.v2", "train_annotations": f"{MINE}.json", "augmentations": None},
+        "data": {
+            "root": f"{MINE}.v2",
+            "note": "folder.v2",
+            "train_annotations": f"{MINE}.json",
+            "augmentations": None,
+        },
         "trainer": {
             "strategy": {"class_path": "lightning.pytorch.strategies.DDPStrategy"},
             "precision": "bf16-mixed",
@@ -148,3 +167,43 @@ def test_a_file_in_a_setting__of_an_own_class__looked_into(
             refuse_foreign_classes(value, Path("run.ckpt"))
     else:
         refuse_foreign_classes(value, Path("run.ckpt"))
+
+
+def keys_by_kind(cls: type) -> dict[str, set[str]]:
+    """The arguments of a class as the parser of settings takes them: "class", "group", or their type."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(cls, fail_untyped=False)
+    kinds: dict[str, set[str]] = {}
+    for action in parser._actions:
+        key = action.dest.removesuffix(".help").rpartition(".")[2]
+        kind = {"_ActionHelpClassPath": "class", "_ActionConfigLoad": "group"}.get(type(action).__name__)
+        kinds.setdefault(key, set()).add(kind or str(getattr(action, "_typehint", None)))
+    return kinds
+
+
+def trusted(*, ours: bool) -> list[type]:
+    """Every class that a file may name."""
+    return [
+        cls
+        for module in TRUSTED_MODULES
+        if module.startswith("detect.") == ours
+        for cls in vars(importlib.import_module(module)).values()
+        if inspect.isclass(cls) and cls.__module__.startswith(module) and not issubclass(cls, tuple)
+    ]
+
+
+def test_keys__as_the_parser_takes_them() -> None:
+    sections = [L.Trainer, DetectionData, class_from_function(detection_module)]
+    found = [keys_by_kind(cls) for cls in (*sections, *trusted(ours=True))]
+    classes = {key for kinds in found for key, kind in kinds.items() if "class" in kind}
+    groups = {key for kinds in found for key, kind in kinds.items() if "group" in kind}
+    inputs = {"detector"}  # of a module in training: another section builds it
+    both = {"schedule", "settings"}  # classes whose arguments may stand without a class_path
+    assert classes - inputs - both == set(CLASS_KEYS)
+    assert groups | both | {"config", "model", "data", "trainer", "init_args", "dict_kwargs"} == set(
+        GROUP_KEYS
+    )
+    found += [keys_by_kind(cls) for cls in trusted(ours=False)]
+    taken = {key: {kind for kinds in found for kind in kinds.get(key, ())} for key in TEXT_KEYS}
+    assert all(taken.values())  # no key that nothing takes
+    assert not [key for key, kinds in taken.items() if kinds & {"class", "group"}]
