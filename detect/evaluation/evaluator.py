@@ -5,6 +5,7 @@ This is where a label becomes a category id and xyxy becomes xywh. Knows no load
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, TypeVar, get_args
 
@@ -242,8 +243,7 @@ class CocoEvaluator:
         """
         shards = _gather_on_rank_0(_concatenated(self._shards))
         self._shards = shards or []  # moved, not copied: gathering again changes nothing
-        complaint = self._coverage_complaint(partial) if _rank() == 0 else None
-        complaint = _broadcast_from_rank_0(complaint)
+        complaint = _from_rank_0(lambda: self._coverage_complaint(partial))
         if complaint is not None:
             raise RuntimeError(complaint)
         self._gathered = True
@@ -258,15 +258,14 @@ class CocoEvaluator:
             raise RuntimeError(
                 "CocoEvaluator.compute() needs the detections of all ranks: call gather() first"
             )
-        metrics = None
-        if _rank() == 0:
+
+        def measure() -> Metrics:
             evaluated = self._times_evaluated() > 0
-            metrics = compute_metrics(
+            return compute_metrics(
                 self.annotations, self.detections, backend=self.backend, evaluated=evaluated
             )
-        metrics = _broadcast_from_rank_0(metrics)
-        assert metrics is not None
-        return metrics
+
+        return _from_rank_0(measure)
 
     def results(self) -> list[dict[str, Any]]:
         """COCO's results format with the data set's own ids, and the names beside them.
@@ -331,10 +330,6 @@ def _concatenated(shards: list[_Shard]) -> _Shard:
     )
 
 
-def _rank() -> int:
-    return dist.get_rank() if _several_processes() else 0
-
-
 def _several_processes() -> bool:
     return dist.is_available() and dist.is_initialized()
 
@@ -348,9 +343,10 @@ def _gather_on_rank_0(shard: _Shard) -> list[_Shard] | None:
     return shards
 
 
-def _broadcast_from_rank_0(value: Value) -> Value:
+def _from_rank_0(compute: Callable[[], Value]) -> Value:
+    """What rank 0 computes, on every rank."""
     if not _several_processes():
-        return value
-    box = [value]
+        return compute()
+    box: list[Any] = [compute() if dist.get_rank() == 0 else None]
     dist.broadcast_object_list(box, src=0)
     return box[0]

@@ -155,8 +155,7 @@ class SSDLite(nn.Module):
         with torch.no_grad():
             for head in self.cls_heads:
                 predictor = cast(PredictionHead, head).predictor
-                assert predictor.bias is not None
-                predictor.bias.copy_(bias.repeat(predictor.out_channels // bias.numel()))
+                predictor.get_parameter("bias").copy_(bias.repeat(predictor.out_channels // bias.numel()))
 
 
 def _choose_taps(backbone: Backbone, names: Sequence[str]) -> list[Tap]:

@@ -6,7 +6,6 @@ or from the right.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
@@ -27,7 +26,6 @@ FULL_TAIL_CHANNELS, REDUCED_TAIL_CHANNELS = 960, 480
 ANCHORS_PER_CELL = 6
 LAST_CONVOLUTION = "backbone.features.1.3.0.weight"
 FIRST_CLASS_BIAS = "head.classification_head.module_list.0.1.bias"
-FEATURE = re.compile(r"features\.(\d+)\.(.*)")
 
 # Thresholds and loss of torchvision/models/detection/ssdlite.py and ssd.py, which an import carries along.
 SETTINGS: dict[str, Any] = {
@@ -140,9 +138,8 @@ def _layer_table(net: SSDLite) -> dict[str, str]:
 
 def _split_at_tap(name: str, tap: int) -> str:
     """Torchvision cuts the classifier's `features` in two inside block `tap`, behind its expansion."""
-    match = FEATURE.fullmatch(name)
-    assert match is not None
-    index, rest = int(match[1]), match[2]
+    _, number, rest = name.split(".", 2)
+    index = int(number)
     if index < tap:
         return f"features.0.{index}.{rest}"
     if index > tap:

@@ -102,7 +102,7 @@ def draw_panel(panel: Panel) -> Draw:
     def draw(drawing: Figure, colours: Colours) -> None:
         axes = drawing.subplots()
         _fill(axes, panel, colours)
-        _write_labels([(axes, panel)], colours)
+        _write_labels(drawing, [(axes, panel)], colours)
 
     return draw
 
@@ -118,7 +118,7 @@ def draw_panels(shown: Sequence[Panel]) -> Draw:
             axes.set_title(panel.title, fontsize="medium")
         for axes in all_axes[len(shown) :]:
             axes.set_axis_off()
-        _write_labels(list(zip(all_axes, shown, strict=False)), colours)
+        _write_labels(drawing, list(zip(all_axes, shown, strict=False)), colours)
 
     return draw
 
@@ -152,10 +152,8 @@ def _fill(axes: Axes, panel: Panel, colours: Colours) -> None:
         axes.legend(loc="lower right")
 
 
-def _write_labels(filled: Sequence[tuple[Axes, Panel]], colours: Colours) -> None:
+def _write_labels(drawing: Figure, filled: Sequence[tuple[Axes, Panel]], colours: Colours) -> None:
     """The name of each point beside it, with a line to it where it had to move away."""
-    drawing = filled[0][0].get_figure(root=True)
-    assert drawing is not None
     drawing.draw_without_rendering()  # settles limits and layout, on which the places depend
     to_pt = Affine2D().scale(72 / drawing.dpi)
     for axes, panel in filled:

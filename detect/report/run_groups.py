@@ -127,12 +127,13 @@ def compare_pairs(groups: Sequence[RunGroup], *, resamples: int = RESAMPLES, see
     samples: dict[str, NDArray[np.float64]] = {}
     full: dict[str, float] = {}
     splits: dict[str, str] = {}
-    for run in (run for group in groups for run in group.runs if run.scored is not None):
-        assert run.scored is not None
+    for run in (run for group in groups for run in group.runs):
+        if (scored := run.scored) is None:
+            continue
         key = str(run.folder)
-        ap = WeightedAp(*run.scored)
-        images = len(run.scored.annotations)
-        splits[key] = fingerprint(run.scored)
+        ap = WeightedAp(*scored)
+        images = len(scored.annotations)
+        splits[key] = fingerprint(scored)
         full[key] = float(ap.mean(np.ones((1, images)))[0])
         samples[key] = resampled_map(ap, draw_weights(images, resamples=resamples, seed=seed))
 

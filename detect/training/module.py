@@ -61,6 +61,15 @@ class DetectionModule(L.LightningModule):
             hours.
     """
 
+    evaluator: CocoEvaluator
+    """Of the validation split; from `setup` on."""
+    length: RunLength
+    """How far the trainer goes; from `setup` on."""
+    guard: FiniteGuard
+    """From the start of training on."""
+    metrics: Metrics
+    """Results of the last validation; from the first on."""
+
     def __init__(
         self,
         detector: TorchDetector,
@@ -82,15 +91,8 @@ class DetectionModule(L.LightningModule):
         self.optimizer_from = optimizer
         self.schedule = WarmupCosine() if schedule is None else schedule
         self.compile_step = compile
-
-        self.evaluator: CocoEvaluator | None = None
-        self.metrics: Metrics | None = None
-        """Results of the last validation."""
         self.max_steps: int | None = None
         """End the run after so many optimizer steps, before the trainer's epochs are over."""
-        self.length: RunLength | None = None
-        """How far the trainer goes; known from `setup` on."""
-        self.guard: FiniteGuard | None = None
         self._window_sums = self._no_sums()
         self._epoch_sums = self._no_sums()
         self._val_sums = self._no_sums()
@@ -130,7 +132,6 @@ class DetectionModule(L.LightningModule):
             raise InputError(f"model.optimizer: {error}") from error
         scale_learning_rates(optimizer)
         # Lightning's own count of steps would start the loader, before a checkpoint can say where.
-        assert self.length is not None
         steps = self.length.total_steps
         scheduler = LambdaLR(optimizer, lambda step: self.schedule.factor(step, total_steps=steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -181,7 +182,6 @@ class DetectionModule(L.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         trainer, guard = self.trainer, self.guard
-        assert guard is not None
         sums = self._terms(sum_over_ranks(self._window_sums))
         self._window_sums = torch.zeros_like(self._window_sums)
         # Lightning divides by the forward passes of a window, DDP by the ranks.
@@ -216,20 +216,17 @@ class DetectionModule(L.LightningModule):
         validate_on_every_rank(self.trainer)  # the last hook before the loop decides
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        assert self.evaluator is not None
         head_outputs = self.net(self.detector.layout(batch.images))
         self._val_sums += self.loss_of(head_outputs, batch.target).stacked()
         self.evaluator.update(batch.sample_idx, self.detector.detections(head_outputs, batch.orig_size))
 
     def on_validation_epoch_start(self) -> None:
-        assert self.evaluator is not None
         self.evaluator.reset()
         self._val_sums = self._no_sums()
         self.net.restore_constants()
         take_statistics_of_rank_0(self.net)
 
     def on_validation_epoch_end(self) -> None:
-        assert self.evaluator is not None
         self.log_dict(_logged("val", self._terms(sum_over_ranks(self._val_sums))))
         limit = self.trainer.limit_val_batches
         self.evaluator.gather(partial=isinstance(limit, int) or limit < 1.0)

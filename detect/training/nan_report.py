@@ -26,7 +26,7 @@ from detect.system.files import write_atomically
 from detect.training.build import module_from_checkpoint
 from detect.training.losses import LossTerms
 from detect.training.module import DetectionModule
-from detect.training.run_state import data_of, steps_per_epoch
+from detect.training.run_state import data_of, steps_per_epoch, train_loader
 from detect.types import Batch, HeadOutputs, Target
 
 AUTOCAST_DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -46,8 +46,7 @@ def write_nan_report(trainer: L.Trainer, module: DetectionModule, folder: Path, 
         step: number of the optimizer step, from 0.
     """
     data = data_of(trainer)
-    loader = trainer.train_dataloader
-    assert isinstance(loader, TrainLoader)
+    loader = train_loader(trainer)
     epoch, step_of_epoch = divmod(step, steps_per_epoch(trainer))
     keys = list(keys_of_step(loader, epoch=epoch, step=step_of_epoch))
     batches = [loader.collate_fn([loader.dataset[key] for key in part]) for part in keys]

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import lightning as L
 
 from detect.data.datamodule import DetectionData
+from detect.data.sampler import TrainLoader
 from detect.errors import InputError
 
 
@@ -50,6 +51,12 @@ def data_of(trainer: L.Trainer) -> DetectionData:
     """The data that `trainer` trains on."""
     data: DetectionData = trainer.datamodule  # type: ignore[attr-defined]
     return data
+
+
+def train_loader(trainer: L.Trainer) -> TrainLoader:
+    """The loader of its training split, once training has begun."""
+    loader: TrainLoader = trainer.train_dataloader  # type: ignore[assignment]
+    return loader
 
 
 def steps_per_epoch(trainer: L.Trainer) -> int:

@@ -149,7 +149,6 @@ class RunCheckpoints(Checkpoint):
             RunStopped: the disk is full.
         """
         assert isinstance(pl_module, DetectionModule)
-        assert pl_module.guard is not None
         pl_module.guard.raise_if_bad()
         failure = None
         try:
@@ -168,7 +167,6 @@ class RunCheckpoints(Checkpoint):
 
     def _is_better(self, pl_module: L.LightningModule) -> bool:
         assert isinstance(pl_module, DetectionModule)
-        assert pl_module.metrics is not None
         score = pl_module.metrics.mAP
         if self.best_map is not None and score <= self.best_map:
             return False
@@ -196,7 +194,6 @@ class RunCheckpoints(Checkpoint):
 
 def _length(pl_module: L.LightningModule) -> RunLength:
     assert isinstance(pl_module, DetectionModule)
-    assert pl_module.length is not None
     return pl_module.length
 
 

@@ -9,9 +9,8 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from detect.data.advice import best_change, decoded_gb
-from detect.data.dataset import DetectionDataset
 from detect.data.profile import profile_dataset
-from detect.training.run_state import data_of
+from detect.training.run_state import data_of, train_loader
 
 FIRST_BATCHES = 10
 """Not looked at: workers start, files come from a cold disk, a GPU compiles its kernels."""
@@ -60,9 +59,7 @@ class LoaderAdvice(Callback):
         share = self._waited_s / all_s
         if share < WORTH_SAYING:
             return
-        assert trainer.train_dataloader is not None
-        dataset = trainer.train_dataloader.dataset
-        assert isinstance(dataset, DetectionDataset)
+        dataset = train_loader(trainer).dataset
         data = data_of(trainer)
         settings = data.loader_settings()
         measured = profile_dataset(dataset, data.total_batch_size, images=PROFILED_IMAGES)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from copy import deepcopy
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import torch
@@ -18,7 +17,7 @@ from detect.errors import InputError
 from detect.evaluation.diagnostics import NEAR_ZERO_MAP, explain_zero_map, ground_truth_metrics, self_test
 from detect.system.files import write_atomically
 from detect.training.module import DetectionModule
-from detect.training.run_state import data_of
+from detect.training.run_state import data_of, train_loader
 from detect.types import Batch
 
 FRESH_LOSS_MARGIN = 0.5
@@ -50,7 +49,7 @@ class RunChecks(Callback):
             except RuntimeError as error:  # the user's environment, and the message says how to mend it
                 raise InputError(str(error)) from error
         if self.fresh:
-            check_fresh_loss(pl_module, first_batch(trainer.train_dataloader))
+            check_fresh_loss(pl_module, first_batch(train_loader(trainer)))
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, DetectionModule)
@@ -60,7 +59,6 @@ class RunChecks(Callback):
             or trainer.current_epoch + 1 < DIAGNOSED_AFTER_EPOCHS
         ):
             return
-        assert pl_module.metrics is not None
         if 0 <= pl_module.metrics.mAP < NEAR_ZERO_MAP:
             self._explained = True
             text = explain_near_zero(trainer, pl_module)
@@ -68,9 +66,8 @@ class RunChecks(Callback):
             rank_zero_info(text)
 
 
-def first_batch(loader: Any) -> Batch:
+def first_batch(loader: TrainLoader) -> Batch:
     """The first batch of the epoch, loaded here: no worker is started for it."""
-    assert isinstance(loader, TrainLoader)
     keys = next(islice(loader.batch_sampler, 1))
     batch: Batch = loader.collate_fn([loader.dataset[key] for key in keys])
     return batch
@@ -107,7 +104,6 @@ def check_fresh_loss(module: DetectionModule, batch: Batch) -> float:
 
 def explain_near_zero(trainer: L.Trainer, module: DetectionModule) -> str:
     """The checks of `diagnostics` as lines of text, the first that fails on top."""
-    assert module.evaluator is not None
     annotations = data_of(trainer).val
     truth = ground_truth_metrics(annotations).mAP
     checks = explain_zero_map(annotations, module.evaluator.detections, image_size=module.net.image_size)

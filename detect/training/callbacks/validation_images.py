@@ -33,7 +33,6 @@ class ValidationPictures(Callback):
         if not loggers or not trainer.is_global_zero or trainer.sanity_checking:
             return
         assert isinstance(pl_module, DetectionModule)
-        assert pl_module.evaluator is not None
         for name, picture in validation_pictures(pl_module.evaluator).items():
             for logger in loggers:
                 log_picture(logger, name, picture, step=trainer.global_step)
