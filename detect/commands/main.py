@@ -20,6 +20,7 @@ from detect.commands.detectors import (
     predict_command,
     validate_command,
 )
+from detect.commands.init import init_command
 from detect.commands.runs import (
     compare_command,
     fit_command,
@@ -40,6 +41,7 @@ PLACE_ERRORS = (
 """Of a file that is named: the user can repair them, and its name says more than a traceback."""
 
 COMMANDS: dict[str, Command] = {
+    "init": init_command,
     "fit": fit_command,
     "validate": validate_command,
     "predict": predict_command,

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 from detect.data.annotations import Annotations
-from detect.inspection.anchor_layout import AnchorLayout, FileBoxes, anchor_recall, trained_boxes
+from detect.inspection.anchor_layout import (
+    AnchorLayout,
+    FileBoxes,
+    anchor_recall,
+    class_recall,
+    trained_boxes,
+)
 from detect.model.anchors import HeadStyle, even_scales
 
 TRIED_BOXES = 4000
@@ -82,9 +88,28 @@ def advise(annotations: Annotations, layout: AnchorLayout) -> list[Advice]:
     ]
 
 
-def _mildest(boxes: FileBoxes, layouts: Iterable[AnchorLayout], *, than: Tried) -> Tried | None:
+def fitting_scales(annotations: Annotations, layout: AnchorLayout) -> Tried:
+    """`layout` with the mildest scales that do nearly as well as the best, by the mean recall of the classes.
+
+    Of the classes and not of all boxes: a class that no anchor fits is hardly learnt, however rare it is.
+    `layout` itself where no scales gain `WORTHWHILE`, or where there are no boxes.
+    """
+    boxes = trained_boxes(annotations, at_most=TRIED_BOXES)
+    if not len(boxes.boxes):
+        return Tried(layout, 1.0)
+    now = Tried(layout, class_recall(boxes, layout))
+    return _mildest(boxes, _ladders(layout, layout.config.style), than=now, recall=class_recall) or now
+
+
+def _mildest(
+    boxes: FileBoxes,
+    layouts: Iterable[AnchorLayout],
+    *,
+    than: Tried,
+    recall: Callable[[FileBoxes, AnchorLayout], float] = anchor_recall,
+) -> Tried | None:
     """Of `layouts`, the mildest first, the first that does nearly as well as the best; None: not worth it."""
-    tried = [Tried(layout, anchor_recall(boxes, layout)) for layout in layouts]
+    tried = [Tried(layout, recall(boxes, layout)) for layout in layouts]
     enough = max(than.share + WORTHWHILE, max(one.share for one in tried) - WORTHWHILE)
     return next((one for one in tried if one.share >= enough), None)
 

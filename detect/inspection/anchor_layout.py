@@ -128,3 +128,11 @@ def trained_boxes(annotations: Annotations, *, at_most: int | None = None) -> Fi
 def anchor_recall(boxes: FileBoxes, layout: AnchorLayout) -> float:
     """The share of boxes, at least one, that some anchor overlaps with an IoU of at least 0.5."""
     return float((best_anchors(boxes.on_input(layout.image_size), layout).iou >= MATCH_IOU).mean())
+
+
+def class_recall(boxes: FileBoxes, layout: AnchorLayout) -> float:
+    """The mean of the anchor recalls of the classes that have boxes, at least one."""
+    met = best_anchors(boxes.on_input(layout.image_size), layout).iou >= MATCH_IOU
+    counts = np.bincount(boxes.labels)
+    found = np.bincount(boxes.labels[met], minlength=len(counts))
+    return float((found[counts > 0] / counts[counts > 0]).mean())

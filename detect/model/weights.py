@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from rich.table import Table
 from rich.text import Text
@@ -68,14 +68,29 @@ def convert_weights(
         net = build_from_checkpoint(read_checkpoint(source)).net
         write_checkpoint(target, dict(to_torchvision(net)))
         return
-    state_dict, settings = from_torchvision(read_state_dict(source))
+    write_checkpoint(
+        target, import_torchvision(read_state_dict(source), name=source.name, class_names=class_names)
+    )
+
+
+def import_torchvision(
+    theirs: dict[str, Tensor], *, name: str, class_names: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """The checkpoint of a state dict of torchvision's, see `convert_weights`.
+
+    Args:
+        theirs: tensors by torchvision's names.
+        name: of the file that they are from.
+        class_names: see `convert_weights`.
+    """
+    state_dict, settings = from_torchvision(theirs)
     detector = build_detector(settings)
     detector.net.load_state_dict(state_dict)
     detector.classes = imported_classes(settings["num_classes"], class_names)
-    detector.net.backbone.weights_origin = {"weights": source.name, "licence": TORCHVISION_LICENCE}
+    detector.net.backbone.weights_origin = {"weights": name, "licence": TORCHVISION_LICENCE}
     content = checkpoint_content(detector)
     content["detect"]["model"]["loss"] = settings["loss"]
-    write_checkpoint(target, content)
+    return content
 
 
 def imported_classes(num_classes: int, names: Sequence[str] | None) -> ClassMap:

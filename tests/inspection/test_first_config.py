@@ -1,0 +1,211 @@
+"""Each choice of `detect init` on data that was made for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from detect.data.annotations import Annotations
+from detect.errors import InputError
+from detect.inspection import first_config as module
+from detect.inspection.anchor_advice import fitting_scales
+from detect.inspection.anchor_layout import AnchorLayout, anchor_recall, class_recall, trained_boxes
+from detect.inspection.first_config import (
+    BUDGETS,
+    Splits,
+    choose_anchors,
+    choose_augmentations,
+    choose_backbone,
+    choose_batch,
+    choose_input,
+    choose_length,
+    choose_optimizer,
+    choose_splits,
+    first_config,
+)
+from detect.inspection.first_config_text import config_text, summary
+from detect.inspection.starts import Start
+from detect.model.anchors import AnchorConfig
+from tests.conftest import make_coco
+from tests.data_sets import make_voc, make_yolo, open_boxes
+
+NONE = Start("none", "none", {})
+BOX = [("cat", [4, 4, 40, 40])]
+
+
+def scattered(root: Path, side: float, image: tuple[int, int] = (640, 640)) -> Annotations:
+    """Boxes of one size (px of the file) all over an image of (width, height), of two classes in turn."""
+    corners = np.random.default_rng(0).random((60, 2)) * (np.array(image) - side)
+    return open_boxes(root, [[*corner, side, side] for corner in corners.tolist()], image)
+
+
+def test_splits_by_their_usual_names(tmp_path: Path) -> None:
+    both = make_voc(tmp_path / "both", {"train": {"a": BOX}, "val": {"b": BOX}, "trainval": {"a": BOX}})
+    assert choose_splits(both) == ("train", "val")
+    assert choose_splits(both, val="trainval") == ("train", "trainval")
+    with pytest.raises(InputError, match="no split tset; it has train, trainval, val"):
+        choose_splits(both, val="tset")
+    odd = make_voc(tmp_path / "odd", {"one": {"a": BOX}, "two": {"b": BOX}})
+    with pytest.raises(InputError, match="has the splits one, two: say which is which with --train_split"):
+        choose_splits(odd)
+    assert choose_splits(odd, "one", "two") == ("one", "two")
+
+
+def test_one_split_alone_leads_to_data_split(tmp_path: Path) -> None:
+    one = make_yolo(tmp_path / "birds", {"train": {"a": "0 0.5 0.5 0.2 0.2"}})
+    with pytest.raises(
+        InputError, match=r"has one split, train.*\n  detect data split .*birds --output bird"
+    ):
+        choose_splits(one)
+    none = make_voc(tmp_path / "labelled", {"train": {"a": BOX}})
+    (none / "ImageSets" / "Main" / "train.txt").unlink()
+    with pytest.raises(InputError, match=r"has no split, .*\n  .*\n  detect init labelled-split"):
+        choose_splits(none)
+
+
+@pytest.mark.parametrize(
+    ("budget", "arguments"),
+    [
+        ("phone", {"size": "small", "reduced_tail": True}),
+        ("laptop", {"size": "large", "reduced_tail": True}),
+        ("gpu", {"size": "large", "reduced_tail": False}),
+    ],
+)
+def test_the_budget_names_the_backbone(budget: module.Budget, arguments: dict) -> None:
+    reasons: dict[str, str] = {}
+    assert choose_backbone(budget, NONE, reasons)["backbone"]["init_args"] == arguments
+    assert budget in reasons["model.backbone"]
+    imagenet = Start("imagenet", "", {"backbone": {"init_args": {"weights": "imagenet"}}})
+    model = choose_backbone(budget, imagenet, reasons)
+    assert model["backbone"]["init_args"] == arguments | {"weights": "imagenet"}
+
+
+def test_a_detector_to_start_from_names_the_backbone(tmp_path: Path) -> None:
+    learnt = {"backbone": {"class_path": "x"}, "anchors": {"style": "paper"}, "init_from": "a.ckpt"}
+    reasons: dict[str, str] = {}
+    model = choose_backbone("gpu", Start("detector", "", learnt), reasons) | {"image_size": [320, 320]}
+    assert model["backbone"] == {"class_path": "x"}
+    assert model["init_from"] == "a.ckpt"
+    # Its anchors stay, though they fit badly here.
+    assert choose_anchors(scattered(tmp_path, 20), model, reasons) == {"style": "paper"}
+
+
+@pytest.mark.parametrize(
+    ("side", "budget", "expected"),
+    [
+        (100, "laptop", 320),  # 50 px at 320
+        (52, "laptop", 416),  # 26, 34
+        (42, "laptop", 512),  # 21, 27, 34
+        (20, "laptop", 512),  # the most that a laptop does
+        (20, "gpu", 640),
+        (20, "phone", 320),
+    ],
+)
+def test_the_input_grows_for_small_boxes(
+    tmp_path: Path, side: float, budget: module.Budget, expected: int
+) -> None:
+    reasons: dict[str, str] = {}
+    chosen = choose_input(scattered(tmp_path, side), BUDGETS[budget], reasons)
+    assert chosen == [expected, expected]
+    assert ("small objects will be missed" in reasons["model.image_size"]) == (side == 20)
+
+
+def test_the_input_is_no_larger_than_the_images(tmp_path: Path) -> None:
+    boxes = scattered(tmp_path, 20, image=(640, 430))
+    assert choose_input(boxes, BUDGETS["gpu"], {}) == [416, 416]
+
+
+def test_scales_are_fitted_where_the_usual_ones_fit_badly(tmp_path: Path) -> None:
+    model, reasons = {"image_size": [320, 320]}, {}
+    assert choose_anchors(scattered(tmp_path / "a", 140), model, reasons) == {"style": "torchvision"}
+    assert "the usual ones; " in reasons["model.anchors"]
+    chosen = choose_anchors(scattered(tmp_path / "b", 60), model, reasons)
+    assert chosen["style"] == "torchvision"
+    assert chosen["scales"][0] <= 0.15
+    assert "fitted to the boxes" in reasons["model.anchors"]
+
+
+def test_a_rare_class_counts_as_much_as_a_common_one(tmp_path: Path) -> None:
+    boxes = [[10.0 * i, 10.0 * i, 140.0, 140.0] for i in range(40)] + [[300.0, 300.0, 40.0, 40.0]] * 2
+    annotations = open_boxes(tmp_path, boxes, (640, 640))
+    annotations = replace(annotations, labels=np.array([1] * 40 + [2] * 2))
+    layout = replace(AnchorLayout.default(), config=AnchorConfig(style="torchvision"))
+    assert anchor_recall(trained_boxes(annotations), layout) > 0.9
+    assert class_recall(trained_boxes(annotations), layout) == 0.5
+    assert fitting_scales(annotations, layout).share > 0.9
+
+
+@pytest.mark.parametrize(("images", "batch"), [(2, 2), (5, 5), (130, 8), (999, 8), (1000, 16), (20_000, 32)])
+def test_the_batch_follows_the_number_of_images(images: int, batch: int) -> None:
+    assert choose_batch(images) == batch
+
+
+def test_one_image_is_too_few() -> None:
+    with pytest.raises(InputError, match="1 image to train on: at least 2"):
+        choose_batch(1)
+
+
+@pytest.mark.parametrize("images", [2, 20, 130, 300, 1000, 5000, 100_000])
+@pytest.mark.parametrize("kind", ["none", "imagenet", "detector"])
+def test_epochs_give_the_steps_that_a_start_needs(images: int, kind: module.Kind) -> None:
+    batch = choose_batch(images)
+    length = choose_length(images, 50, batch=batch, kind=kind)
+    assert length.steps == length.epochs * (images // batch)
+    if 64 <= images <= 1000:
+        assert module.STEPS[kind] <= length.steps < 1.3 * module.STEPS[kind]
+    assert 20 <= length.epochs <= 520
+    assert length.epochs % length.validations == 0
+    assert 20 <= length.validations <= 45
+    assert choose_optimizer(kind, batch, length.steps)["schedule"]["warmup_steps"] <= length.steps / 2 or (
+        images < 20
+    )
+
+
+def test_a_start_needs_fewer_steps_and_a_lower_rate() -> None:
+    rates = [choose_optimizer(kind, 8, 3000)["optimizer"]["init_args"]["lr"] for kind in ("none", "detector")]
+    assert rates == [0.05, 0.02]
+    assert choose_optimizer("none", 4, 500)["optimizer"]["init_args"]["lr"] == 0.025
+
+
+@pytest.mark.parametrize(
+    ("names", "mirrored"),
+    [
+        (["kangaroo"], True),
+        (["brightness", "cleft"], True),
+        (["left_hand", "right_hand"], False),
+        (["turnLeft", "straight"], False),
+        (["0", "1", "2"], False),
+        (["a"], False),
+    ],
+)
+def test_mirror_images_only_where_they_stay_true(names: list[str], mirrored: bool) -> None:
+    reasons: dict[str, str] = {}
+    chosen = choose_augmentations(names, reasons)
+    assert ("RandomHorizontalFlip" in chosen) == mirrored
+    assert "RandomVerticalFlip" not in chosen
+    assert ("no mirror images" in reasons["data.augmentations"]) != mirrored
+
+
+def test_the_file_holds_what_was_chosen(tmp_path: Path) -> None:
+    root = make_coco(tmp_path / "birds, of 2: #1", train=6, val=2)
+    chosen = first_config(root, Splits("train", "val"), budget="phone", start=NONE)
+    assert chosen.time.step_s > 0
+    text = config_text(chosen, Path("birds.yaml"))
+    assert yaml.safe_load(text) == {
+        "seed_everything": 0,
+        "model": chosen.model,
+        "data": chosen.data,
+        "trainer": chosen.trainer,
+    }
+    assert chosen.data["root"] == str(root)
+    assert len(max(text.splitlines(), key=len)) < 200
+    lines = summary(chosen, Path("birds.yaml"))
+    assert len(lines) <= 12
+    assert lines[0].startswith(
+        "data           6 images to train on (train), 2 to validate on (val); 3 classes"
+    )
+    assert lines[-1].split()[:2] == ["detect", "fit"]
