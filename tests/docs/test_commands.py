@@ -56,6 +56,7 @@ SMALL_RUN = (
 )
 SMALLER = {
     r"^detect fit": SMALL_RUN,
+    r"^detect init (?!.*--start)": "--start none",
     r"^detect fit .*recipes/torchvision": "--trainer.devices 1",
     r"^detect fit .*--trainer\.devices 4": "--trainer.devices 2",
     r"^detect fit .*--ckpt_path last": "--trainer.max_epochs 2",

@@ -27,6 +27,8 @@ SETTING = re.compile(r"[A-Z_]+=")
 """A variable of the environment, before a command."""
 OTHER_PROGRAMS = ("curl", "mkdir", "pre-commit", "source")
 """Programs of which nothing is the project's to check."""
+WRITTEN = {"birds.yaml": "configs/bccd.yaml"}
+"""Configurations that `detect init` writes on a page, and one that stands in for each."""
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
 
 
@@ -77,6 +79,7 @@ def check_detect(words: list[str]) -> None:
     """Parse the words of one command of detect; flags that `sweep` hands on are parsed as those of `fit`."""
     if words == ["--help"]:
         return
+    words = [WRITTEN.get(word, word) for word in words]
     if words[0] == "sweep":
         own, of_fit = split_fit_flags(words[1:])
         configs = [word for word in own if word.endswith(".yaml")]
@@ -181,7 +184,7 @@ def test_a_flag_that_the_text_mentions_exists(line: Line, monkeypatch: pytest.Mo
     parsers: list[Any] = []
     monkeypatch.setattr(jsonargparse.ArgumentParser, "parse_args", keep)
     with pytest.raises(Parsed):
-        main(line.words[1:])
+        main([WRITTEN.get(word, word) for word in line.words[1:]])
     flags = [word.split("=")[0].rstrip(".,;)") for word in line.words if word.startswith("--")]
     if line.words[1] == "sweep":
         flags = split_fit_flags(flags)[0]

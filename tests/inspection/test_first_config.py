@@ -130,7 +130,7 @@ def test_scales_are_fitted_where_the_usual_ones_fit_badly(tmp_path: Path) -> Non
 
 
 def test_a_rare_class_counts_as_much_as_a_common_one(tmp_path: Path) -> None:
-    boxes = [[10.0 * i, 10.0 * i, 140.0, 140.0] for i in range(40)] + [[300.0, 300.0, 40.0, 40.0]] * 2
+    boxes = [[10.0 * i, 10.0 * i, 140.0, 140.0] for i in range(40)] + [[316.0, 316.0, 40.0, 40.0]] * 2
     annotations = open_boxes(tmp_path, boxes, (640, 640))
     annotations = replace(annotations, labels=np.array([1] * 40 + [2] * 2))
     layout = replace(AnchorLayout.default(), config=AnchorConfig(style="torchvision"))
