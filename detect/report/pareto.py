@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
+from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Affine2D, Bbox, BboxBase
 
 from detect.inspection.models import TABLE_6, PaperRow
@@ -20,6 +21,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 PANEL_INCHES = (4.4, 3.4)
 LABEL_PT, LABEL_GAP_PT = 8, 4
 LINE_PT = 1.2 * LABEL_PT
+MOST_TICKS = 5
+"""Along the cost: four decimals of as many stand side by side in a panel."""
 POINT_PT = 5
 """Half the side of the square around a point that labels leave free."""
 OFFSETS = tuple(
@@ -148,6 +151,7 @@ def _fill(axes: Axes, panel: Panel, colours: Colours) -> None:
         )
     axes.set(xlabel=panel.cost_label, ylabel="mAP, percent")
     axes.margins(x=0.25, y=0.16)
+    axes.xaxis.set_major_locator(MaxNLocator(MOST_TICKS))
     if len(kinds) > 1:
         axes.legend(loc="lower right")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
@@ -38,6 +38,8 @@ from detect.report.run_files import RunFiles
 from detect.training.losses import TOTAL
 
 LOSS_WORDS = {"loss_cls": "class", "loss_box": "box"}
+SHOWN_CLASSES = 20
+"""With more classes than this, as many are shown, the worst, and the others are folded."""
 MATRIX_CLASSES = 20
 """With more classes than this the most frequent confusions are listed instead of the matrix."""
 LISTED_CONFUSIONS = 20
@@ -81,10 +83,21 @@ def best_epoch(curves: dict[str, NDArray[np.float64]]) -> int | None:
     return int(curves["epoch"][np.nanargmax(values)])
 
 
-def class_rows(metrics: dict[str, Any], analysis: Analysis | None, train_boxes: dict[str, int]) -> Rows:
+class ClassRows(NamedTuple):
+    """The table of classes in three parts, the worst AP first."""
+
+    shown: Rows
+    better: Rows
+    """Of many classes, those that are folded."""
+    empty: Rows
+    """Classes without boxes in the split: they have no AP."""
+
+
+def class_rows(metrics: dict[str, Any], analysis: Analysis | None, train_boxes: dict[str, int]) -> ClassRows:
     """AP of every class, the worst first, with its precision over recall as a small line."""
     names = analysis.scored.annotations.classes.names if analysis else ()
     rows: Rows = []
+    empty: Rows = []
     for name, of_class in sorted(metrics.get("per_class", {}).items(), key=lambda item: item[1]["AP"]):
         line: str | Markup = ""
         if analysis is not None and name in names:
@@ -92,8 +105,8 @@ def class_rows(metrics: dict[str, Any], analysis: Analysis | None, train_boxes: 
             line = part("sparkline", sparkline_points(precision[::2]), f"precision over recall of {name}")
         figures = (percent(of_class["AP"]), percent(of_class["AP50"]))
         counts = (of_class["boxes"], of_class["images"], train_boxes.get(name))
-        rows.append((name, *figures, *map(count, counts), line))
-    return rows
+        (rows if of_class["boxes"] else empty).append((name, *figures, *map(count, counts), line))
+    return ClassRows(rows[:SHOWN_CLASSES], rows[SHOWN_CLASSES:], empty)
 
 
 def loss_curves(columns: Iterable[str]) -> dict[str, str]:
@@ -182,6 +195,13 @@ def precision_and_recall(analysis: Analysis) -> list[Plot]:
         for name, values in (("precision", scores.precision), ("recall", scores.recall), ("F1", scores.f1))
     ]
     threshold = f"{analysis.threshold:.2f}"
+    best = scores.f1.max(initial=0.0)
+    advice = (
+        f"F1 is best, {percent(best)}, at a score of {threshold}. "
+        f"Use it: detect predict --score_threshold {threshold} ..."
+        if best > 0
+        else "No detection matches a box at IoU 0.5, whatever its score: there is no threshold to advise."
+    )
     return [
         plot(
             "Precision over recall, mean of the classes",
@@ -202,8 +222,7 @@ def precision_and_recall(analysis: Analysis) -> list[Plot]:
                 x_range=(0, 1),
                 from_zero=True,
             ),
-            caption=f"F1 is best, {percent(scores.f1.max(initial=0.0))}, at a score of {threshold}. "
-            f"Use it: detect predict --score_threshold {threshold} ...",
+            caption=advice,
         ),
     ]
 

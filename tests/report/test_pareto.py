@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -11,6 +12,7 @@ from detect.report.latency_files import assign, read_benchmark
 from detect.report.pareto import (
     OFFSETS,
     PANEL_INCHES,
+    Panel,
     Point,
     draw_panels,
     front,
@@ -78,3 +80,14 @@ def test_draw_panels__no_label_of_the_papers_hides_another_or_leaves_its_axes() 
         assert all(axes.bbox.x0 < box.x0 and box.x1 < axes.bbox.x1 for box in boxes)
         for place, box in enumerate(boxes):
             assert not box.count_overlaps(boxes[:place])
+
+
+def test_draw_panels__narrow_range_of_costs__ticks_stand_apart() -> None:
+    points = [Point(name, cost, 20.0, "ours") for name, cost in (("a", 1.27), ("b", 1.2827))]
+    drawing = Figure(figsize=(2 * PANEL_INCHES[0], PANEL_INCHES[1]), layout="constrained")
+    draw_panels([Panel("This comparison", "ms per image", points)] * 2)(drawing, ON_WHITE)
+    drawing.draw_without_rendering()
+    for axes in drawing.axes:
+        ticks = [label.get_window_extent() for label in axes.get_xticklabels() if label.get_text()]
+        assert len(ticks) > 2
+        assert all(one.x1 < other.x0 for one, other in pairwise(sorted(ticks, key=lambda box: box.x0)))

@@ -1,0 +1,48 @@
+"""What the sections of a run's page show."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detect.report.analysis import analyse
+from detect.report.scored_files import read_scored, write_scored
+from detect.report.sections import SHOWN_CLASSES, class_rows, precision_and_recall
+from tests.coco_cases import annotations_of, random_case
+from tests.run_cases import noisy_evaluator
+
+
+def metrics_of(boxes: dict[str, int]) -> dict[str, Any]:
+    """Metrics whose classes have 1, 2, 3, ... percent of AP, -1 without boxes."""
+    per_class = {
+        name: {"AP": i / 100 if count else -1.0, "AP50": 0.0, "images": count, "boxes": count}
+        for i, (name, count) in enumerate(boxes.items(), 1)
+    }
+    return {"per_class": per_class}
+
+
+def test_class_rows__many_classes__the_worst_are_shown_and_the_others_folded() -> None:
+    rows = class_rows(metrics_of({f"class {i}": 3 for i in range(80)}), None, {})
+    assert [row[0] for row in rows.shown] == [f"class {i}" for i in range(SHOWN_CLASSES)]
+    assert [row[0] for row in rows.better] == [f"class {i}" for i in range(SHOWN_CLASSES, 80)]
+    assert rows.empty == []
+
+
+def test_class_rows__classes_without_boxes__apart() -> None:
+    rows = class_rows(metrics_of({"cat": 2, "unicorn": 0}), None, {})
+    assert [row[0] for row in rows.shown] == ["cat"]
+    assert [row[0] for row in rows.empty] == ["unicorn"]
+    assert rows.better == []
+
+
+@pytest.mark.parametrize(("noise_px", "advised"), [(1, True), (10_000, False)])
+def test_precision_and_recall__a_threshold_is_advised_where_a_detection_is_right(
+    tmp_path: Path, noise_px: float, advised: bool
+) -> None:
+    dataset, _ = random_case(1, images=6, classes=2)
+    write_scored(tmp_path, noisy_evaluator(annotations_of(dataset), noise_px=noise_px))
+    scored = read_scored(tmp_path)
+    assert scored is not None
+    caption = precision_and_recall(analyse(scored))[1].caption
+    assert ("--score_threshold" in caption) == advised
+    assert ("no threshold to advise" in caption) != advised
