@@ -75,8 +75,8 @@ TRAINER = {
     "strategy": "`auto`: DistributedDataParallel where there are several devices; `ddp` asks for it on CPUs.",
     "precision": "Null: `32-true`. `bf16-mixed` (GPUs since 2020) or `16-mixed` (older ones) for less memory "
     "and time. Boxes, losses and averages stay float32.",
-    "check_val_every_n_epoch": "Validate every so many epochs; more where validation takes as long as "
-    "training.",
+    "check_val_every_n_epoch": "Validate every so many epochs and after the last; more where validation "
+    "takes as long as training.",
     "gradient_clip_val": "Largest norm of the gradient; null: no limit. 1 to 10 where a loss jumps.",
     "log_every_n_steps": "Optimizer steps between two rows of the loggers.",
     "enable_progress_bar": "False where output goes to a file.",

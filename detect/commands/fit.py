@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from detect.errors import DISK_IS_FULL, EXIT_STOPPED, InputError, RunStopped
 from detect.evaluation.metrics_table import metrics_table
 from detect.inspection.anchor_fit import first_look
 from detect.inspection.anchor_layout import AnchorLayout
+from detect.inspection.run_advice import explain_weak, gather_facts, is_weak
 from detect.model.backbones.pretrained import transfer_table
 from detect.model.checkpoint import build_from_checkpoint, read_checkpoint
 from detect.model.weights import init_from, match_table
@@ -28,6 +30,7 @@ from detect.report.run_page import score_run, write_report
 from detect.system.cores import available_cores
 from detect.system.files import write_atomically
 from detect.training.callbacks.checkpoints import disk_is_full
+from detect.training.callbacks.metrics_file import EpochFile
 from detect.training.finite_guard import NonFiniteError
 from detect.training.lightning_loops import end_processes_of_lightning
 from detect.training.manifest import (
@@ -190,12 +193,33 @@ def finish(cli: FitCLI, console: Console) -> None:
         console.print("no validation ran, so there is no best checkpoint")
         return
     detector = build_from_checkpoint(read_checkpoint(cli.checkpoints.best))
-    console.print(metrics_table(score_run(cli.run_folder, detector, cli.datamodule)))
-    if cli.trainer.is_global_zero:
-        update_manifest(cli.run_folder, result=describe_result(cli.run_folder))
-        write_report(cli.run_folder)
-    for name in RESULTS:
-        console.print(f"  {cli.run_folder / name}", highlight=False, markup=False)
+    metrics = score_run(cli.run_folder, detector, cli.datamodule)
+    console.print(metrics_table(metrics))
+    if not cli.trainer.is_global_zero:
+        return
+    update_manifest(cli.run_folder, result=describe_result(cli.run_folder))
+    write_report(cli.run_folder)
+    lines = [f"  {cli.run_folder / name}" for name in RESULTS]
+    if is_weak(metrics):
+        layout, rows = AnchorLayout.of(detector.net), EpochFile(cli.run_folder / "metrics.csv").read()
+        facts = gather_facts(cli.run["config"], cli.data, layout, rows=rows, metrics=metrics)
+        lines += explain_weak(metrics, facts)
+    for line in [*lines, "next:", *next_commands(cli.run_folder, images=cli.data.val.root)]:
+        console.print(line, highlight=False, markup=False)
+
+
+def next_commands(run: Path, *, images: Path) -> list[str]:
+    """What to do with a finished run, to be copied; compared with the newest other run beside it, if any."""
+    best = run / "checkpoints" / "best.ckpt"
+    others = [path.parent for path in run.parent.glob(f"*/{MANIFEST_FILE}") if path.parent != run]
+    newest = max(others, key=lambda other: other.stat().st_mtime, default=None)
+    commands = [
+        ["predict", "--ckpt_path", best, "--source", images, "--output", f"{run.name}-found"],
+        ["export", "--ckpt_path", best, "--format", "onnx", "--output", f"{run.name}.onnx"],
+    ]
+    if newest is not None:
+        commands.append(["compare", newest, run, "--output", f"{run.name}-compared"])
+    return [f"  detect {shlex.join(map(str, words))}" for words in commands]
 
 
 def quiet_lightning() -> None:

@@ -31,6 +31,7 @@ from detect.training.callbacks.loader_advice import LoaderAdvice
 from detect.training.callbacks.metrics_file import MetricsFile, SpeedFile
 from detect.training.callbacks.progress import TrainingProgress
 from detect.training.callbacks.run_checks import RunChecks
+from detect.training.callbacks.run_time import TimeEstimate
 from detect.training.callbacks.validation_images import ValidationPictures
 from detect.training.checkpoint_io import AtomicCheckpointIO
 from detect.training.losses import TOTAL
@@ -223,6 +224,7 @@ class FitCLI(LightningCLI):
             RunChecks(self.run_folder, fresh=self.config.model.init_from is None),
             MetricsFile(self.run_folder / "metrics.csv"),
             SpeedFile(self.run_folder / "speed.csv"),
+            TimeEstimate(),
             LoaderAdvice(),
             ValidationPictures(),
             self.checkpoints,

@@ -14,6 +14,7 @@ from torch import Tensor
 from detect.errors import InputError
 from detect.model.backbones.pretrained import read_state_dict
 from detect.model.checkpoint import (
+    Checkpoint,
     build_detector,
     build_from_checkpoint,
     checkpoint_content,
@@ -167,9 +168,10 @@ def init_from(net: SSDLite, classes: ClassMap, path: Path) -> ClassMatch:
     """Start `net` from a checkpoint of ours, see `copy_matching`.
 
     Raises:
-        InputError: the file is no checkpoint of ours, or nothing in it fits.
+        InputError: the file is no checkpoint of ours, its backbone is another, or nothing in it fits.
     """
     checkpoint = read_checkpoint(path)
+    refuse_other_backbone(net, checkpoint)
     source = {
         key.removeprefix("net."): value
         for key, value in checkpoint.state_dict.items()
@@ -179,3 +181,27 @@ def init_from(net: SSDLite, classes: ClassMap, path: Path) -> ClassMatch:
         return copy_matching(net, classes, source=source, source_classes=checkpoint.classes)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def refuse_other_backbone(net: SSDLite, checkpoint: Checkpoint) -> None:
+    """Refuse a start of which hardly a tensor would fit.
+
+    Raises:
+        InputError: the backbones differ in more than where their first weights come from; says how.
+    """
+    theirs = flat_backbone(checkpoint.description["model"]["backbone"])
+    ours = flat_backbone(net.backbone.to_settings())
+    if other := [key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)]:
+        differences = ", ".join(f"{key} {theirs.get(key)} (here {ours.get(key)})" for key in sorted(other))
+        raise InputError(
+            f"{checkpoint.path}: its backbone is another, {differences}: give model.backbone the same "
+            "values, or start from another detector"
+        )
+
+
+def flat_backbone(settings: dict[str, Any]) -> dict[str, Any]:
+    """The class of a backbone and the arguments that decide which tensors it has."""
+    arguments = {
+        key: value for key, value in settings["init_args"].items() if key not in ("weights", "settings")
+    }
+    return {"class_path": settings["class_path"], **arguments}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -20,8 +21,16 @@ from detect.training.run_state import RunLength, TrainingState, data_of
 
 
 def set_epochs(trainer: L.Trainer, epochs: int) -> None:
-    """End the run after so many epochs."""
+    """End the run after so many epochs, and validate the last whatever `check_val_every_n_epoch` is."""
     trainer.fit_loop.max_epochs = epochs
+    loop = trainer.fit_loop.epoch_loop
+    loop._should_check_val_epoch = partial(validation_follows, trainer)  # type: ignore[method-assign]
+
+
+def validation_follows(trainer: L.Trainer) -> bool:
+    """Whether the running epoch ends with a validation."""
+    every, done = trainer.check_val_every_n_epoch or 1, trainer.current_epoch + 1
+    return trainer.enable_validation and (done % every == 0 or done == trainer.max_epochs)
 
 
 def shorten_last_epoch(trainer: L.Trainer, length: RunLength) -> None:

@@ -2,6 +2,8 @@ import csv
 import errno
 import json
 import os
+import re
+import shutil
 import warnings
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from detect.commands.fit import fit, quiet_lightning
+from detect.commands.fit import fit, next_commands, quiet_lightning
 from detect.commands.main import main
 from detect.errors import InputError, RunStopped
 from detect.model.checkpoint import build_from_checkpoint, read_checkpoint
@@ -366,3 +368,36 @@ def test_lightnings_warnings_that_do_not_hold_are_not_shown() -> None:
         assert shown == []
         warnings.warn("something else", stacklevel=1)
     assert [str(one.message) for one in shown] == ["something else"]
+
+
+def test_a_run_says_how_long_it_takes_and_what_comes_next(
+    case: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run = [*fit_args(*case, tmp_path / "a"), "--trainer.max_epochs", "3"]
+    assert fit([*make_run, "--trainer.check_val_every_n_epoch", "2"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(
+        r"^about \d+ seconds: 3 epochs of 4 steps, [\d.e-]+ s per step, and 2 validations$", out, re.M
+    )
+    run = tmp_path / "a"
+    # The last epoch is validated, though it is the third.
+    rows = list(csv.DictReader((run / "metrics.csv").open()))
+    assert [bool(row["val/mAP"]) for row in rows] == [False, True, True]
+    # Twelve steps from random weights teach nothing, and that is said.
+    assert "Likely reasons:\n  - 12 steps are few, about 3,000 are needed" in out
+    commands = out[out.index("next:\n") :].splitlines()[1:]
+    assert [command.split()[:2] for command in commands] == [["detect", "predict"], ["detect", "export"]]
+    assert next_commands(tmp_path / "b", images=Path("my photos"))[0].endswith(
+        "--source 'my photos' --output b-found"
+    )
+    assert next_commands(tmp_path / "b", images=Path())[2].startswith(
+        f"  detect compare {run} {tmp_path / 'b'} "
+    )
+
+
+def test_a_resumed_run_says_what_is_left(
+    case: tuple[Path, Path], straight: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(straight, tmp_path / "run")
+    assert fit([*fit_args(*case, run), "--ckpt_path", "last", "--trainer.max_epochs", "5"]) == 0
+    assert re.search(r"^about .*: 3 epochs of 4 steps, .*, and 3 validations$", capsys.readouterr().out, re.M)

@@ -165,3 +165,18 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     torch.save(broken, path)
     with pytest.raises(InputError, match=r"source\.ckpt: no tensor of the given checkpoint fits"):
         init_from(net, classes("cat"), path)
+
+
+def test_a_start_with_another_backbone_is_refused_in_one_line(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path / "source.ckpt", classes("cat"))
+    large = SSDLite(MobileNetV3("large", width=0.35, reduced_tail=True), 1)
+    before = {key: value.clone() for key, value in large.state_dict().items()}
+    with pytest.raises(InputError, match=r"source\.ckpt: .* size small \(here large\): give") as refused:
+        init_from(large, classes("cat"), path)
+    assert "\n" not in str(refused.value)
+    assert "reduced_tail" not in str(refused.value)
+    assert all(torch.equal(before[key], value) for key, value in large.state_dict().items())
+    with pytest.raises(InputError, match=r"class_path \S+MobileNetV3 \(here \S+MobileNetV2\)"):
+        init_from(SSDLite(MobileNetV2(width=0.35), 1), classes("cat"), path)
+    with pytest.raises(InputError, match=r"reduced_tail True \(here False\)"):
+        init_from(SSDLite(MobileNetV3("small", width=0.35), 1), classes("cat"), path)

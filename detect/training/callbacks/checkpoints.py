@@ -17,7 +17,7 @@ from detect.errors import DISK_IS_FULL, EXIT_STOPPED, InputError, RunStopped
 from detect.system.files import remove_leftovers
 from detect.system.ranks import max_over_ranks
 from detect.training.finite_guard import READ_EVERY
-from detect.training.lightning_loops import current_state, loops_at, shorten_last_epoch
+from detect.training.lightning_loops import current_state, loops_at, shorten_last_epoch, validation_follows
 from detect.training.module import DetectionModule
 from detect.training.run_state import RunLength, TrainingState
 from detect.training.stop_signals import StopSignals
@@ -83,7 +83,7 @@ class RunCheckpoints(Checkpoint):
             return  # inside an accumulation window
         position = current_state(trainer, _length(pl_module))
         if position.steps == _length(pl_module).steps_of(position.epoch):
-            if _validation_follows(trainer):
+            if validation_follows(trainer):
                 self._save(trainer, pl_module)
                 self._stop_if_asked(trainer)
         elif position.global_step % self._ask_every == 0:
@@ -195,12 +195,6 @@ class RunCheckpoints(Checkpoint):
 def _length(pl_module: L.LightningModule) -> RunLength:
     assert isinstance(pl_module, DetectionModule)
     return pl_module.length
-
-
-def _validation_follows(trainer: L.Trainer) -> bool:
-    """Whether the running epoch ends with a validation."""
-    every = trainer.check_val_every_n_epoch or 1
-    return trainer.enable_validation and (trainer.current_epoch + 1) % every == 0
 
 
 def disk_is_full(error: OSError, last: Path) -> str:

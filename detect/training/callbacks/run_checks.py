@@ -1,10 +1,11 @@
-"""Tests of the tools before step 0, and an explanation where mAP stays at zero."""
+"""Tests of the tools before step 0, and explanations where the loss explodes or mAP stays at zero."""
 
 from __future__ import annotations
 
 from copy import deepcopy
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
@@ -16,6 +17,7 @@ from detect.data.sampler import TrainLoader
 from detect.errors import InputError
 from detect.evaluation.diagnostics import NEAR_ZERO_MAP, explain_zero_map, ground_truth_metrics, self_test
 from detect.system.files import write_atomically
+from detect.training.losses import TOTAL
 from detect.training.module import DetectionModule
 from detect.training.run_state import data_of, train_loader
 from detect.types import Batch
@@ -24,10 +26,12 @@ FRESH_LOSS_MARGIN = 0.5
 """Nats between the class loss of a fresh head and what its biases alone give; see docs/results.md."""
 DIAGNOSED_AFTER_EPOCHS = 5
 """A detector that still has no mAP then is more likely miswired than slow."""
+EXPLODED = 10.0
+"""Times its first value, twice in a row: no batch is so much harder than the first."""
 
 
 class RunChecks(Callback):
-    """Fails before step 0 where the environment or the loss is broken, and explains a mAP of zero.
+    """Fails before step 0 where environment or loss is broken; explains a loss that explodes, a mAP of zero.
 
     Args:
         folder: the run's; an explanation is written to its diagnosis.txt as well.
@@ -38,6 +42,8 @@ class RunChecks(Callback):
         self.folder = folder
         self.fresh = fresh
         self._explained = False
+        self._first_loss: float | None = None
+        self._high_before = self._said_exploded = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, DetectionModule)
@@ -50,6 +56,23 @@ class RunChecks(Callback):
                 raise InputError(str(error)) from error
         if self.fresh:
             check_fresh_loss(pl_module, first_batch(train_loader(trainer)))
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, DetectionModule)
+        step, every = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if step == 0 or self._said_exploded:
+            return
+        if self._first_loss is None:
+            self._first_loss = pl_module.train_losses()[f"train/{TOTAL}"].item()
+        elif step % every == 0 and f"train_step/{TOTAL}" in trainer.callback_metrics:
+            loss = trainer.callback_metrics[f"train_step/{TOTAL}"].item()
+            high = loss > EXPLODED * self._first_loss
+            if high and self._high_before:
+                self._said_exploded = True
+                rank_zero_info(explain_explosion(trainer, loss, first=self._first_loss))
+            self._high_before = high
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, DetectionModule)
@@ -100,6 +123,17 @@ def check_fresh_loss(module: DetectionModule, batch: Batch) -> float:
             "and the labels of the data (`detect data check`)"
         )
     return measured
+
+
+def explain_explosion(trainer: L.Trainer, loss: float, *, first: float) -> str:
+    """What a loss many times its first value comes from, and what to change."""
+    rate = max(group["lr"] for group in trainer.optimizers[0].param_groups)
+    return (
+        f"the loss is {loss:.3g} at step {trainer.global_step}, {loss / first:.0f} times its first value of "
+        f"{first:.3g}: training diverges. The learning rate, {rate:.2g} now, is too high for batches of "
+        f"{data_of(trainer).total_batch_size}: stop, and try a third of it in model.optimizer, or "
+        "--trainer.gradient_clip_val 10"
+    )
 
 
 def explain_near_zero(trainer: L.Trainer, module: DetectionModule) -> str:

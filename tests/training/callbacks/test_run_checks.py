@@ -112,3 +112,37 @@ def test_nothing_is_explained_where_nothing_is_wrong(data: DetectionData, tmp_pa
     early.current_epoch = 1
     RunChecks(tmp_path).on_validation_end(early, module)
     assert not list(tmp_path.glob("diagnosis.txt"))
+
+
+class Diverging:
+    """A trainer whose logged loss at step 10, 20, ... is given."""
+
+    log_every_n_steps = 10
+    is_global_zero = True
+
+    def __init__(self) -> None:
+        self.global_step = 0
+        self.callback_metrics: dict[str, torch.Tensor] = {}
+        self.optimizers = [SimpleNamespace(param_groups=[{"lr": 0.05}])]
+        self.datamodule = SimpleNamespace(total_batch_size=8)
+
+
+def said_of(losses: list[float], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> list[str]:
+    trainer, checks, module = Diverging(), RunChecks(tmp_path), module_of()
+    module._epoch_sums = torch.tensor([8.0, 4.0, 1.0])  # the first step: a loss of 12 per positive
+    with caplog.at_level("INFO"):
+        for step, loss in enumerate([12.0, *losses]):
+            trainer.global_step = max(1, 10 * step)
+            trainer.callback_metrics["train_step/loss"] = torch.tensor(loss)
+            checks.on_train_batch_end(trainer, module, None, None, step)  # type: ignore[arg-type]
+    return [record.message for record in caplog.records if "the loss is" in record.message]
+
+
+def test_a_loss_that_explodes_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (said,) = said_of([20.0, 500.0, 712.0, 900.0, 990.0], tmp_path, caplog)
+    assert said.startswith("the loss is 712 at step 30, 59 times its first value of 12: training diverges")
+    assert "The learning rate, 0.05 now, is too high for batches of 8" in said
+
+
+def test_one_hard_batch_is_no_explosion(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert said_of([20.0, 500.0, 12.0, 500.0, 9.0, 100.0, 110.0], tmp_path, caplog) == []
