@@ -1,6 +1,6 @@
 """Everything around the network in numpy: what a program without torch has to do.
 
-    detect export --ckpt_path best.ckpt --format onnx --form raw --output model.onnx
+    detect export --ckpt_path best.ckpt --format onnx --form raw --out model.onnx
     python examples/numpy_detector.py model.onnx photo.jpg
 
 Needs numpy, pillow and onnxruntime. Normalisation, (x / 255 - mean) / std, is the first step of the graph; a

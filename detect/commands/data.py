@@ -18,7 +18,7 @@ def add_reading_arguments(parser: ArgumentParser) -> None:
     from detect.data.checks.conventions import BoxConvention
 
     parser.add_argument("root", type=Path, help="folder of the data set: COCO, Pascal VOC or YOLO")
-    parser.add_argument("--splits", type=str, nargs="+", default=None, help="null: all that are found")
+    parser.add_argument("--split", type=str, nargs="+", default=None, help="null: all that are found")
     parser.add_argument(
         "--voc_one_based", type=bool | None, default=None, help="VOC: count from 1; null: official sets do"
     )
@@ -29,7 +29,7 @@ def add_reading_arguments(parser: ArgumentParser) -> None:
 
 def reading_arguments(config: Namespace) -> dict[str, Any]:
     """The options of `add_reading_arguments` under the names that check, repair and convert know them by."""
-    return {name: config[name] for name in ("splits", "voc_one_based", "box_convention")}
+    return {"splits": config.split} | {name: config[name] for name in ("voc_one_based", "box_convention")}
 
 
 def check_command(args: list[str]) -> int:
@@ -49,15 +49,15 @@ def check_command(args: list[str]) -> int:
     add_trust_argument(parser)
     parser.add_argument("--json", type=Path | None, default=None, help="write all findings and counts there")
     parser.add_argument("--html", type=Path | None, default=None, help="write a page with images there")
-    parser.add_argument("--fix", action="store_true", help="write a repaired copy to --output")
-    parser.add_argument("--output", type=Path | None, default=None, help="a new or empty folder for --fix")
+    parser.add_argument("--fix", action="store_true", help="write a repaired copy to --out")
+    parser.add_argument("--out", type=Path | None, default=None, help="a new or empty folder for --fix")
     config = parse(parser, args)
     for file in (config.json, config.html):
         require_writable(file, outside=config.root)
-    if config.fix != (config.output is not None):
-        raise InputError("--fix and --output FOLDER belong together: the data set itself is never changed")
+    if config.fix != (config.out is not None):
+        raise InputError("--fix and --out FOLDER belong together: the data set itself is never changed")
     if config.fix:
-        require_new(config.output, config.root)
+        require_new(config.out, config.root)
     report = check(
         config.root,
         config=config.config,
@@ -79,8 +79,8 @@ def _write_repaired(config: Namespace) -> None:
     """Write the copy that `--fix` asks for, and say what it no longer has."""
     from detect.inspection.repair import repair
 
-    done = repair(config.root, config.output, **reading_arguments(config))
-    print(f"\nrepaired copy in {config.output}: {done.images:,} images, {done.boxes:,} boxes")
+    done = repair(config.root, config.out, **reading_arguments(config))
+    print(f"\nrepaired copy in {config.out}: {done.images:,} images, {done.boxes:,} boxes")
     for (code, action), count in done.repaired.items():
         print(f"  {code} x {count}: {action}")
     if done.left:
@@ -94,19 +94,17 @@ def convert_command(args: list[str]) -> int:
     from detect.system.output_folder import ImagePlacement
 
     parser = new_parser(
-        "data convert", convert_command, "detect data convert data/birds --to yolo --output data/birds-yolo"
+        "data convert", convert_command, "detect data convert data/birds --to yolo --out data/birds-yolo"
     )
     add_reading_arguments(parser)
     parser.add_argument("--to", type=Format, required=True)
-    parser.add_argument(
-        "--output", type=Path, required=True, help="a new or empty folder outside of the other"
-    )
+    parser.add_argument("--out", type=Path, required=True, help="a new or empty folder outside of the other")
     parser.add_argument("--images", type=ImagePlacement, default="link", help="hard links, or copies")
     config = parse(parser, args)
     done = convert(
         config.root,
         config.to,
-        output=config.output,
+        output=config.out,
         images=config.images,
         **reading_arguments(config),
     )
@@ -115,7 +113,7 @@ def convert_command(args: list[str]) -> int:
             print(f"the split {old} is called {new}")
     print(
         f"{done.images:,} images and {done.boxes:,} boxes written from {done.source_format} to "
-        f"{done.format} in {config.output}"
+        f"{done.format} in {config.out}"
     )
     if done.findings:
         print(f"left out:\n{summarise(done.findings)}")
@@ -131,10 +129,10 @@ def preview_command(args: list[str]) -> int:
     from detect.system.files import write_atomically
 
     parser = new_parser(
-        "data preview", preview_command, "detect data preview data/birds --config birds.yaml --output p.html"
+        "data preview", preview_command, "detect data preview data/birds --config birds.yaml --out p.html"
     )
     parser.add_argument("root", type=Path, help="folder of the data set: COCO, Pascal VOC or YOLO")
-    parser.add_argument("--output", type=Path, required=True, help="the page to write")
+    parser.add_argument("--out", type=Path, required=True, help="the page to write")
     parser.add_argument("--json", type=Path | None, default=None, help="write the figures there")
     add_trust_argument(parser)
     parser.add_argument(
@@ -142,15 +140,15 @@ def preview_command(args: list[str]) -> int:
     )
     parser.add_class_arguments(PreviewOptions, None)
     config = parse(parser, args)
-    for file in (config.output, config.json):
+    for file in (config.out, config.json):
         require_writable(file, outside=config.root)
     options = PreviewOptions(**{name: config[name] for name in PreviewOptions._fields})
     preview = open_preview(config.root, options)
-    write_preview(config.output, preview, epochs=options.epochs, anchors=config.anchors)
+    write_preview(config.out, preview, epochs=options.epochs, anchors=config.anchors)
     if config.json is not None:
         write_atomically(config.json, json.dumps(preview.audit.to_json(), indent=1))
     counts = preview.audit.counts()
-    print(f"{counts.kept / max(1, counts.shown):.1%} of the boxes are kept; page written to {config.output}")
+    print(f"{counts.kept / max(1, counts.shown):.1%} of the boxes are kept; page written to {config.out}")
     return 0
 
 
@@ -159,26 +157,24 @@ def split_command(args: list[str]) -> int:
     from detect.data.split_folder import divide
     from detect.system.output_folder import ImagePlacement
 
-    parser = new_parser("data split", split_command, "detect data split photos --output data/birds")
+    parser = new_parser("data split", split_command, "detect data split photos --out data/birds")
     parser.add_argument("source", type=Path, help="images with an XML file each (Pascal VOC)")
-    parser.add_argument("--output", type=Path, required=True, help="a new or empty folder outside of it")
+    parser.add_argument("--out", type=Path, required=True, help="a new or empty folder outside of it")
     parser.add_argument("--val_share", type=float, default=0.2, help="share of the images for validation")
     parser.add_argument("--seed", type=int, default=0, help="another one gives another division")
     parser.add_argument("--images", type=ImagePlacement, default="link", help="hard links, or copies")
     config = parse(parser, args)
     divided = divide(
         config.source,
-        config.output,
+        config.out,
         val_share=config.val_share,
         seed=config.seed,
         images=config.images,
     )
-    print(
-        f"{len(divided.train)} images for training and {len(divided.val)} for validation in {config.output}"
-    )
+    print(f"{len(divided.train)} images for training and {len(divided.val)} for validation in {config.out}")
     if divided.left_out:
         print(divided.left_out)
-    print(f"next: detect data check {config.output}")
+    print(f"next: detect data check {config.out}")
     return 1 if divided.left_out else 0
 
 

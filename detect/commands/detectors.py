@@ -48,11 +48,11 @@ def predict_command(args: list[str]) -> int:
     from detect.deploy.predict import PredictOptions, predict
 
     parser = new_parser(
-        "predict", predict_command, "detect predict --ckpt_path best.ckpt --source photos --output out"
+        "predict", predict_command, "detect predict --ckpt_path best.ckpt --source photos --out out"
     )
     add_model_arguments(parser)
     parser.add_argument("--source", type=str, nargs="+", required=True, help="images, folders or globs")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write to")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument(
         "--score_threshold",
         type=float | None,
@@ -74,7 +74,7 @@ def predict_command(args: list[str]) -> int:
     options = PredictOptions(
         config.score_threshold, config.classes, config.format, config.batch_size, config.draw
     )
-    return predict(model_argument(config), config.source, output=config.output, options=options)
+    return predict(model_argument(config), config.source, output=config.out, options=options)
 
 
 def export_command(args: list[str]) -> int:
@@ -90,7 +90,7 @@ def export_command(args: list[str]) -> int:
         raise InputError("--int8 and --calibration DATA belong together: give both or neither")
     int8 = None
     if config.int8:
-        data = {"root": config.calibration, "train_split": config.train_split, "val_split": config.val_split}
+        data = {"root": config.calibration, **config.data.as_dict()}
         int8 = Int8Options(data, config.calibration_images, config.max_drop, tuple(config.keep_fp32))
     options = ExportOptions(
         format=config.format,
@@ -99,7 +99,7 @@ def export_command(args: list[str]) -> int:
         pictures=config.pictures,
         int8=int8,
     )
-    return export(source, config.output, options)
+    return export(source, config.out, options)
 
 
 def export_parser() -> ArgumentParser:
@@ -108,13 +108,13 @@ def export_parser() -> ArgumentParser:
     from detect.deploy.spec import Form
 
     parser = new_parser(
-        "export", export_command, "detect export --ckpt_path best.ckpt --format onnx --output model.onnx"
+        "export", export_command, "detect export --ckpt_path best.ckpt --format onnx --out model.onnx"
     )
     parser.add_argument("--ckpt_path", type=Path | None, default=None, help="checkpoint of detect")
     parser.add_argument("--config", type=Path | None, default=None, help="a YAML instead: random weights")
     add_trust_argument(parser)
     parser.add_argument("--format", type=choice(FORMATS), required=True)
-    parser.add_argument("--output", type=Path, required=True, help="file to write; FILE.json comes beside it")
+    parser.add_argument("--out", type=Path, required=True, help="file to write; FILE.json comes beside it")
     parser.add_argument("--form", type=Form | None, default=None, help="null: with NMS where the format can")
     parser.add_argument("--nms", action="store_true", help="the same as --form nms")
     parser.add_argument(
@@ -134,8 +134,8 @@ def _add_int8_arguments(parser: ArgumentParser) -> None:
         "--int8", action="store_true", help="8 bits; written only if mAP drops by no more than --max_drop"
     )
     parser.add_argument("--calibration", type=Path | None, default=None, help="int8: folder of a data set")
-    parser.add_argument("--train_split", type=str | None, default=None, help="int8: ranges come from it")
-    parser.add_argument("--val_split", type=str | None, default=None, help="int8: mAP is measured on it")
+    parser.add_argument("--data.train_split", type=str | None, default=None, help="int8: ranges come from it")
+    parser.add_argument("--data.val_split", type=str | None, default=None, help="int8: mAP is measured on it")
     parser.add_argument(
         "--calibration_images",
         type=int,

@@ -25,21 +25,21 @@ def init_command(args: list[str]) -> int:
         metavar="published|imagenet|none|CKPT",
         help="what the training starts from; auto: the first of these that can be had for the budget",
     )
-    parser.add_argument("--train_split", type=str | None, default=None, help="null: train2017 or train")
+    parser.add_argument("--data.train_split", type=str | None, default=None, help="null: train2017 or train")
     parser.add_argument(
-        "--val_split", type=str | None, default=None, help="null: val2017, val, valid or test"
+        "--data.val_split", type=str | None, default=None, help="null: val2017, val, valid or test"
     )
     parser.add_argument(
-        "--output", type=Path | None, default=None, help="a new file; null: the folder's name, here"
+        "--out", type=Path | None, default=None, help="a new file; null: the folder's name, here"
     )
     config = parse(parser, args)
-    path = config.output or Path(f"{config.root.absolute().name}.yaml")
+    path = config.out or Path(f"{config.root.absolute().name}.yaml")
     if path.suffix not in (".yaml", ".yml"):
-        raise InputError(f"--output {path}: a configuration ends with .yaml")
+        raise InputError(f"--out {path}: a configuration ends with .yaml")
     if path.exists():
-        raise InputError(f"{path} exists and is never overwritten: give another --output, or move it away")
+        raise InputError(f"{path} exists and is never overwritten: give another --out, or move it away")
     require_writable(path)
-    splits = choose_splits(config.root, config.train_split, config.val_split)
+    splits = choose_splits(config.root, config.data.train_split, config.data.val_split)
     budget: Budget = config["for"]
     start = choose_start(config.start, BUDGETS[budget].size)
     chosen = first_config(config.root, splits, budget=budget, start=start)

@@ -21,6 +21,7 @@ from detect.commands.detectors import (
     validate_command,
 )
 from detect.commands.init import init_command
+from detect.commands.options import HELP, asks_for_help, check_words, help_text, in_todays_words
 from detect.commands.runs import (
     compare_command,
     fit_command,
@@ -29,6 +30,7 @@ from detect.commands.runs import (
     reproduce_command,
     sweep_command,
 )
+from detect.commands.slips import nearest_command
 from detect.config.renames import accept_old_class_paths, renamed_arguments
 from detect.errors import DISK_IS_FULL, EXIT_STOPPED, InputError, RunStopped
 
@@ -58,27 +60,45 @@ COMMANDS: dict[str, Command] = {
 }
 
 
-def usage() -> str:
-    """The list of commands."""
-    lines = ["usage: detect COMMAND ...    (every command has --help)", ""]
-    named = [*COMMANDS.items(), *((f"data {name}", command) for name, command in DATA_COMMANDS.items())]
-    lines += [f"  {name:<16}{(command.__doc__ or '').splitlines()[0]}" for name, command in named]
+def all_commands() -> dict[str, Command]:
+    """Every command by its whole name."""
+    return {**COMMANDS, **{f"data {name}": command for name, command in DATA_COMMANDS.items()}}
+
+
+def usage(group: str = "") -> str:
+    """The list of commands, or of those whose name begins with `group`."""
+    lines = [f"usage: detect {group}COMMAND ...    (every command has --help)", ""]
+    lines += [
+        f"  {name:<16}{(command.__doc__ or '').splitlines()[0]}"
+        for name, command in all_commands().items()
+        if name.startswith(group)
+    ]
     return "\n".join(lines)
 
 
 def main(argv: list[str]) -> int:
     """Run one command; returns its exit code."""
-    if not argv or argv[0] in ("-h", "--help"):
+    if not argv or argv[0] in HELP:
         print(usage())
         return 0 if argv else EXIT_INPUT
-    commands, name, rest = COMMANDS, argv[0], argv[1:]
-    if name == "data" and rest:
-        commands, name, rest = DATA_COMMANDS, rest[0], rest[1:]
-    if name not in commands:
-        print(f"detect: unknown command {' '.join(argv[:2])!r}\n\n{usage()}", file=sys.stderr)
+    words = 2 if argv[0] == "data" else 1
+    name, rest = " ".join(argv[:words]), argv[words:]
+    if argv[0] == "data" and (len(argv) < words or argv[1] in HELP):
+        print(usage("data "))
+        return 0 if rest or argv[1:] else EXIT_INPUT
+    command = all_commands().get(name)
+    if command is None:
+        nearest = nearest_command(name, all_commands())
+        hint = f"; the nearest is `detect {nearest}`" if nearest else ""
+        print(f"detect: unknown command {name!r}{hint}\n\n{usage()}", file=sys.stderr)
         return EXIT_INPUT
     try:
-        return run(commands[name], rest)
+        rest = in_todays_words(name, rest)
+        if asks_for_help(rest):
+            print(help_text(name, (command.__doc__ or "").strip(), everything="all" in rest))
+            return 0
+        check_words(name, rest)
+        return run(command, rest)
     except InputError as error:
         print(f"detect: {error}", file=sys.stderr)
         return EXIT_INPUT

@@ -34,10 +34,10 @@ def compare_command(args: list[str]) -> int:
     from detect.report.compare import compare
 
     parser = new_parser(
-        "compare", compare_command, "detect compare runs/a runs/b benchmark.json --output comparison"
+        "compare", compare_command, "detect compare runs/a runs/b benchmark.json --out comparison"
     )
     parser.add_argument("paths", type=Path, nargs="+", help="run folders and benchmark files")
-    parser.add_argument("--output", type=Path, required=True, help="folder of index.html and table.md")
+    parser.add_argument("--out", type=Path, required=True, help="folder of index.html and table.md")
     add_trust_argument(parser)
     parser.add_argument(
         "--resamples", type=int, default=RESAMPLES, help="resamples of the bootstrap over images"
@@ -45,7 +45,7 @@ def compare_command(args: list[str]) -> int:
     parser.add_argument("--json", type=Path | None, default=None, help="write the figures there")
     config = parse(parser, args)
     require_writable(config.json)
-    return compare(config.paths, config.output, resamples=config.resamples, json_file=config.json)
+    return compare(config.paths, config.out, resamples=config.resamples, json_file=config.json)
 
 
 def sweep_command(args: list[str]) -> int:

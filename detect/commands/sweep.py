@@ -85,7 +85,7 @@ class Job:
 
     def export_command(self) -> list[str]:
         """Write and verify the ONNX file."""
-        files = ["--ckpt_path", str(self.best), "--output", str(self.exported)]
+        files = ["--ckpt_path", str(self.best), "--out", str(self.exported)]
         return [*DETECT, "export", *files, "--format", "onnx", "--form", "raw", *self.trust_words()]
 
     def trust_words(self) -> list[str]:

@@ -144,7 +144,7 @@ def choose_splits(reader: Reader, root: Path, wanted: list[str] | None) -> list[
             raise InputError(f"{root} ({reader.NAME}) has no split {split!r}; it has {', '.join(found)}")
         if not SPLIT_NAME.fullmatch(split):
             raise InputError(
-                f"the split name {split!r} cannot be that of a folder; leave it out with --splits"
+                f"the split name {split!r} cannot be that of a folder; leave it out with --split"
             )
     if not chosen:
         raise InputError(f"{root} ({reader.NAME}) has no splits")

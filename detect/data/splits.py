@@ -110,7 +110,7 @@ def split_hint(root: Path) -> str:
     if not any(next((root / name).glob("*.xml"), None) for name in XML_FOLDERS):
         return ""
     return (
-        f"\n  it has XML files: `detect data split {root} --output E` makes a data set with a training and a "
+        f"\n  it has XML files: `detect data split {root} --out E` makes a data set with a training and a "
         "validation split of images that have one each"
     )
 

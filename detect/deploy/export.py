@@ -65,7 +65,7 @@ class ExportOptions:
         if self.int8 is not None:
             format.int8_writer()  # there may be none
         if output.suffix != format.suffix:
-            raise InputError(f"--output {output}: a file of {format.name} ends in {format.suffix}")
+            raise InputError(f"--out {output}: a file of {format.name} ends in {format.suffix}")
         if self.score_threshold is not None:
             check_score_threshold(self.score_threshold, "--score_threshold")
 

@@ -77,7 +77,7 @@ def introduction(content: dict[str, Any]) -> str:
 def use(name: str, content: dict[str, Any]) -> Iterator[str]:
     """How to run it."""
     yield "```sh"
-    yield f"detect predict --model {name} --source photo.jpg --output found"
+    yield f"detect predict --model {name} --source photo.jpg --out found"
     yield "```"
     yield ""
     yield "```python"

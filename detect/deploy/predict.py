@@ -349,10 +349,10 @@ def refuse_overwriting(output: Path, names: dict[Path, str], format: LabelFormat
     sources = {file.resolve(): file for file in names}
     for name in names.values():
         if (source := sources.get((output / name).resolve())) is not None:
-            raise InputError(f"--output {output}: would overwrite the source {source}; choose another folder")
+            raise InputError(f"--out {output}: would overwrite the source {source}; choose another folder")
     if any((output / name).exists() for name in RUN_SIGNS):
         raise InputError(
-            f"--output {output} is a run, whose own detections.json would be replaced; choose another "
+            f"--out {output} is a run, whose own detections.json would be replaced; choose another "
             f"folder, such as {output / 'predictions'}"
         )
     if (output / "detections.json").exists():
@@ -360,7 +360,7 @@ def refuse_overwriting(output: Path, names: dict[Path, str], format: LabelFormat
     labels = WRITERS[format].places if format is not None else ()
     for name in (*names.values(), *labels):
         if (output / name).exists():
-            raise InputError(f"--output {output}: {name} exists there; choose an empty folder")
+            raise InputError(f"--out {output}: {name} exists there; choose an empty folder")
 
 
 def result_rows(

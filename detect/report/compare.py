@@ -30,7 +30,7 @@ def compare(
         InputError: a path is neither a run nor a benchmark, `output` is a file, or there is nothing to draw.
     """
     if output.exists() and not output.is_dir():
-        raise InputError(f"--output {output} is a file; give a folder")
+        raise InputError(f"--out {output} is a file; give a folder")
     if resamples < 1:
         raise InputError(f"--resamples is {resamples}; give 1 or more, 1000 for an interval that holds")
     comparison = gather(paths, resamples=resamples)

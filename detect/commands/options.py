@@ -1,0 +1,331 @@
+"""What every command takes, known without importing torch: help, unknown options, slips, other spellings.
+
+The table in options.json is written from the parsers of the commands by `scripts/write_options.py`. Building
+one of them imports torch, which takes seconds; they still check every value once the words have passed here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import re
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, NoReturn
+
+from detect.commands.arguments import FIT_PREFIXES
+from detect.commands.slips import FIT_HELP, nearest_class, right_words
+from detect.errors import InputError
+
+TABLE = Path(__file__).with_name("options.json")
+OTHER_SPELLINGS = {
+    "--output": "--out",
+    "--splits": "--split",
+    "--train_split": "--data.train_split",
+    "--val_split": "--data.val_split",
+}
+"""Names of earlier versions, and the one word of today for what they mean."""
+HANDS_ON = ("sweep", "reproduce")
+"""Commands that hand flags of `detect fit` on to it."""
+HELP = ("-h", "--help")
+WIDTH = 110
+FLAG_WIDTH = 34
+LEAST_LIKENESS = 0.6
+SECTIONS = ("model", "data", "trainer")
+"""Of a configuration; as flags they take a file."""
+FLAG = re.compile("-{1,2}[A-Za-z]")
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option, or an argument without a flag."""
+
+    flags: list[str]
+    help: str = ""
+    value: str = ""
+    """What stands for its value in the help."""
+    default: str = ""
+    count: int | str | None = None
+    """Of values, as argparse has it; null is one."""
+    choices: list[str] | None = None
+    required: bool = False
+    hidden: bool = False
+    """It works, and no list shows it."""
+
+    @property
+    def key(self) -> str:
+        """Its name without dashes."""
+        return self.flags[-1 if self.flags[0] == "-c" else 0].lstrip("-")
+
+    @property
+    def is_flag(self) -> bool:
+        return self.flags[0].startswith("-")
+
+    @property
+    def shown(self) -> str:
+        """The option with its value, as a user types it."""
+        if not self.is_flag:
+            return self.key
+        value = f" {self.value}{' ...' if self.count == '+' else ''}" if self.value else ""
+        return f"--{self.key}{value}"
+
+
+class Options:
+    """What a command takes.
+
+    Args:
+        name: the command's.
+    """
+
+    def __init__(self, name: str) -> None:
+        table = _table()
+        self.name = name
+        self.example: str = table["commands"][name]["example"]
+        self.options = [Option(**row) for row in table["commands"][name]["options"]]
+        self.own_flags = {flag for option in self.options if option.is_flag for flag in option.flags}
+        handed_on = Options("fit").options if name in HANDS_ON else []
+        handed_on = [option for option in handed_on if option.flags[0].startswith(FIT_PREFIXES)]
+        self.listed = [*self.options, *handed_on]
+        """The options, and those of `detect fit` that are handed on to it."""
+        self.flags = {flag for option in self.listed if option.is_flag for flag in option.flags}
+        keys = {option.key for option in self.listed if option.is_flag}
+        sections = {key.partition(".")[0] for key in keys}
+        slots = {slot: row for slot, row in table["classes"].items() if slot.partition(".")[0] in sections}
+        self.classes: dict[str, list[str]] = {slot: row["names"] for slot, row in slots.items()}
+        self.open = {key.removesuffix(".help") for key in keys if key.endswith(".help")} - slots.keys()
+        self.open |= {option.key for option in self.listed if "{" in option.value}
+        self.settings = keys | {f"{slot}.{name}" for slot, row in slots.items() for name in row["settings"]}
+
+    def knows(self, key: str, *, own_classes: bool = False) -> bool:
+        """Whether there may be a setting of this dotted name.
+
+        Args:
+            key: without `init_args`, which may be left out.
+            own_classes: the user's own classes may be named, whose settings no table has.
+        """
+        if key in self.settings or f"--{key}" in self.flags:
+            return True
+        parts = key.split(".")
+        above = {".".join(parts[:i]) for i in range(1, len(parts))}
+        return bool(above & self.open) or (own_classes and bool(above & self.classes.keys()))
+
+    def nearest(self, key: str) -> str | None:
+        """The setting that was probably meant: the same word in a section, or the most alike."""
+        shown = [option.key for option in self.listed if option.is_flag and not option.hidden]
+        same = [name for name in shown if name.rpartition(".")[2] == key.rpartition(".")[2]]
+        names = same or difflib.get_close_matches(key, sorted(self.settings), n=1, cutoff=LEAST_LIKENESS)
+        return names[0] if names else None
+
+
+@cache
+def _table() -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(TABLE.read_text(encoding="utf-8"))
+    return content
+
+
+def in_todays_words(name: str, args: Sequence[str]) -> list[str]:
+    """The words of a command with `OTHER_SPELLINGS` replaced where the command knows today's."""
+    flags = Options(name).flags
+    words = []
+    for word in args:
+        flag, equals, value = word.partition("=")
+        today = OTHER_SPELLINGS.get(flag)
+        words.append(f"{today}{equals}{value}" if today in flags and flag not in flags else word)
+    return words
+
+
+def asks_for_help(args: Sequence[str]) -> bool:
+    """Whether these words want the list of options."""
+    return any(word in HELP for word in args)
+
+
+def help_text(name: str, does: str, *, everything: bool) -> str:
+    """What a command does, an example, and its options.
+
+    Args:
+        name: of the command.
+        does: its sentence.
+        everything: of `detect fit` as well those that few runs need.
+    """
+    options = Options(name)
+    head = f"{_usage(options)}\n\n{does}\n\n  {options.example}\n\n"
+    if name == "fit" and not everything:
+        return head + FIT_HELP
+    return head + "\n".join(_line(option) for option in options.options if not option.hidden)
+
+
+def _usage(options: Options) -> str:
+    if options.name == "fit":
+        return "usage: detect fit --config FILE [--data.root FOLDER] [--section.key VALUE ...]"
+    needed = [option.shown for option in options.options if option.required]
+    more = ["[--section.key VALUE of detect fit ...]"] if options.name in HANDS_ON else []
+    return " ".join(["usage: detect", options.name, *needed, "[options]", *more])
+
+
+def _line(option: Option) -> str:
+    """One option with its help beside it, or below it where its own name is long."""
+    names = [choice for choice in option.choices or [] if choice != "null"] if option.value == "NAME" else []
+    default = f"default: {option.default}" if option.default else ""
+    notes = "; ".join(filter(None, [", ".join(names), default]))
+    text = " ".join(filter(None, [option.help, f"({notes})" if notes else ""]))
+    indent = " " * (FLAG_WIDTH + 2)
+    lines = textwrap.wrap(text, WIDTH - len(indent)) or [""]
+    start = f"  {option.shown}"
+    if len(start) < len(indent):
+        lines[0] = f"{start:<{len(indent)}}{lines[0]}".strip()
+    else:
+        lines.insert(0, start.strip())
+    return f"\n{indent}".join(["  " + lines[0], *lines[1:]])
+
+
+def check_words(name: str, args: Sequence[str]) -> None:
+    """Look at the words of a command before anything that takes time is imported.
+
+    Raises:
+        InputError: an option or a key of a configuration is unknown, one that is needed is missing, a value
+            is none of those to choose from; says what was probably meant.
+    """
+    options = Options(name)
+    own_classes = any(word.partition("=")[0] == "--trust" for word in args)
+    counted: list[str] = []
+    for flag, values in _groups(args):
+        key = flag.lstrip("-").rstrip("+").replace(".init_args", "")
+        if flag and not options.knows(key, own_classes=own_classes):
+            _refuse(options, key, values[0] if values else None)
+        for word in [] if flag else values:
+            if "=" in word and not Path(word).exists():
+                _refuse_stray(options, word)
+        if flag and values:
+            _check_value(key, values[0], options)
+        if name == "fit" and flag in ("-c", "--config") and values:
+            _check_file(Path(values[0]), options, own_classes=own_classes)
+        own = flag in options.own_flags
+        counted += [flag, *values] if own else values[1:] if flag else values
+    _check_counts(options, counted)
+
+
+def _check_file(path: Path, options: Options, *, own_classes: bool) -> None:
+    """Look at the keys of a configuration."""
+    from detect.config.files import read_yaml
+
+    for key, value in _settings_in(read_yaml(path), ""):
+        if not options.knows(key, own_classes=own_classes):
+            _refuse(options, key, None if value is None else str(value), path=path)
+        _check_value(key, value, options, place=f"{path}: ")
+
+
+def _check_value(key: str, value: Any, options: Options, *, place: str = "") -> None:
+    """Find values that are none: a size that is one number, a class that is called nearly so.
+
+    Raises:
+        InputError: says what to give.
+    """
+    if value is None:
+        return
+    text = str(value)
+    if key == "model.image_size" and text.isdigit():
+        raise InputError(f"{place}{key} is height and width: give [{text},{text}] instead of {text}")
+    if key in SECTIONS and key in options.settings and text[:1] != "{" and not Path(text).is_file():
+        words = right_words("backbone" if key == "model" and "." not in text else key, text, options.knows)
+        hint = f"; {words}" if words else ""
+        raise InputError(f"{place}--{key} takes a section of a configuration, not {text!r}{hint}")
+    names = options.classes.get(key, [])
+    plain = isinstance(value, str) and text.replace("_", "").replace("-", "").isalnum()
+    if names and plain and text not in (*names, "null", "None"):
+        nearest = nearest_class(text, names)
+        meant = f"write {nearest}; " if nearest else ""
+        raise InputError(f"{place}{key}: there is no {text}; {meant}there are {', '.join(names)}")
+
+
+def _check_counts(options: Options, words: Sequence[str]) -> None:
+    """Let argparse find what is missing, too much or none of the choices."""
+    parser = _Counter(prog=f"detect {options.name}", add_help=False, allow_abbrev=False)
+    for option in options.options:
+        if option.count == 0:
+            parser.add_argument(*option.flags, action="store_true")
+            continue
+        # A configuration may hold what `detect fit` needs.
+        required = option.required and options.name != "fit"
+        needed: dict[str, Any] = {"required": required} if option.is_flag else {}
+        parser.add_argument(*option.flags, nargs=option.count, choices=option.choices, **needed)
+    for word in parser.parse_known_args(words)[1]:
+        _refuse_stray(options, word)
+
+
+class _Counter(argparse.ArgumentParser):
+    """A parser that raises instead of ending the process."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{self.prog}: {message}")
+
+
+def _refuse(options: Options, key: str, value: str | None, *, path: Path | None = None) -> NoReturn:
+    """Say that there is no such option, and which was meant.
+
+    Raises:
+        InputError: always.
+    """
+    words = right_words(key.rpartition(".")[2], value, options.knows)
+    nearest = options.nearest(key)
+    if words is not None:
+        hint = words if path is None else f"it is {words.removeprefix('write --').split()[0]}"
+    else:
+        hint = f"the nearest is {nearest}" if nearest else f"see detect {options.name} --help"
+    is_setting = "." in key or options.name == "fit"
+    what = f"setting {key}" if is_setting else f"option --{key}"
+    raise InputError(f"{path or f'detect {options.name}'}: there is no {what}; {hint}")
+
+
+def _refuse_stray(options: Options, word: str) -> NoReturn:
+    """Say what a word without a flag should have been.
+
+    Raises:
+        InputError: always.
+    """
+    key, equals, value = word.partition("=")
+    words = None
+    if equals:
+        known = options.knows(key) and key not in SECTIONS
+        words = f"write --{key} {value}" if known else right_words(key, value, options.knows)
+    elif word.endswith((".yaml", ".yml")):
+        words = right_words("cfg", word, options.knows)
+    elif Path(word).is_dir():
+        words = right_words("data", word, options.knows)
+    raise InputError(
+        f"detect {options.name} does not take {word!r} alone; {words or 'options begin with --'}"
+    )
+
+
+def _groups(args: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """Every flag with the words behind it up to the next; those before the first have an empty flag."""
+    flag, values = "", list[str]()
+    for word in args:
+        if FLAG.match(word):
+            yield flag, values
+            flag, equals, value = word.partition("=")
+            values = [value] if equals else []
+        else:
+            values.append(word)
+    yield flag, values
+
+
+def _settings_in(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """The dotted names in a configuration with their values; null for what has settings of its own."""
+    if isinstance(value, list):
+        for inner in value:
+            if isinstance(inner, dict):
+                yield from _settings_in(inner, key)
+    elif not isinstance(value, dict):
+        yield key, value
+    else:
+        if key and "class_path" not in value:
+            yield key, None
+        for name, inner in value.items():
+            if name == "init_args":
+                yield from _settings_in(inner, key)
+            elif name not in ("class_path", "dict_kwargs"):
+                yield from _settings_in(inner, f"{key}.{name}".lstrip("."))
