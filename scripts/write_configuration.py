@@ -241,7 +241,7 @@ def trainer_table() -> list[str]:
         lines.append(f"| `trainer.{name}` | {default} | {meaning} |")
     lines += [
         "",
-        "Others are passed on to Lightning; `detect fit --help` lists them all. Refused, with a message:",
+        "Others are passed on to Lightning; `detect fit --help all` lists them. Refused, with a message:",
         "",
     ]
     return lines + [f"- `trainer.{key}`: {instead}." for key, (_, instead) in REFUSED.items()]

@@ -35,8 +35,6 @@ HELP = ("-h", "--help")
 WIDTH = 110
 FLAG_WIDTH = 34
 LEAST_LIKENESS = 0.6
-SECTIONS = ("model", "data", "trainer")
-"""Of a configuration; as flags they take a file."""
 FLAG = re.compile("-{1,2}[A-Za-z]")
 
 
@@ -96,6 +94,8 @@ class Options:
         sections = {key.partition(".")[0] for key in keys}
         slots = {slot: row for slot, row in table["classes"].items() if slot.partition(".")[0] in sections}
         self.classes: dict[str, list[str]] = {slot: row["names"] for slot, row in slots.items()}
+        self.sections = {option.key for option in self.listed if option.value == "CONFIG"}
+        """Parts of a configuration, which take a file as flags."""
         self.open = {key.removesuffix(".help") for key in keys if key.endswith(".help")} - slots.keys()
         self.open |= {option.key for option in self.listed if "{" in option.value}
         self.settings = keys | {f"{slot}.{name}" for slot, row in slots.items() for name in row["settings"]}
@@ -229,7 +229,7 @@ def _check_value(key: str, value: Any, options: Options, *, place: str = "") -> 
     text = str(value)
     if key == "model.image_size" and text.isdigit():
         raise InputError(f"{place}{key} is height and width: give [{text},{text}] instead of {text}")
-    if key in SECTIONS and key in options.settings and text[:1] != "{" and not Path(text).is_file():
+    if key in options.sections and text[:1] != "{" and not Path(text).is_file():
         words = right_words("backbone" if key == "model" and "." not in text else key, text, options.knows)
         hint = f"; {words}" if words else ""
         raise InputError(f"{place}--{key} takes a section of a configuration, not {text!r}{hint}")
@@ -289,7 +289,7 @@ def _refuse_stray(options: Options, word: str) -> NoReturn:
     key, equals, value = word.partition("=")
     words = None
     if equals:
-        known = options.knows(key) and key not in SECTIONS
+        known = options.knows(key) and key not in options.sections
         words = f"write --{key} {value}" if known else right_words(key, value, options.knows)
     elif word.endswith((".yaml", ".yml")):
         words = right_words("cfg", word, options.knows)

@@ -104,7 +104,8 @@ def choose_splits(root: Path, train: str | None = None, val: str | None = None) 
         return Splits(train, val)
     if len(found) > 1:
         raise InputError(
-            f"{root} has the splits {', '.join(found)}: say which is which with --data.train_split and --data.val_split"
+            f"{root} has the splits {', '.join(found)}: say which is which with --data.train_split and "
+            "--data.val_split"
         )
     what = f"one split, {found[0]}" if found else "no split"
     divided = f"{root.absolute().name}-split"

@@ -67,7 +67,14 @@ def test_json__no_such_folder__said_before_any_work(
 
 def test_main__unknown_or_no_command__lists_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["trian"]) == 2
-    assert "unknown command 'trian'" in capsys.readouterr().err
+    assert "unknown command 'trian'; the nearest is `detect fit`" in capsys.readouterr().err
+    assert main(["data", "chek"]) == 2
+    assert "unknown command 'data chek'; the nearest is `detect data check`" in capsys.readouterr().err
+    assert main(["zzz"]) == 2
+    assert "unknown command 'zzz'\n" in capsys.readouterr().err
+    assert main(["data", "--help"]) == 0
+    assert "data check" in capsys.readouterr().out
+    assert main(["data"]) == 2
     assert main([]) == 2
     assert "data check" in capsys.readouterr().out
     assert main(["--help"]) == 0

@@ -50,16 +50,14 @@ def test_splits_by_their_usual_names(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no split tset; it has train, trainval, val"):
         choose_splits(both, val="tset")
     odd = make_voc(tmp_path / "odd", {"one": {"a": BOX}, "two": {"b": BOX}})
-    with pytest.raises(InputError, match="has the splits one, two: say which is which with --train_split"):
+    with pytest.raises(InputError, match="has the splits one, two: say which is which with --data.train_split"):
         choose_splits(odd)
     assert choose_splits(odd, "one", "two") == ("one", "two")
 
 
 def test_one_split_alone_leads_to_data_split(tmp_path: Path) -> None:
     one = make_yolo(tmp_path / "birds", {"train": {"a": "0 0.5 0.5 0.2 0.2"}})
-    with pytest.raises(
-        InputError, match=r"has one split, train.*\n  detect data split .*birds --output bird"
-    ):
+    with pytest.raises(InputError, match=r"has one split, train.*\n  detect data split .*birds --out bird"):
         choose_splits(one)
     none = make_voc(tmp_path / "labelled", {"train": {"a": BOX}})
     (none / "ImageSets" / "Main" / "train.txt").unlink()

@@ -87,8 +87,8 @@ def test_repair__every_picture_cut_off__refused_and_nothing_written(tmp_path: Pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--fix"], "--fix and --output FOLDER belong together"),
-        (["--output", "copy"], "--fix and --output FOLDER belong together"),
+        (["--fix"], "--fix and --out FOLDER belong together"),
+        (["--output", "copy"], "--fix and --out FOLDER belong together"),
         (["--fix", "--output", "data/copy"], "which is only read"),
         (["--fix", "--output", "full"], "is not an empty folder"),
     ],
