@@ -36,6 +36,9 @@ WIDTH = 110
 FLAG_WIDTH = 34
 LEAST_LIKENESS = 0.6
 FLAG = re.compile("-{1,2}[A-Za-z]")
+LEFT_OUT = re.compile(r"\.init_args|\.class_path$")
+"""Parts of a dotted name that may be left out."""
+FOREIGN_CLASS = re.compile(r"(?!detect\.)\w+\.")
 
 
 @dataclass(frozen=True)
@@ -190,35 +193,43 @@ def check_words(name: str, args: Sequence[str]) -> None:
             is none of those to choose from; says what was probably meant.
     """
     options = Options(name)
-    own_classes = any(word.partition("=")[0] == "--trust" for word in args)
+    settings = list(_settings_of(name, args))
+    # Whether they may be named is decided later; no table has their settings.
+    own_classes = any(
+        key == "trust" or (key in options.classes and FOREIGN_CLASS.match(str(value)))
+        for key, value, _ in settings
+    )
+    for key, value, path in settings:
+        if not options.knows(key, own_classes=own_classes):
+            _refuse(options, key, value, path)
+        _check_value(options, key, value, path)
     counted: list[str] = []
     for flag, values in _groups(args):
-        key = flag.lstrip("-").rstrip("+").replace(".init_args", "")
-        if flag and not options.knows(key, own_classes=own_classes):
-            _refuse(options, key, values[0] if values else None)
         for word in [] if flag else values:
             if "=" in word and not Path(word).exists():
                 _refuse_stray(options, word)
-        if flag and values:
-            _check_value(key, values[0], options)
-        if name == "fit" and flag in ("-c", "--config") and values:
-            _check_file(Path(values[0]), options, own_classes=own_classes)
         own = flag in options.own_flags
         counted += [flag, *values] if own else values[1:] if flag else values
     _check_counts(options, counted)
 
 
-def _check_file(path: Path, options: Options, *, own_classes: bool) -> None:
-    """Look at the keys of a configuration."""
+def _settings_of(name: str, args: Sequence[str]) -> Iterator[tuple[str, Any, Path | None]]:
+    """The options of a command line and the settings of the configurations of `detect fit`.
+
+    Yields:
+        Dotted name, the value if any, and the configuration that has it.
+    """
     from detect.config.files import read_yaml
 
-    for key, value in _settings_in(read_yaml(path), ""):
-        if not options.knows(key, own_classes=own_classes):
-            _refuse(options, key, None if value is None else str(value), path=path)
-        _check_value(key, value, options, place=f"{path}: ")
+    for flag, values in _groups(args):
+        if flag:
+            yield LEFT_OUT.sub("", flag.lstrip("-").rstrip("+")), values[0] if values else None, None
+        if name == "fit" and flag in ("-c", "--config") and values:
+            path = Path(values[0])
+            yield from ((key, value, path) for key, value in _settings_in(read_yaml(path), ""))
 
 
-def _check_value(key: str, value: Any, options: Options, *, place: str = "") -> None:
+def _check_value(options: Options, key: str, value: Any, path: Path | None) -> None:
     """Find values that are none: a size that is one number, a class that is called nearly so.
 
     Raises:
@@ -226,7 +237,7 @@ def _check_value(key: str, value: Any, options: Options, *, place: str = "") -> 
     """
     if value is None:
         return
-    text = str(value)
+    text, place = str(value), f"{path}: " if path else ""
     if key == "model.image_size" and text.isdigit():
         raise InputError(f"{place}{key} is height and width: give [{text},{text}] instead of {text}")
     if key in options.sections and text[:1] != "{" and not Path(text).is_file():
@@ -263,13 +274,13 @@ class _Counter(argparse.ArgumentParser):
         raise InputError(f"{self.prog}: {message}")
 
 
-def _refuse(options: Options, key: str, value: str | None, *, path: Path | None = None) -> NoReturn:
+def _refuse(options: Options, key: str, value: Any, path: Path | None) -> NoReturn:
     """Say that there is no such option, and which was meant.
 
     Raises:
         InputError: always.
     """
-    words = right_words(key.rpartition(".")[2], value, options.knows)
+    words = right_words(key.rpartition(".")[2], None if value is None else str(value), options.knows)
     nearest = options.nearest(key)
     if words is not None:
         hint = words if path is None else f"it is {words.removeprefix('write --').split()[0]}"
@@ -314,16 +325,17 @@ def _groups(args: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
 
 
 def _settings_in(value: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """The dotted names in a configuration with their values; null for what has settings of its own."""
+    """The dotted names in a configuration with their values: the class of what has settings of its own."""
     if isinstance(value, list):
+        yield key, None
         for inner in value:
             if isinstance(inner, dict):
                 yield from _settings_in(inner, key)
     elif not isinstance(value, dict):
         yield key, value
     else:
-        if key and "class_path" not in value:
-            yield key, None
+        if key:
+            yield key, value.get("class_path")
         for name, inner in value.items():
             if name == "init_args":
                 yield from _settings_in(inner, key)

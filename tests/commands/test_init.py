@@ -40,9 +40,9 @@ def test_init__a_file_is_never_overwritten(capsys: pytest.CaptureFixture[str]) -
     assert main(["init", "birds", "--start", "none"]) == 2
     assert "birds.yaml exists and is never overwritten" in capsys.readouterr().err
     assert Path("birds.yaml").read_text() == "mine"
-    assert main(["init", "birds", "--start", "none", "--for", "phone", "--output", "other.yaml"]) == 0
+    assert main(["init", "birds", "--start", "none", "--for", "phone", "--out", "other.yaml"]) == 0
     assert Path("other.yaml").is_file()
-    assert main(["init", "birds", "--start", "none", "--output", "birds.txt"]) == 2
+    assert main(["init", "birds", "--start", "none", "--out", "birds.txt"]) == 2
     assert "ends with .yaml" in capsys.readouterr().err
 
 
@@ -50,5 +50,5 @@ def test_init__a_file_is_never_overwritten(capsys: pytest.CaptureFixture[str]) -
 def test_init__one_split_is_to_be_divided_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_yolo(tmp_path / "one", {"train": {"a": "0 0.5 0.5 0.2 0.2"}})
     assert main(["init", "one"]) == 2
-    assert "detect data split one --output one-split" in capsys.readouterr().err
+    assert "detect data split one --out one-split" in capsys.readouterr().err
     assert not Path("one.yaml").exists()

@@ -184,6 +184,7 @@ def test_every_answer_to_a_slip_is_an_option_of_some_command() -> None:
             "model: {schedule: {warm_steps: 3}}",
             "model.schedule.warm_steps; the nearest is model.schedule.warmup",
         ),
+        ("model: {tapps: [c4, c5]}", "there is no setting model.tapps; the nearest is model.taps"),
         ("epochs: 5", "there is no setting epochs; it is trainer.max_epochs"),
         ("model: {backbone: mobilenetv3}", "model.backbone: there is no mobilenetv3; write MobileNetV3"),
         ("model: {image_size: 320}", r"give \[320,320\] instead of 320"),

@@ -39,7 +39,7 @@ if command == "fit":
     (folder / "metrics.json").write_text(json.dumps({"mAP": 0.5}))
     (folder / "config.yaml").write_text(f"name: {text}")
 elif command == "export":
-    Path(value("--output")).write_bytes(Path(value("--ckpt_path")).read_bytes())
+    Path(value("--out")).write_bytes(Path(value("--ckpt_path")).read_bytes())
 else:
     models = args[args.index("--model") + 1 : args.index("--runtime")]
     stage = {"p50": 1.0}

@@ -50,7 +50,9 @@ def test_splits_by_their_usual_names(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no split tset; it has train, trainval, val"):
         choose_splits(both, val="tset")
     odd = make_voc(tmp_path / "odd", {"one": {"a": BOX}, "two": {"b": BOX}})
-    with pytest.raises(InputError, match="has the splits one, two: say which is which with --data.train_split"):
+    with pytest.raises(
+        InputError, match=r"has the splits one, two: say which is which with --data\.train_split"
+    ):
         choose_splits(odd)
     assert choose_splits(odd, "one", "two") == ("one", "two")
 
