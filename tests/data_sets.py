@@ -25,6 +25,20 @@ def save_picture(path: Path, size: tuple[int, int] = (64, 48), *, seed: int = 0,
     return path
 
 
+def save_scene(
+    path: Path, size: tuple[int, int], objects: Sequence[Sequence[float]], *, seed: int = 0
+) -> Path:
+    """A fixed camera's image of `size` (width, height): the place of `seed`, objects (xyxy px) as shadows."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(np.random.default_rng(seed).integers(40, 250, (9, 12, 3), dtype=np.uint8))
+    image = image.resize(size, Image.Resampling.BICUBIC)
+    for x0, y0, x1, y1 in objects:
+        place = (int(x0), int(y0), int(x1), int(y1))
+        image.paste(image.crop(place).point([value // 3 for value in range(256)] * 3), place)
+    image.save(path, quality=95)
+    return path
+
+
 def claim_size(path: Path, width: int, height: int) -> Path:
     """Let a JPEG say that it has other sides than it has."""
     data = bytearray(path.read_bytes())

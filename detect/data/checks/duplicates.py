@@ -20,6 +20,7 @@ MIN_CONTRAST = 4.0
 """Standard deviation of a thumbnail, of 255. Below it an image is empty and looks like every other such."""
 DUPLICATE_IOU = 0.95
 PAIRS_AT_ONCE = 1 << 20
+NEAREST = 5
 
 
 def equal_groups(digests: NDArray[np.bytes_], usable: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -44,10 +45,8 @@ def alike_pairs(
         thumbnails: (N, 16, 16) grey.
         usable: (N,) rows to compare.
     """
-    flat = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
-    flat -= flat.mean(axis=1, keepdims=True)
-    contrast = flat.std(axis=1)
-    flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
+    flat = _normalised(thumbnails)
+    contrast = thumbnails.reshape(len(thumbnails), -1).std(axis=1)
     rows = np.flatnonzero(usable & (contrast >= MIN_CONTRAST))
     found = [np.zeros((0, 2), dtype=np.int64)]
     edges = np.linspace(0, HASH_BITS, MAX_DISTANCE + 2).astype(int)
@@ -61,6 +60,35 @@ def alike_pairs(
             alike = np.einsum("ij,ij->i", flat[one], flat[other]) >= MIN_CORRELATION
             found.append(np.stack([one[alike], other[alike]], axis=1))
     return np.unique(np.sort(np.concatenate(found), axis=1), axis=0)
+
+
+def nearest_pairs(pairs: NDArray[np.int64], thumbnails: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """(Q, 2) of `pairs` (P, 2) those with one of the `NEAREST` images that each image resembles most.
+
+    Each of a thousand images of a fixed camera resembles all others; a copy is among the nearest.
+    """
+    flat = _normalised(thumbnails)
+    correlation = np.concatenate(
+        [
+            np.einsum("ij,ij->i", flat[part[:, 0]], flat[part[:, 1]])
+            for part in np.array_split(pairs, len(pairs) // PAIRS_AT_ONCE + 1)
+        ]
+    )
+    kept = np.zeros(len(pairs), dtype=np.bool_)
+    rows, places = pairs.T.ravel(), np.tile(np.arange(len(pairs)), 2)
+    order = np.lexsort((-np.tile(correlation, 2), rows))
+    rows, places = rows[order], places[order]
+    rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
+    kept[places[rank < NEAREST]] = True
+    return pairs[kept]
+
+
+def _normalised(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(N, 256) of mean 0 and length 1: their products are correlations."""
+    flat = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
+    flat -= flat.mean(axis=1, keepdims=True)
+    flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
+    return flat
 
 
 def _pairs_of_equal(values: NDArray[np.uint64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:

@@ -171,15 +171,24 @@ def look_at(path: Path) -> _Seen:
     empty = np.zeros((KEPT_SIDE_PX, KEPT_SIDE_PX), dtype=np.uint8)
     try:
         digest = _digest(path)
-        with open_image(path) as image:
-            image.draft("L", (2 * THUMBNAIL_PX, 2 * THUMBNAIL_PX))
-            with _LARGE if image.width * image.height > LARGE_PIXELS else nullcontext():
-                grey = upright_rgb(_thinned(image)).convert("L")
+        grey = decode_grey(path, THUMBNAIL_PX)
     except Exception as error:  # decoders raise anything when they are fed what is no image
         return _Seen(f"{type(error).__name__}: {error}", b"", 0, empty)
     small = grey.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX)
     thumbnail = small.resize((KEPT_SIDE_PX, KEPT_SIDE_PX), Image.Resampling.BOX)
     return _Seen("", digest, perceptual_hash(np.asarray(small)), np.asarray(thumbnail))
+
+
+def decode_grey(path: Path, side: int) -> Image.Image:
+    """The upright image in grey, with at least twice `side` px each way where it has so many.
+
+    Raises:
+        Exception: whatever a decoder raises.
+    """
+    with open_image(path) as image:
+        image.draft("L", (2 * side, 2 * side))
+        with _LARGE if image.width * image.height > LARGE_PIXELS else nullcontext():
+            return upright_rgb(_thinned(image)).convert("L")
 
 
 def _thinned(image: Image.Image) -> Image.Image:

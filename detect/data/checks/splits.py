@@ -20,15 +20,16 @@ from numpy.typing import NDArray
 
 from detect.data.annotation_cache import cache_folder
 from detect.data.annotations import Annotations
-from detect.data.checks.duplicates import alike_pairs, duplicate_boxes, equal_groups
+from detect.data.checks.duplicates import alike_pairs, duplicate_boxes, equal_groups, nearest_pairs
 from detect.data.checks.findings import Finding, Severity, summarise
 from detect.data.checks.headers import plain
 from detect.data.checks.scan import scan_images
+from detect.data.checks.second_look import Look, is_same_image
 from detect.data.splits import OpenedSplit, Role
 from detect.errors import InputError
 from detect.system.files import write_atomically
 
-VERSION = 3
+VERSION = 4
 """Raised whenever the same data would give other repetitions."""
 FEW_BOXES = 20
 """Below it, the average precision of a class says little: one box is more than 5 % of its recall."""
@@ -204,6 +205,21 @@ class _File(NamedTuple):
     name: str
     path: Path
     splits: list[str]
+    boxes: NDArray[np.float64]
+    """(G, 4) xyxy, fractions of width and height, of the first of the splits."""
+    labels: NDArray[np.str_]
+    """(G,) names of classes."""
+
+
+class _Likeness(NamedTuple):
+    """Pairs of files of which the second repeats the first, by how they do."""
+
+    equal: list[tuple[_File, _File]]
+    """Of the same bytes."""
+    alike: list[tuple[_File, _File]]
+    """One is a copy of the other, compressed, resized or cropped."""
+    one_place: list[tuple[_File, _File]]
+    """Of one place, with other content."""
 
 
 def repeated_images(splits: dict[str, Annotations]) -> list[Finding]:
@@ -211,35 +227,61 @@ def repeated_images(splits: dict[str, Annotations]) -> list[Finding]:
 
     A split that wholly holds another, as trainval holds train, is reported once.
     """
-    files: dict[str, _File] = {}
-    for split, content in splits.items():
-        for row, path in enumerate(paths_of(content)):
-            name = content.file_names[row].decode()
-            files.setdefault(path, _File(name, content.path(row), [])).splits.append(split)
+    unique = _files_of(splits)
     nested = _nested(splits)
     findings = [
         Finding("split-holds-another", "note", outer, None, f"it has every image of {inner}", "kept")
         for outer, inner in sorted(nested)
     ]
-    unique = list(files.values())
     for file in unique:
         leak = _leak(file.splits, file.splits, nested)
         if leak:
             findings.append(_leak_finding(file, file, leak, "is the same file as"))
-    for one, other, equal in _pairs(unique):
-        likeness = "equals" if equal else "looks like"
-        leak = _leak(one.splits, other.splits, nested)
-        if leak:
-            findings.append(_leak_finding(one, other, leak, likeness))
-        else:
-            detail = f"{likeness} {one.name} of the same split ({one.splits[0]})"
-            code, severity = _REPEATED[equal]
-            findings.append(
-                Finding(
-                    code, severity, other.name, None, detail, "kept", str(other.path), other=str(one.path)
-                )
-            )
+    pairs = _pairs(unique)
+    findings += [_repeat_finding(*pair, nested, equal=True) for pair in pairs.equal]
+    findings += [_repeat_finding(*pair, nested, equal=False) for pair in pairs.alike]
+    if pairs.one_place:
+        findings.append(_one_place(pairs.one_place))
     return findings
+
+
+def _files_of(splits: dict[str, Annotations]) -> list[_File]:
+    files: dict[str, _File] = {}
+    for split, content in splits.items():
+        names = np.array(["", *content.classes.names])
+        for row, path in enumerate(paths_of(content)):
+            if path not in files:
+                rows, (height, width) = content.rows(row), content.sizes[row].tolist()
+                boxes = content.boxes[rows] / (width, height, width, height)
+                name = content.file_names[row].decode()
+                files[path] = _File(name, content.path(row), [], boxes, names[content.labels[rows]])
+            files[path].splits.append(split)
+    return list(files.values())
+
+
+def _repeat_finding(one: _File, other: _File, nested: set[tuple[str, str]], *, equal: bool) -> Finding:
+    likeness = "equals" if equal else "looks like"
+    leak = _leak(one.splits, other.splits, nested)
+    if leak:
+        return _leak_finding(one, other, leak, likeness)
+    detail = f"{likeness} {one.name} of the same split ({one.splits[0]})"
+    code, severity = _REPEATED[equal]
+    return Finding(code, severity, other.name, None, detail, "kept", str(other.path), other=str(one.path))
+
+
+def _one_place(pairs: list[tuple[_File, _File]]) -> Finding:
+    """One note for all images that a fixed camera took: each resembles many, and none repeats another."""
+    files = {str(file.path): file for pair in pairs for file in pair}
+    counts = Counter(file.splits[0] for file in files.values())
+    held = ", ".join(f"{count} of {split}" for split, count in counts.items())
+    one, other = pairs[0]
+    detail = (
+        f"{held} show the same place as others, with other content, as {one.name} does: scores say nothing "
+        "of another place"
+    )
+    return Finding(
+        "images-of-one-place", "note", other.name, None, detail, "kept", str(other.path), other=str(one.path)
+    )
 
 
 _REPEATED: dict[bool, tuple[str, Severity]] = {
@@ -278,17 +320,26 @@ def _leak_finding(one: _File, other: _File, leak: tuple[str, str], likeness: str
     )
 
 
-def _pairs(files: list[_File]) -> list[tuple[_File, _File, bool]]:
-    """All files that repeat another: the two, and whether their bytes are equal."""
+def _pairs(files: list[_File]) -> _Likeness:
+    """All files that repeat another or show the same place."""
     scan = scan_images([file.path for file in files])
     usable = np.ones(len(files), dtype=np.bool_)
     usable[list(scan.failures)] = False
     first = equal_groups(scan.digests, usable)
     rows = np.arange(len(files))
-    equal = [(files[first[row]], files[row], True) for row in np.flatnonzero(first != rows)]
+    equal = [(files[first[row]], files[row]) for row in np.flatnonzero(first != rows)]
     # Of equal files one stands for all.
-    alike = alike_pairs(scan.hashes, scan.thumbnails, usable & (first == rows))
-    return equal + [(files[one], files[other], False) for one, other in alike.tolist()]
+    suggested = alike_pairs(scan.hashes, scan.thumbnails, usable & (first == rows))
+    looks: dict[int, Look] = {}
+    alike: list[tuple[_File, _File]] = []
+    one_place: list[tuple[_File, _File]] = []
+    for one, other in nearest_pairs(suggested, scan.thumbnails).tolist():
+        for row in (one, other):
+            if row not in looks:
+                looks[row] = Look.of_file(files[row].path, files[row].boxes, files[row].labels)
+        same = is_same_image(looks[one], looks[other])
+        (alike if same else one_place).append((files[one], files[other]))
+    return _Likeness(equal, alike, one_place)
 
 
 def compare_classes(train: str, splits: dict[str, Annotations]) -> list[Finding]:

@@ -19,7 +19,7 @@ from detect.data.datamodule import DetectionData
 from detect.data.splits import open_split
 from detect.errors import InputError
 from tests.conftest import make_coco
-from tests.data_sets import coco_file, make_coco_split, make_voc, save_picture
+from tests.data_sets import coco_file, make_coco_split, make_voc, save_picture, save_scene, voc_xml
 
 BOX = [4.0, 6.0, 20.0, 10.0]
 
@@ -117,6 +117,20 @@ def test_repeated_images__alike__told_by_where_they_are(tmp_path: Path) -> None:
         ("image-alike-in-two-splits", "c.jpg"),
     ]
     assert "in val; looks like a.jpg in train" in found[1].detail
+
+
+def test_repeated_images__fixed_camera__one_note(tmp_path: Path) -> None:
+    at = {f"{i:02d}": (5 + 29 * i % 270, 10 + 37 * i % 180) for i in range(20)}
+    boxes = {stem: [("cat", (x, y, x + 20, y + 24))] for stem, (x, y) in at.items()}
+    stems = list(boxes)
+    make_voc(tmp_path, {"train": dict.fromkeys(stems[:14], ()), "val": dict.fromkeys(stems[14:], ())})
+    for stem, objects in boxes.items():
+        save_scene(tmp_path / "JPEGImages" / f"{stem}.jpg", (320, 240), [objects[0][1]])
+        (tmp_path / "Annotations" / f"{stem}.xml").write_text(voc_xml(objects, (320, 240)))
+    splits = {name: open_split(tmp_path, name, role="train").annotations for name in ("train", "val")}
+    (note,) = repeated_images(splits)
+    assert (note.code, note.severity) == ("images-of-one-place", "note")
+    assert note.detail.startswith("14 of train, 6 of val show the same place")
 
 
 def test_repeated_images__split_inside_another__said_once(tmp_path: Path) -> None:
