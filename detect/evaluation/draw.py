@@ -80,18 +80,26 @@ def draw_detections(
             f"{len(corners)} boxes, {len(names)} names, {'no' if confidence is None else num_scores} scores "
             f"and {len(classes)} labels; each box needs one of each"
         )
-    drawn = image.convert("RGB").copy()
+    if confidence is None:
+        named = list(zip(corners, classes, names, strict=True))
+    else:
+        texts = [f"{name} {score:.2f}" for name, score in zip(names, confidence, strict=True)]
+        order = np.argsort(-confidence, kind="stable").tolist()
+        named = [(corners[i], classes[i], texts[i]) for i in order]
+    return _draw_named(image.convert("RGB").copy(), named)
+
+
+def _draw_named(drawn: Image.Image, named: Sequence[tuple[np.ndarray, int, str]]) -> Image.Image:
+    """Draw boxes with the colours of their labels and a text each into `drawn`, the first on top."""
     draw = ImageDraw.Draw(drawn)
     shorter = min(drawn.size)
     font = ImageFont.load_default(float(np.clip(shorter * FONT_PER_SIDE, *FONT_RANGE_PX)))
-    order = range(len(corners)) if confidence is None else np.argsort(-confidence, kind="stable").tolist()
-    plates = []
-    for i in order:
-        text = names[i] if confidence is None else f"{names[i]} {confidence[i]:.2f}"
-        anchor = _inside(corners[i], drawn.size)
-        plates.append(_Label(text, label_colour(int(classes[i])), anchor, *_text_size(draw, text, font)))
-    for label in reversed(plates):
-        _draw_box(draw, label.anchor, label.colour, max(MIN_LINE_PX, round(shorter * LINE_PER_SIDE)))
+    plates = [
+        _Label(text, label_colour(int(label)), _inside(box, drawn.size), *_text_size(draw, text, font))
+        for box, label, text in named
+    ]
+    for plate in reversed(plates):
+        _draw_box(draw, plate.anchor, plate.colour, max(MIN_LINE_PX, round(shorter * LINE_PER_SIDE)))
     _draw_labels(draw, plates, drawn.size, font)
     return drawn
 

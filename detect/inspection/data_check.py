@@ -133,10 +133,8 @@ def check(
         _check_split(report, name, voc_one_based=voc_one_based, box_convention=box_convention)
     _check_across(report)
     report.findings = merge(report.findings)
-    report.fits = {
-        name: fit_anchors(content, layout, with_advice=name == train)
-        for name, content in report.splits.items()
-    }
+    for name, content in report.splits.items():
+        report.fits[name] = fit_anchors(content, layout, with_advice=name == train)
     return report
 
 
@@ -150,14 +148,11 @@ def _check_split(
     """Read and check one split by itself; one that cannot be read is reported, and the rest are checked."""
     role: Role = "train" if name == report.train else "val"
     try:
-        opened = open_split(
-            report.root,
-            name,
-            role=role,
-            voc_one_based=voc_one_based,
-            box_convention=box_convention,
+        opened = without_undecodable(
+            open_split(
+                report.root, name, role=role, voc_one_based=voc_one_based, box_convention=box_convention
+            )
         )
-        opened = without_undecodable(opened)
     except InputError as error:
         report.refusals.append(f"{name}: {error}")
         return

@@ -12,8 +12,10 @@ from detect.data.annotations import Annotations, without_boxes
 from detect.data.checks.boxes import clean
 from detect.data.checks.conventions import BoxConvention
 from detect.data.checks.duplicates import duplicate_boxes
+from detect.data.checks.findings import Finding
 from detect.data.checks.splits import drop_undecodable, repeated_boxes
 from detect.data.convert import Format, choose_splits, write_copy
+from detect.data.readers import RawAnnotations
 from detect.data.splits import recognise
 from detect.errors import InputError
 from detect.inspection.data_check import Located, merge
@@ -77,30 +79,35 @@ def repair(
         for split in choose_splits(reader, root, splits):
             source = reader.locate(root, split)
             source = source._replace(voc_one_based=voc_one_based, convention=box_convention)
-            annotations, findings = clean(reader.read(source))
-            content, undecodable = drop_undecodable(annotations)
-            if len(content) == 0:
-                raise InputError(f"no usable image in {content.source}: none of its files can be decoded")
-            findings += [*undecodable, *repeated_boxes(content)]
+            contents[split], findings = _usable(reader.read(source))
             found += [Located((split,), finding) for finding in findings]
-            contents[split] = without_faults(content)
         write_copy(folder, contents, data_format, images)
-    counts: Counter[tuple[str, str]] = Counter()
+    num_images = sum(len(content) for content in contents.values())
+    num_boxes = sum(len(content.boxes) for content in contents.values())
+    return Repair(data_format, num_images, num_boxes, *_count(merge(found)))
+
+
+def _usable(raw: RawAnnotations) -> tuple[Annotations, list[Finding]]:
+    """What the copy has of a split, and all that was found in it."""
+    annotations, findings = clean(raw)
+    content, undecodable = drop_undecodable(annotations)
+    if len(content) == 0:
+        raise InputError(f"no usable image in {content.source}: none of its files can be decoded")
+    return without_faults(content), [*findings, *undecodable, *repeated_boxes(content)]
+
+
+def _count(found: list[Located]) -> tuple[dict[tuple[str, str], int], dict[str, int]]:
+    """`Repair.repaired` and `Repair.left`."""
+    repaired: Counter[tuple[str, str]] = Counter()
     left: Counter[str] = Counter()
-    for _, finding in merge(found):
+    for _, finding in found:
         if finding.severity == "error":
-            counts[finding.code, finding.action] += 1
+            repaired[finding.code, finding.action] += 1
         elif finding.code in REPAIRED_WITHOUT_A_DROP:
-            counts[finding.code, REPAIRED_WITHOUT_A_DROP[finding.code]] += 1
+            repaired[finding.code, REPAIRED_WITHOUT_A_DROP[finding.code]] += 1
         else:
             left[finding.code] += 1
-    return Repair(
-        data_format,
-        images=sum(len(content) for content in contents.values()),
-        boxes=sum(len(content.boxes) for content in contents.values()),
-        repaired=dict(sorted(counts.items())),
-        left=dict(sorted(left.items())),
-    )
+    return dict(sorted(repaired.items())), dict(sorted(left.items()))
 
 
 def without_faults(content: Annotations) -> Annotations:

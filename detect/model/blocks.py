@@ -13,6 +13,7 @@ from detect.errors import InputError
 
 Activation = Literal["relu", "relu6", "hard_swish", "none"]
 Init = Literal["normal", "kaiming"]
+Gate = Literal["hard_sigmoid", "sigmoid"]
 """Normal with `INIT_STD`, or Kaiming's by fan-out (torchvision's classification networks)."""
 
 # Channels (mid, out) of the four maps after C5 at width 1.0; counted from Table 6 of the V3 paper.
@@ -129,7 +130,7 @@ class SqueezeExcite(nn.Module):
     Source: MobileNetV3 section 5.3 (hard-sigmoid gate), MnasNet-A1 (sigmoid gate).
     """
 
-    def __init__(self, channels: int, squeeze: int, *, gate: Literal["hard_sigmoid", "sigmoid"]) -> None:
+    def __init__(self, channels: int, squeeze: int, *, gate: Gate) -> None:
         super().__init__()
         self.reduce = nn.Conv2d(channels, squeeze, 1)
         self.act = nn.ReLU()
@@ -158,7 +159,7 @@ class InvertedResidual(nn.Module):
         kernel: int,
         stride: int,
         squeeze: int | None,
-        gate: Literal["hard_sigmoid", "sigmoid"] = "hard_sigmoid",
+        gate: Gate = "hard_sigmoid",
         activation: Activation,
         settings: ConvSettings,
     ) -> None:

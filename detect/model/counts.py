@@ -6,7 +6,7 @@ convolution before it. One MAdd is a multiplication with its addition.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 PAPER_CLASSES = 90
 """COCO's category ids without background; also counted with where a config takes K from data."""
 HARD_SWISH_MADDS = 1.5  # an element: add, clamp, two products; with it V3-Large has the paper's 0.62 billion
+
+COUNTED = (nn.Conv2d, nn.Linear, nn.Hardswish)
 
 
 class Counts(NamedTuple):
@@ -34,28 +36,11 @@ def count(network: nn.Module, image_size: tuple[int, int]) -> Counts:
 
     The network may live on the meta device, where that costs no arithmetic. Its mode is restored.
     """
-    conv_madds, other_madds = 0, 0.0
-
-    def count_conv(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        nonlocal conv_madds
-        assert isinstance(module, nn.Conv2d)
-        conv_madds += output.numel() * module.weight[0].numel()
-
-    def count_linear(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        nonlocal other_madds
-        assert isinstance(module, nn.Linear)
-        other_madds += output.numel() * module.in_features
-
-    def count_hard_swish(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        nonlocal other_madds
-        other_madds += HARD_SWISH_MADDS * output.numel()
-
-    hooks = {nn.Conv2d: count_conv, nn.Linear: count_linear, nn.Hardswish: count_hard_swish}
+    madds: list[tuple[nn.Module, float]] = []
     handles = [
-        module.register_forward_hook(hook)
+        module.register_forward_hook(lambda module, _, output: madds.append((module, _madds(module, output))))
         for module in network.modules()
-        for kind, hook in hooks.items()
-        if isinstance(module, kind)
+        if isinstance(module, COUNTED)
     ]
     training = network.training
     device = next(network.parameters()).device
@@ -68,10 +53,16 @@ def count(network: nn.Module, image_size: tuple[int, int]) -> Counts:
             handle.remove()
 
     params = sum(parameter.numel() for parameter in network.parameters())
-    in_norms = sum(
-        parameter.numel()
-        for module in network.modules()
-        if isinstance(module, nn.BatchNorm2d)
-        for parameter in module.parameters(recurse=False)
-    )
-    return Counts(params, params - in_norms, conv_madds, conv_madds + round(other_madds))
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    in_norms = sum(parameter.numel() for norm in norms for parameter in norm.parameters(recurse=False))
+    in_convs = sum(int(number) for module, number in madds if isinstance(module, nn.Conv2d))
+    return Counts(params, params - in_norms, in_convs, round(sum(number for _, number in madds)))
+
+
+def _madds(module: nn.Module, output: Tensor) -> float:
+    match module:
+        case nn.Conv2d():
+            return output.numel() * module.weight[0].numel()
+        case nn.Linear():
+            return output.numel() * module.in_features
+    return HARD_SWISH_MADDS * output.numel()

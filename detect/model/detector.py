@@ -43,6 +43,9 @@ class TorchDetector(nn.Module):
         score_activation: what turns logits into scores; the loss that trains the network decides it.
     """
 
+    classes: ClassMap | None = None
+    """The meaning of each label; known once the detector was trained or loaded."""
+
     def __init__(
         self,
         backbone: Backbone,
@@ -76,18 +79,13 @@ class TorchDetector(nn.Module):
             std=std,
             init=init,
         )
-        self.postprocess = PostProcess(
-            postprocess, activation=score_activation, image_size=self.net.image_size
-        )
-        self._given = {"mean": mean, "std": std}
-        self.norm = norm
-        self.init: Init = init
+        size = self.net.image_size
+        self.postprocess = PostProcess(postprocess, activation=score_activation, image_size=size)
+        self._given = {"norm": norm, "mean": mean, "std": std, "init": init}
         self.resize_rule: ResizeRule = resize_rule
         self.channels_last = channels_last
         if channels_last:
             self.net.to(memory_format=torch.channels_last)
-        self.classes: ClassMap | None = None
-        """The meaning of each label; known once the detector was trained or loaded."""
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -128,9 +126,8 @@ class TorchDetector(nn.Module):
             "neck": plain(net.neck),
             "anchors": plain(net.anchor_generator.config),
             "postprocess": plain(self.postprocess.config),
-            "norm": plain(self.norm),
-            **({"mean": net.mean.tolist(), "std": net.std.tolist()} if pretrained else plain(self._given)),
-            "init": self.init,
+            **plain(self._given),
+            **({"mean": net.mean.tolist(), "std": net.std.tolist()} if pretrained else {}),
             "resize_rule": self.resize_rule,
             "channels_last": self.channels_last,
         }

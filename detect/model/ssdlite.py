@@ -77,16 +77,7 @@ class SSDLite(nn.Module):
         self.backbone = backbone
         self.taps = tuple(taps)
         self.neck = neck
-        levels = _choose_taps(backbone, self.taps)
-        _refuse_small_images(self.image_size, levels[-1].stride)
-        extra_levels: Sequence[tuple[int, int]] = EXTRA_LEVELS
-        if neck is not None:
-            levels, extra_levels = [*neck.build(levels, settings)], neck.extra_levels
-        self.extra_levels = nn.ModuleList()
-        for mid, out in extra_levels:
-            mid, out = int(mid * backbone.width), int(out * backbone.width)
-            self.extra_levels.append(ExtraLevel(levels[-1].channels, mid, out, settings=settings))
-            levels.append(Tap(out, 2 * levels[-1].stride))
+        levels = self._add_levels(settings)
         self.strides = [level.stride for level in levels]
         """Input px per cell of each map."""
         self.grid_sizes = grid_sizes(self.image_size, self.strides)
@@ -104,6 +95,20 @@ class SSDLite(nn.Module):
         """Anchors of each map, which follow each other in `anchors`."""
         self._constants = {name: getattr(self, name).clone() for name in ("mean", "std", "anchors")}
         self._init_weights(init)
+
+    def _add_levels(self, settings: ConvSettings) -> list[Tap]:
+        """The maps that have heads: taps, through the neck where there is one, and extra levels."""
+        levels = _choose_taps(self.backbone, self.taps)
+        _refuse_small_images(self.image_size, levels[-1].stride)
+        extra_levels: Sequence[tuple[int, int]] = EXTRA_LEVELS
+        if self.neck is not None:
+            levels, extra_levels = [*self.neck.build(levels, settings)], self.neck.extra_levels
+        self.extra_levels = nn.ModuleList()
+        for mid, out in extra_levels:
+            mid, out = int(mid * self.backbone.width), int(out * self.backbone.width)
+            self.extra_levels.append(ExtraLevel(levels[-1].channels, mid, out, settings=settings))
+            levels.append(Tap(out, 2 * levels[-1].stride))
+        return levels
 
     def _add_heads(self, channels: Sequence[int], settings: ConvSettings) -> None:
         pairs = list(zip(channels, self.anchor_generator.per_cell, strict=True))

@@ -126,21 +126,13 @@ def copy_matching(
     Raises:
         InputError: nothing fits.
     """
-    both = [name for name in classes.names if name in source_classes.names]
-    rows = [0] + [classes.names.index(name) + 1 for name in both]
-    source_rows = [0] + [source_classes.names.index(name) + 1 for name in both]
     copied, fresh = [], []
-    heads_match = True
+    known = [name for name in classes.names if name in source_classes.names]
     for key, tensor in net.state_dict().items():
         values = source.get(key)
         if values is not None and CLASS_PREDICTOR.fullmatch(key):
-            # (anchors * columns, ...) -> (anchors, columns, ...)
-            ours = tensor.unflatten(0, (-1, classes.num_classes + 1))
-            theirs = values.unflatten(0, (-1, source_classes.num_classes + 1))
-            if ours.shape[:1] + ours.shape[2:] == theirs.shape[:1] + theirs.shape[2:]:
-                ours[:, rows] = theirs[:, source_rows].to(ours)
-            else:
-                heads_match = False
+            if not _copy_rows(tensor, classes, source=values, source_classes=source_classes):
+                known = []
                 fresh.append(key)
         elif values is not None and values.shape == tensor.shape:
             tensor.copy_(values)
@@ -149,8 +141,21 @@ def copy_matching(
             fresh.append(key)
     if not copied:
         raise InputError("no tensor of the given checkpoint fits this detector: is its backbone another?")
-    known = both if heads_match else []
     return ClassMatch(copied, fresh, known, [name for name in classes.names if name not in known])
+
+
+def _copy_rows(tensor: Tensor, classes: ClassMap, *, source: Tensor, source_classes: ClassMap) -> bool:
+    """Copy the rows of background and of the classes that both know, where the heads are of one shape."""
+    both = [name for name in classes.names if name in source_classes.names]
+    rows = [0] + [classes.names.index(name) + 1 for name in both]
+    source_rows = [0] + [source_classes.names.index(name) + 1 for name in both]
+    # (anchors * columns, ...) -> (anchors, columns, ...)
+    ours = tensor.unflatten(0, (-1, classes.num_classes + 1))
+    theirs = source.unflatten(0, (-1, source_classes.num_classes + 1))
+    if ours.shape[:1] + ours.shape[2:] != theirs.shape[:1] + theirs.shape[2:]:
+        return False
+    ours[:, rows] = theirs[:, source_rows].to(ours)
+    return True
 
 
 def match_table(match: ClassMatch, *, source: str) -> Table:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from detect.data.annotations import Annotations
+from detect.data.writers.coco import image_entry
 from detect.evaluation.backends import DetectionRows, GroundTruthRows, ground_truth_rows
 from detect.evaluation.evaluator import CocoEvaluator
 from detect.evaluation.results_file import read_detections, read_ground_truth
@@ -55,19 +56,16 @@ def read_scored(folder: Path) -> Scored | None:
 def coco_content(annotations: Annotations) -> dict[str, Any]:
     """A split as a COCO file says it, with the data set's ids of images and categories.
 
-    Crowd and difficult boxes are `iscrowd`, as they are scored; boxes are numbered from 1.
+    Crowd and difficult boxes are `iscrowd`, as they are scored; boxes are numbered from 1 and not rounded, as
+    a data set's are in a copy: the same metrics come out of the file.
     """
     rows = ground_truth_rows(annotations)
     image_ids = [annotations.image_id(row) for row in range(len(annotations))]
+    names = [name.decode() for name in annotations.file_names]
     columns = (column.tolist() for column in rows)
     return {
         "info": {"image_root": str(annotations.root.absolute()), "source": str(annotations.source)},
-        "images": [
-            {"id": image_id, "file_name": name.decode(), "height": height, "width": width}
-            for image_id, name, (height, width) in zip(
-                image_ids, annotations.file_names, annotations.sizes.tolist(), strict=True
-            )
-        ],
+        "images": list(map(image_entry, image_ids, names, annotations.sizes.tolist())),
         "annotations": [
             {
                 "id": number,

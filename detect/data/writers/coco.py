@@ -63,7 +63,7 @@ class JsonRows:
         self.end()
 
 
-def image_entry(image_id: int, name: str, size: Sequence[int]) -> dict[str, Any]:
+def image_entry(image_id: int | str, name: str, size: Sequence[int]) -> dict[str, Any]:
     """What COCO says about an image of `size` (H, W) in px."""
     height, width = size
     return {"id": image_id, "file_name": name, "width": width, "height": height}

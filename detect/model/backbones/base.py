@@ -9,7 +9,17 @@ from typing import Any, Literal, NamedTuple, cast
 
 from torch import Tensor, nn
 
-from detect.model.blocks import ConvNormAct, Init, InvertedResidual, NormSettings, init_weights
+from detect.model.blocks import (
+    Activation,
+    ConvNormAct,
+    ConvSettings,
+    Gate,
+    Init,
+    InvertedResidual,
+    NormSettings,
+    init_weights,
+    make_divisible,
+)
 from detect.model.configurable import Configurable
 
 Rgb = tuple[float, float, float]
@@ -136,9 +146,8 @@ class InvertedResidualBackbone(Backbone):
         for i, module in enumerate(self.blocks):
             block = cast(InvertedResidual, module)
             name = self.tapped.get(i)
-            if (
-                name is not None and name in taps
-            ):  # V3 paper 6.3, V2 paper 6.2: the expansion layer, before its block strides
+            # V3 paper 6.3, V2 paper 6.2: the expansion layer, before its block strides.
+            if name is not None and name in taps:
                 maps[name] = block.expand(x)
                 x = block.from_expanded(maps[name], x)
             else:
@@ -150,3 +159,56 @@ class InvertedResidualBackbone(Backbone):
         parts: dict[str, nn.Module] = {"stem": self.stem}
         parts |= {f"block{i}": block for i, block in enumerate(self.blocks, 1)}
         return parts | {"last": self.last}
+
+
+class ExpansionRow(NamedTuple):
+    """`repeats` blocks of one kind, the first with `stride`; widths are those of multiplier 1.0."""
+
+    expansion: int
+    out: int
+    repeats: int
+    stride: int
+    kernel: int = 3
+    squeeze: bool = False
+    """A squeeze width of a quarter of the block's *input*; in MobileNetV3 it is of the expansion."""
+
+
+class ExpansionTable(InvertedResidualBackbone):
+    """A network that its paper states as a table of expansion factors: MobileNetV2 and MnasNet."""
+
+    stem_channels = 32
+    last_channels = 1280
+    """Scaled below width 1.0 too, as the counts of Table 6 say; a classification network's are not."""
+
+    def __init__(
+        self,
+        rows: Sequence[ExpansionRow],
+        *,
+        width: float,
+        activation: Activation,
+        settings: ConvSettings,
+        gate: Gate = "hard_sigmoid",
+        squeeze_divisor: int = 8,
+    ) -> None:
+        channels = make_divisible(self.stem_channels * width)
+        stem = ConvNormAct(3, channels, kernel=3, stride=2, activation=activation, settings=settings)
+        blocks: list[InvertedResidual] = []
+        strides = [(row, row.stride if i == 0 else 1) for row in rows for i in range(row.repeats)]
+        for row, stride in strides:
+            block = InvertedResidual(
+                channels,
+                row.expansion * channels,
+                make_divisible(row.out * width),
+                kernel=row.kernel,
+                stride=stride,
+                squeeze=make_divisible(channels / 4, squeeze_divisor) if row.squeeze else None,
+                gate=gate,
+                activation=activation,
+                settings=settings,
+            )
+            blocks.append(block)
+            channels = block.out_channels
+        last = ConvNormAct(
+            channels, make_divisible(self.last_channels * width), activation=activation, settings=settings
+        )
+        super().__init__(stem, blocks, last=last, width=width, settings=settings)

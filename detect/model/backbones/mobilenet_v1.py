@@ -77,8 +77,7 @@ class MobileNetV1(Backbone):
         self.width = width
         self.settings = settings
         init_weights(self, "kaiming")
-        if pretrained is not None:
-            load_pretrained(self, pretrained)
+        load_pretrained(self, pretrained)
 
     def forward(self, images: Tensor, taps: Sequence[str]) -> list[Tensor]:
         maps: dict[str, Tensor] = {}

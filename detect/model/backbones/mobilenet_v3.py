@@ -6,14 +6,7 @@ from typing import Literal, NamedTuple
 
 from detect.errors import InputError
 from detect.model.backbones.base import InvertedResidualBackbone
-from detect.model.backbones.pretrained import (
-    HALF,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    Source,
-    find_weights,
-    load_pretrained,
-)
+from detect.model.backbones.pretrained import HALF, Source, find_weights, load_pretrained
 from detect.model.blocks import Activation, ConvNormAct, InvertedResidual, SqueezeSettings, make_divisible
 
 Size = Literal["large", "small"]
@@ -73,37 +66,15 @@ Sources = dict[Size, tuple[Source[SqueezeSettings], ...]]
 
 SOURCES: Sources = {
     "large": (
-        Source(
-            "torchvision",
-            "MobileNet_V3_Large_Weights.IMAGENET1K_V2",
-            SqueezeSettings(),
-            IMAGENET_MEAN,
-            IMAGENET_STD,
-        ),
-        Source(
-            "timm", "mobilenetv3_large_100.ra_in1k", SqueezeSettings(bn_eps=1e-5), IMAGENET_MEAN, IMAGENET_STD
-        ),
+        Source("torchvision", "MobileNet_V3_Large_Weights.IMAGENET1K_V2", SqueezeSettings()),
+        Source("timm", "mobilenetv3_large_100.ra_in1k", SqueezeSettings(bn_eps=1e-5)),
     ),
     "small": (
-        Source(
-            "torchvision",
-            "MobileNet_V3_Small_Weights.IMAGENET1K_V1",
-            SqueezeSettings(),
-            IMAGENET_MEAN,
-            IMAGENET_STD,
-        ),
-        Source(
-            "timm",
-            "mobilenetv3_small_100.lamb_in1k",
-            SqueezeSettings(bn_eps=1e-5),
-            IMAGENET_MEAN,
-            IMAGENET_STD,
-        ),
+        Source("torchvision", "MobileNet_V3_Small_Weights.IMAGENET1K_V1", SqueezeSettings()),
+        Source("timm", "mobilenetv3_small_100.lamb_in1k", SqueezeSettings(bn_eps=1e-5)),
     ),
 }
 # Converted from TensorFlow's own checkpoints, hence its padding.
-MINIMALISTIC_Sources = dict[Size, tuple[Source[SqueezeSettings], ...]]
-
 MINIMALISTIC_SOURCES: Sources = {
     size: (
         Source(
@@ -171,33 +142,36 @@ class MobileNetV3(InvertedResidualBackbone):
                 f"settings.squeeze_divisor is {settings.squeeze_divisor}, but a minimalistic network has no "
                 "squeeze-and-excite: leave it out"
             )
-        rows = TABLES[size]
         activation: Activation = "relu" if minimalistic else "hard_swish"
-        if minimalistic:
-            rows = simplify(rows)
-        if reduced_tail:
-            rows = reduce_tail(rows)
-
+        rows = simplify(TABLES[size]) if minimalistic else TABLES[size]
         channels = make_divisible(STEM * width)
         stem = ConvNormAct(3, channels, kernel=3, stride=2, activation=activation, settings=settings)
-        blocks: list[InvertedResidual] = []
-        for row in rows:
-            expanded = make_divisible(row.expanded * width)
-            block = InvertedResidual(
-                channels,
-                expanded,
-                make_divisible(row.out * width),
-                kernel=row.kernel,
-                stride=row.stride,
-                squeeze=make_divisible(expanded / 4, settings.squeeze_divisor) if row.squeeze else None,
-                activation=NONLINEARITIES[row.nonlinearity],
-                settings=settings,
-            )
-            blocks.append(block)
-            channels = block.out_channels
+        blocks = _blocks(reduce_tail(rows) if reduced_tail else rows, channels, width, settings)
+        channels = blocks[-1].out_channels
         last = ConvNormAct(channels, LAST_EXPANSION * channels, activation=activation, settings=settings)
         super().__init__(stem, blocks, last=last, width=width, settings=settings)
         self.name = f"mobilenet_v3_{size}" + ("_minimalistic" if minimalistic else "")
         self.reduced_tail = reduced_tail
-        if pretrained is not None:
-            load_pretrained(self, pretrained)
+        load_pretrained(self, pretrained)
+
+
+def _blocks(
+    rows: tuple[Row, ...], channels: int, width: float, settings: SqueezeSettings
+) -> list[InvertedResidual]:
+    """The blocks of a table, the first on `channels`."""
+    blocks = []
+    for row in rows:
+        expanded = make_divisible(row.expanded * width)
+        block = InvertedResidual(
+            channels,
+            expanded,
+            make_divisible(row.out * width),
+            kernel=row.kernel,
+            stride=row.stride,
+            squeeze=make_divisible(expanded / 4, settings.squeeze_divisor) if row.squeeze else None,
+            activation=NONLINEARITIES[row.nonlinearity],
+            settings=settings,
+        )
+        blocks.append(block)
+        channels = block.out_channels
+    return blocks

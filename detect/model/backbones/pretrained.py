@@ -49,8 +49,8 @@ class Source(Generic[Settings]):
     name: str
     """A member of torchvision's weights enums, or timm's model with its tag; never "the latest"."""
     settings: Settings
-    mean: Rgb
-    std: Rgb
+    mean: Rgb = IMAGENET_MEAN
+    std: Rgb = IMAGENET_STD
 
 
 class Pretrained(NamedTuple, Generic[Settings]):
@@ -132,13 +132,15 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return content
 
 
-def load_pretrained(backbone: Backbone, pretrained: Pretrained[Any]) -> None:
-    """Copy what fits into `backbone`, and leave on it the report, the origin and the pixel range.
+def load_pretrained(backbone: Backbone, pretrained: Pretrained[Any] | None) -> None:
+    """Copy what fits into `backbone`, if anything, and note on it report, origin and pixel range.
 
     A layer of the same shape is copied. A narrower one (the reduced tail, a smaller width) takes the first
     channels of the source's: input and output channels of the whole tail are cut alike, so they stay paired.
     Any other layer keeps its fresh weights.
     """
+    if pretrained is None:
+        return
     backbone.weights_origin = pretrained.origin
     backbone.mean, backbone.std = pretrained.source.mean, pretrained.source.std
     if pretrained.state_dict is None:
