@@ -8,6 +8,7 @@ import inspect
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from detect.errors import InputError
@@ -78,6 +79,27 @@ def constructor_errors() -> Iterator[None]:
         if "Union subtypes" not in str(error) or not reasons:
             raise
         raise InputError("; ".join(reasons)) from error
+
+
+def build(parser: ArgumentParser, values: dict[str, Any], *, what: str) -> Any:
+    """What a parser makes of plain values, which stay as they are.
+
+    Args:
+        parser: knows the classes.
+        values: what a YAML file holds, class paths included.
+        what: the place of the values, for the message.
+
+    Raises:
+        InputError: an unknown key or a wrong value; the message names its path.
+    """
+    from jsonargparse import ArgumentError
+
+    try:
+        config = parser.parse_object(deepcopy(values))
+    except ArgumentError as error:
+        raise InputError(f"{what}: {error}") from error
+    with constructor_errors():
+        return parser.instantiate(config)
 
 
 def _sentence(prefix: str, name: str, known: Iterable[str], *, what: str) -> str:

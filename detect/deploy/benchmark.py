@@ -119,19 +119,19 @@ def benchmark(models: list[Path], options: BenchmarkOptions, *, json_file: Path 
     """
     options.check()
     pin(options.protocol.cores)
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, highlight=False, markup=False)
     with tempfile.TemporaryDirectory(prefix="detect-benchmark-") as folder:
         rows = plan_rows(models, options, Path(folder), console)
         images = options.pictures or write_images(Path(folder))
         result = measure(rows, images, options).to_json()
     Console(width=max(console.width, TABLE_WIDTH)).print(latency_table(result))
     for line in protocol_lines(result["protocol"]):
-        console.print(line, highlight=False, markup=False)
+        console.print(line)
     if json_file is not None:
         write_atomically(json_file, json.dumps(result, indent=1) + "\n")
         plot = json_file.with_suffix(".png")
         plot_latency(result, plot)
-        console.print(f"written: {json_file}, {plot}", highlight=False, markup=False)
+        console.print(f"written: {json_file}, {plot}")
     return 0
 
 
@@ -144,17 +144,11 @@ def plan_rows(models: list[Path], options: BenchmarkOptions, folder: Path, conso
     rows = []
     for model in models:
         if model.suffix in CONFIG_SUFFIXES:
-            console.print(
-                f"{model}: a config, so its weights are random; times are those of its shape",
-                highlight=False,
-                markup=False,
-            )
+            console.print(f"{model}: a config, so its weights are random; times are those of its shape")
         able = [runtime for runtime in options.runtimes if fits(model, runtime)]
         for runtime in options.runtimes:
             if runtime not in able:
-                console.print(
-                    f"left out: {model} in {runtime}, which does not read it", highlight=False, markup=False
-                )
+                console.print(f"left out: {model} in {runtime}, which does not read it")
         if not able:
             raise InputError(f"{model}: none of {', '.join(options.runtimes)} runs it")
         for runtime in able:

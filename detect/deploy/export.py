@@ -88,24 +88,18 @@ def export(source: Path, output: Path, options: ExportOptions = ExportOptions())
     model = load_detector(source)
     if options.score_threshold is not None:
         model.detector.postprocess = model.detector.postprocess.at_threshold(options.score_threshold)
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, highlight=False, markup=False)
     weights = "" if model.checkpoint is not None else ", random weights"
-    console.print(
-        f"exporting {source} to {options.format}, form {form}{weights}", highlight=False, markup=False
-    )
+    console.print(f"exporting {source} to {options.format}, form {form}{weights}")
     with staged(output) as staging:
         verification = write_verified(model, staging, form=form, options=options)
-        console.print(summary(verification), highlight=False, markup=False)
+        console.print(summary(verification))
         if options.int8 is not None:
             found = write_int8(model, staging, form=form, format=format, options=options.int8)
-            console.print(str(found), highlight=False)
+            console.print(str(found))
         content = json.loads(json_path(staging).read_text(encoding="utf-8"))
         write_card(staging, model.detector, content, checkpoint=model.checkpoint)
-    console.print(
-        f"{output} ({sum_bytes(output) / 1e6:.1f} MB), {json_path(output)}, {card_path(output)}",
-        highlight=False,
-        markup=False,
-    )
+    console.print(f"{output} ({sum_bytes(output) / 1e6:.1f} MB), {json_path(output)}, {card_path(output)}")
     return 0
 
 

@@ -86,7 +86,7 @@ def explain_zero_map(
     ]
 
 
-def ground_truth_metrics(annotations: Annotations, *, backend: Backend = "faster") -> Metrics:
+def ground_truth_metrics(annotations: Annotations) -> Metrics:
     """The ground truth scored as if it were detections: mAP must be 1.0.
 
     Less means that annotations and evaluation do not fit; -1 that there is no box to find. An image with more
@@ -96,7 +96,7 @@ def ground_truth_metrics(annotations: Annotations, *, backend: Backend = "faster
     rows = select(rows, ~rows.ignore)
     scores = np.ones(len(rows.labels))
     detections = DetectionRows(rows.image_rows, rows.labels, rows.boxes_xywh, scores)
-    return compute_metrics(annotations, detections, backend=backend)
+    return compute_metrics(annotations, detections)
 
 
 def self_test() -> None:

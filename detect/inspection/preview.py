@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentParser
 from numpy.typing import NDArray
 
 from detect.boxes import box_iou
 from detect.config.model_section import read_config
-from detect.config.unknown_keys import constructor_errors
+from detect.config.unknown_keys import build
 from detect.data.checks.conventions import BoxConvention
 from detect.data.datamodule import DetectionData
 from detect.data.dataset import DetectionDataset, Sample
@@ -126,24 +126,15 @@ def _augmentations(config: Path | None, section: dict[str, Any]) -> Any:
     wanted = {"augmentations": section.get("augmentations")}
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(DetectionData, "data")
-    try:
-        parsed = parser.parse_object({"data": wanted})
-    except ArgumentError as error:
-        raise InputError(f"{config}, data.augmentations: {error}") from error
-    with constructor_errors():
-        return parser.instantiate(parsed).data.augmentations
+    return build(parser, {"data": wanted}, what=f"{config}, data.augmentations").data.augmentations
 
 
 def _assigner(config: Path | None, settings: dict[str, Any]) -> Assigner:
     """The assigner of the config's loss, or of the default loss."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--loss", type=DetectionLoss | None)
-    try:
-        parsed = parser.parse_object({"loss": (settings.get("model") or {}).get("loss")})
-    except ArgumentError as error:
-        raise InputError(f"{config}, model.loss: {error}") from error
-    with constructor_errors():
-        loss: DetectionLoss = parser.instantiate(parsed).loss or MultiBoxLoss()
+    given = {"loss": (settings.get("model") or {}).get("loss")}
+    loss: DetectionLoss = build(parser, given, what=f"{config}, model.loss").loss or MultiBoxLoss()
     return loss.assigner
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from detect.config.trusted_classes import refuse_foreign_classes
-from detect.config.unknown_keys import constructor_errors
+from detect.config.unknown_keys import build
 from detect.errors import InputError
 from detect.model.checkpoint_format import migrate
 from detect.model.detector import TorchDetector
@@ -42,17 +42,12 @@ def build_detector(
         InputError: a key or value that the detector does not take; the message names its path.
     """
     # Here and not above: a file that is only read needs no parser.
-    from jsonargparse import ArgumentError, ArgumentParser
+    from jsonargparse import ArgumentParser
 
     own = {key: value for key, value in settings.items() if key not in TRAINING_KEYS}
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(TorchDetector, "model", skip={"score_activation"})
-    try:
-        config = parser.parse_object({"model": deepcopy(own)})
-    except ArgumentError as error:
-        raise InputError(f"model settings: {error}") from error
-    with constructor_errors():
-        detector: TorchDetector = parser.instantiate(config).model
+    detector: TorchDetector = build(parser, {"model": own}, what="model settings").model
     detector.postprocess.activation = score_activation
     return detector
 
@@ -69,24 +64,20 @@ def build_loss(settings: dict[str, Any]) -> Any | None:
     loss = settings.get("loss")
     if loss is None:
         return None
-    from jsonargparse import ArgumentError, ArgumentParser
+    from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(nn.Module, "loss")
-    try:
-        config = parser.parse_object({"loss": deepcopy(loss)})
-    except ArgumentError as error:
-        raise InputError(f"model settings: {error}") from error
-    with constructor_errors():
-        return parser.instantiate(config).loss
+    return build(parser, {"loss": loss}, what="model settings").loss
 
 
 def without_weights(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings that read no other file: weights of a backbone and a detector to start from are left out."""
     settings = deepcopy(settings)
     settings.pop("init_from", None)
-    if isinstance(arguments := settings["backbone"].get("init_args"), dict):
-        arguments.pop("weights", None)
+    match settings.get("backbone"):
+        case {"init_args": dict() as arguments}:
+            arguments.pop("weights", None)
     return settings
 
 

@@ -6,11 +6,11 @@ import logging
 from typing import Any, NamedTuple
 
 import numpy as np
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentParser
 
+from detect.config.unknown_keys import build
 from detect.data.annotations import Annotations
 from detect.data.datamodule import DetectionData
-from detect.errors import InputError
 from detect.inspection.anchor_fit import MEDIUM_AREA, SMALL_AREA
 
 OF_MODEL = ("image_size", "resize_rule", "seed", "augmentations")
@@ -30,11 +30,7 @@ def open_data(settings: dict[str, Any], **of_model: Any) -> DetectionData:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(DetectionData, "data")
     wanted = {key: value for key, value in settings.items() if key not in OF_MODEL} | of_model
-    try:
-        config = parser.parse_object({"data": wanted})
-    except ArgumentError as error:
-        raise InputError(f"the data section of config.yaml: {error}") from error
-    data: DetectionData = parser.instantiate(config).data
+    data: DetectionData = build(parser, {"data": wanted}, what="the data section of config.yaml").data
     # The run has said what it found when it began.
     said = logging.root.manager.disable
     logging.disable(logging.INFO)  # not the attribute alone: loggers remember what they may say

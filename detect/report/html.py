@@ -19,11 +19,11 @@ from detect.system.files import write_atomically
 DASH = "-"
 
 
-def percent(fraction: float | None, digits: int = 1) -> str:
+def percent(fraction: float | None) -> str:
     """A fraction of one in percent; a dash for None, NaN and COCO's -1."""
     if fraction is None or not fraction >= 0:
         return DASH
-    return f"{100 * fraction:.{digits}f}"
+    return f"{100 * fraction:.1f}"
 
 
 def count(number: int | None) -> str:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 SIZE_INCHES = (4.4, 2.9)
 MOST_TICKS = 8
+LEAST_VALUES = 10
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 
 
@@ -203,12 +204,10 @@ def size_distribution(groups: Sequence[tuple[str, NDArray[np.float64]]], *, x_la
     return draw
 
 
-def share_by_size(
-    sizes: NDArray[np.float64], kept: NDArray[np.bool_], *, x_label: str, y_label: str, least: int = 10
-) -> Draw:
+def share_by_size(sizes: NDArray[np.float64], kept: NDArray[np.bool_], *, x_label: str, y_label: str) -> Draw:
     """The share, in percent, of what is `kept` over a logarithmic axis of `sizes`.
 
-    Steps with fewer than `least` values are left out: their share says nothing.
+    Steps with fewer than `LEAST_VALUES` values are left out: their share says nothing.
     """
 
     def draw(drawing: Figure, colours: Colours) -> None:
@@ -217,7 +216,7 @@ def share_by_size(
         count = np.histogram(sizes, bins)[0]
         share = np.histogram(sizes[kept], bins)[0] / np.maximum(count, 1) * 100
         middle = np.sqrt(bins[1:] * bins[:-1])
-        enough = count >= least
+        enough = count >= LEAST_VALUES
         axes.plot(middle[enough], share[enough], marker="o", markersize=4, **colours.line(0))
         axes.set(xlabel=x_label, ylabel=y_label, ylim=(0, 103))
         _in_powers_of_two(axes, bins)

@@ -122,7 +122,7 @@ class Pair(NamedTuple):
     """Empty where the difference is known."""
 
 
-def compare_pairs(groups: Sequence[RunGroup], *, resamples: int = RESAMPLES, seed: int = 0) -> list[Pair]:
+def compare_pairs(groups: Sequence[RunGroup], *, resamples: int = RESAMPLES) -> list[Pair]:
     """The second's mAP minus the first's for every two groups, by a paired bootstrap of images and seeds."""
     samples: dict[str, NDArray[np.float64]] = {}
     full: dict[str, float] = {}
@@ -135,7 +135,7 @@ def compare_pairs(groups: Sequence[RunGroup], *, resamples: int = RESAMPLES, see
         images = len(scored.annotations)
         splits[key] = fingerprint(scored)
         full[key] = float(ap.mean(np.ones((1, images)))[0])
-        samples[key] = resampled_map(ap, draw_weights(images, resamples=resamples, seed=seed))
+        samples[key] = resampled_map(ap, draw_weights(images, resamples=resamples))
 
     def pair(first: RunGroup, second: RunGroup) -> Pair:
         keys = [
@@ -152,7 +152,7 @@ def compare_pairs(groups: Sequence[RunGroup], *, resamples: int = RESAMPLES, see
             return Pair(first, second, None, "the split has no boxes")
         one, two = ([samples[key] for key in own] for own in keys)
         of_all = ([full[key] for key in keys[0]], [full[key] for key in keys[1]])
-        return Pair(first, second, compare_groups(one, two, full=of_all, seed=seed), "")
+        return Pair(first, second, compare_groups(one, two, full=of_all), "")
 
     return [pair(first, second) for first, second in combinations(groups, 2)]
 

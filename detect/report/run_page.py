@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +17,7 @@ from detect.evaluation.evaluator import Metrics
 from detect.inspection.anchor_fit import AnchorFit, fit_anchors
 from detect.inspection.anchor_layout import AnchorLayout
 from detect.inspection.models import Model, count_config
-from detect.model.checkpoint import build_from_checkpoint, read_checkpoint
+from detect.model.checkpoint import build_from_checkpoint, read_checkpoint, without_weights
 from detect.model.detector import TorchDetector
 from detect.report import sections
 from detect.report.analysis import Analysis, analyse
@@ -126,13 +125,10 @@ def score_run(folder: Path, detector: TorchDetector, data: DetectionData) -> Met
 
 def read_model(run: RunFiles, notices: list[str]) -> Model | None:
     """The detector of config.yaml, counted; None, with a notice, where it cannot be built."""
-    settings = deepcopy(run.section("model"))
+    settings = without_weights(run.section("model"))  # counting needs none, and they may be gone
     if not settings:
         return None
     path = run.folder / "config.yaml"
-    backbone = settings.get("backbone")
-    if isinstance(backbone, dict) and isinstance(backbone.get("init_args"), dict):
-        backbone["init_args"].pop("weights", None)  # counting needs no weights, and they may be gone
     try:
         refuse_foreign_classes(settings, path)
         return count_config(path, settings)

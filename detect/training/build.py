@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from typing import Any
 
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentParser
 from jsonargparse.typing import class_from_function
 from lightning.pytorch.cli import OptimizerCallable
 
-from detect.config.unknown_keys import constructor_errors
-from detect.errors import InputError
+from detect.config.unknown_keys import build
 from detect.model.checkpoint import Checkpoint, load_weights, without_weights
 from detect.model.detector import TorchDetector
 from detect.training.losses import DetectionLoss, MultiBoxLoss
@@ -77,13 +75,7 @@ def build_module(settings: dict[str, Any]) -> DetectionModule:
     Raises:
         InputError: an unknown key or a wrong value; the message names its path.
     """
-    parser = model_parser()
-    try:
-        config = parser.parse_object({"model": deepcopy(settings)})
-    except ArgumentError as error:
-        raise InputError(f"model settings: {error}") from error
-    with constructor_errors():
-        module: DetectionModule = parser.instantiate(config).model
+    module: DetectionModule = build(model_parser(), {"model": settings}, what="model settings").model
     return module
 
 

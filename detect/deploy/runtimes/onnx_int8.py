@@ -69,9 +69,8 @@ def slow_convolutions(model: Any) -> set[str]:
     weights = {tensor.name: tensor.dims for tensor in model.graph.initializer if len(tensor.dims) == 4}
     found = set()
     for node in model.graph.node:
-        if (
-            node.op_type == "Conv" and node.input[1] in weights
-        ):  # not the 1-d ones of efficient channel attention
+        # Not the 1-d ones of efficient channel attention.
+        if node.op_type == "Conv" and node.input[1] in weights:
             channels, channels_a_group = weights[node.input[1]][:2]
             depthwise = channels_a_group == 1
             if channels < MIN_DEPTHWISE if depthwise else channels_a_group == RGB:

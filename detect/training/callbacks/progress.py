@@ -27,9 +27,9 @@ class TrainingProgress(ProgressBar):
     "wait" is the share of the time that the training step waited for the loader.
     """
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.console = console or Console(soft_wrap=True)
+        self.console = Console(soft_wrap=True, highlight=False)
         self._enabled = True
         self._bar: Progress | None = None
         self._task: TaskID | None = None
@@ -131,9 +131,9 @@ class TrainingProgress(ProgressBar):
         }
         widths = [max(LEAST_WIDTH, len(name) + 2) for name in cells]
         if self._rows % HEADER_EVERY == 0:
-            self.console.print(_line(cells, widths), style="bold", highlight=False)
+            self.console.print(_line(cells, widths), style="bold")
         self._rows += 1
-        self.console.print(_line(cells.values(), widths), highlight=False)
+        self.console.print(_line(cells.values(), widths))
 
     def _open_bar(self, name: str, total: int) -> None:
         self._close_bar()
