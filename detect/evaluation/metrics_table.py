@@ -13,13 +13,11 @@ PER_ROW = 3
 
 
 def metrics_table(metrics: Metrics, *, per_class: bool = True) -> Table:
-    """The twelve numbers in percent and, below them, a row per class; "-" where there is no ground truth."""
+    """The twelve numbers, fractions of one, and a row per class; "-" where there is no ground truth."""
     layout = Table.grid()
     layout.add_row(_summary_table(metrics))
     if (baseline := metrics.baseline) is not None:
-        layout.add_row(
-            f"The best constant boxes: mAP {_percent(baseline.mAP)}, AP50 {_percent(baseline.AP50)}"
-        )
+        layout.add_row(f"The best constant boxes: mAP {_figure(baseline.mAP)}, AP50 {_figure(baseline.AP50)}")
     if per_class:
         layout.add_row(_class_table(metrics.per_class))
     return layout
@@ -27,15 +25,13 @@ def metrics_table(metrics: Metrics, *, per_class: bool = True) -> Table:
 
 def _summary_table(metrics: Metrics) -> Table:
     images = "1 image" if metrics.images == 1 else f"{metrics.images} images"
-    table = Table(
-        title=f"COCO metrics in percent, {images}", title_justify="left", box=None, show_header=False
-    )
+    table = Table(title=f"COCO metrics, {images}", title_justify="left", box=None, show_header=False)
     for _ in range(PER_ROW):
         table.add_column(style="bold")
         table.add_column(justify="right", min_width=6)
     for start in range(0, len(NAMES), PER_ROW):
         names = NAMES[start : start + PER_ROW]
-        table.add_row(*(cell for name in names for cell in (name, _percent(getattr(metrics, name)))))
+        table.add_row(*(cell for name in names for cell in (name, _figure(getattr(metrics, name)))))
     return table
 
 
@@ -46,10 +42,10 @@ def _class_table(per_class: dict[str, ClassMetrics]) -> Table:
         table.add_column(heading, justify="right")
     for name, figures in per_class.items():
         table.add_row(
-            Text(name), _percent(figures.AP), _percent(figures.AP50), str(figures.images), str(figures.boxes)
+            Text(name), _figure(figures.AP), _figure(figures.AP50), str(figures.images), str(figures.boxes)
         )
     return table
 
 
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.1f}" if fraction >= 0 else "-"
+def _figure(fraction: float) -> str:
+    return f"{fraction:.3f}" if fraction >= 0 else "-"

@@ -11,6 +11,8 @@ import yaml
 from detect.inspection.first_config import FirstConfig
 
 COLUMN = 15
+LONG_S = 3600.0
+"""A training this long is worth a word on how to shorten it."""
 
 
 def config_text(config: FirstConfig, path: Path) -> str:
@@ -64,9 +66,17 @@ def summary(config: FirstConfig, path: Path) -> list[str]:
         "augmentations": config.reasons["data.augmentations"],
         "steps": f"{config.data['total_batch_size']} images each, learning rate {rate}, warm-up "
         f"{config.model['schedule']['warmup_steps']} steps; {config.reasons['trainer.max_epochs']}",
-        "time": f"{config.time} (measured on this machine)",
+        "time": f"{config.time} (measured on this machine){_shorter(config)}",
         "written": str(path),
         "next": f"detect data check {config.root} --config {path}",
         "": f"detect fit --config {path}",
     }
     return [f"{name:{COLUMN}}{text}" for name, text in rows.items()]
+
+
+def _shorter(config: FirstConfig) -> str:
+    """What would take less, where that is long and there is a smaller network."""
+    arguments = config.model["backbone"]["init_args"]
+    if config.time.seconds < LONG_S or arguments.get("size") == "small":
+        return ""
+    return "; with --for phone less than half of it"

@@ -21,13 +21,13 @@ def shown(metrics: Metrics, *, per_class: bool = True) -> list[list[str]]:
     return [line.split() for line in capture.get().splitlines()]
 
 
-def test_metrics_table__numbers_in_percent_and_dash_for_none(metrics: Metrics) -> None:
+def test_metrics_table__numbers_in_fractions_and_dash_for_none(metrics: Metrics) -> None:
     lines = shown(metrics)
-    assert ["COCO", "metrics", "in", "percent,", "72", "images"] in lines
-    assert ["mAP", "46.6", "AP50", "69.0", "AP75", "50.0"] in lines
-    assert ["APs", "-", "APm", "25.0", "APl", "40.0"] in lines
-    assert ["AR1", "10.0", "AR10", "20.0", "AR100", "30.0"] in lines
-    assert ["cell", "46.6", "69.0", "12", "34"] in lines
+    assert ["COCO", "metrics,", "72", "images"] in lines
+    assert ["mAP", "0.466", "AP50", "0.690", "AP75", "0.500"] in lines
+    assert ["APs", "-", "APm", "0.250", "APl", "0.400"] in lines
+    assert ["AR1", "0.100", "AR10", "0.200", "AR100", "0.300"] in lines
+    assert ["cell", "0.466", "0.690", "12", "34"] in lines
 
 
 def test_metrics_table__class_name_that_looks_like_markup(metrics: Metrics) -> None:

@@ -203,6 +203,11 @@ def test_the_file_holds_what_was_chosen(tmp_path: Path) -> None:
     }
     assert chosen.data["root"] == str(root)
     assert len(max(text.splitlines(), key=len)) < 200
+    slow = replace(chosen, time=chosen.time._replace(step_s=60.0))
+    assert "--for phone" not in "\n".join(summary(slow, Path("birds.yaml")))
+    large = {"backbone": {"init_args": {"size": "large"}}}
+    slow = replace(slow, model=chosen.model | large)
+    assert "with --for phone less than half of it" in summary(slow, Path("birds.yaml"))[7]
     lines = summary(chosen, Path("birds.yaml"))
     assert len(lines) <= 12
     assert lines[0].startswith(
