@@ -171,8 +171,11 @@ class FitCLI(LightningCLI):
         self.run_folder = choose_run_folder(out, name=name, resume=self.config.ckpt_path is not None)
 
     def instantiate_classes(self) -> None:
+        # As Lightning's own, which calls the parser by a name that jsonargparse 5 drops.
         with constructor_errors():
-            super().instantiate_classes()
+            self.config_init = self.parser.instantiate(self.config)
+            self.model = self.config_init.model
+            self.trainer = self.instantiate_trainer()
         self.datamodule = self.data  # the one that has read its annotations
         if self.resume is not None:
             origin = self.resume.checkpoint.description.get("weights_origin")

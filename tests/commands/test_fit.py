@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from detect.commands.fit import fit, next_commands, quiet_lightning
+from detect.commands.fit_cli import FitCLI
 from detect.commands.main import main
 from detect.errors import InputError, RunStopped
 from detect.model.checkpoint import build_from_checkpoint, read_checkpoint
@@ -368,6 +369,16 @@ def test_lightnings_warnings_that_do_not_hold_are_not_shown() -> None:
         assert shown == []
         warnings.warn("something else", stacklevel=1)
     assert [str(one.message) for one in shown] == ["something else"]
+
+
+def test_what_the_command_line_parser_will_drop_is_not_used(
+    case: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "all")
+    config, data = case
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=r"(?s).*removed in\s+v5")
+        assert FitCLI(fit_args(config, data, tmp_path / "run")).trainer.max_epochs == EPOCHS
 
 
 def test_a_run_says_how_long_it_takes_and_what_comes_next(
