@@ -166,7 +166,7 @@ class DetectionData(LightningDataModule):
         as_read = {"train": self.train, "val": self._opened["val"].annotations}
         self.findings["both"] = [
             *compare_classes("train", as_read),
-            *repeated_findings({"train": self.train, "val": self.val}),
+            *repeated_findings({"train": self.train, "val": self.val}, train="train"),
         ]
         if self.findings["both"]:
             rank_zero_info(summarise(self.findings["both"]))

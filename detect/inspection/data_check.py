@@ -169,7 +169,9 @@ def _check_across(report: DataReport) -> None:
     """What needs several splits: repetitions and classes."""
     if not report.splits:
         return
-    report.findings += [Located((), finding) for finding in repeated_findings(report.splits)]
+    report.findings += [
+        Located((), finding) for finding in repeated_findings(report.splits, train=report.train)
+    ]
     if report.train in report.splits:
         for finding in compare_classes(report.train, report.splits):
             report.findings.append(Located((), finding))

@@ -9,7 +9,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from detect.data.checks.findings import Severity, printable
+from detect.data.checks.findings import Severity, printable, printable_lines
 from detect.inspection.data_check import DataReport, Located, tail_advice
 
 FORMAT_NAMES = {"coco": "COCO", "voc": "Pascal VOC", "yolo": "YOLO"}
@@ -77,7 +77,9 @@ def _classes_table(report: DataReport) -> Table:
 def _finding_lines(report: DataReport) -> list[RenderableType]:
     """A line a code, the worst first, and the first findings of it."""
     groups = findings_by_code(report)
-    lines: list[RenderableType] = [Text("Findings" if groups else "No findings", style="bold")]
+    lines: list[RenderableType] = []
+    if groups or not report.refusals:  # what cannot be read may have any faults
+        lines.append(Text("Findings" if groups else "No findings", style="bold"))
     for (severity, code, action), group in groups.items():
         head = Text.assemble("  ", (f"{severity:<8}", STYLES[severity]), (code, "bold"))
         lines.append(head.append(f" x {len(group)}: {printable(action)}"))
@@ -127,10 +129,11 @@ def _anchor_lines(report: DataReport) -> list[RenderableType]:
 
 def _verdict(report: DataReport) -> list[RenderableType]:
     lines: list[RenderableType] = [
-        Text(f"cannot be trained on: {printable(reason)}", style="bold red") for reason in report.refusals
+        Text(f"cannot be trained on: {printable_lines(reason)}", style="bold red")
+        for reason in report.refusals
     ]
     numbers = {severity: report.count(severity) for severity in SEVERITIES}
     counts = ", ".join(f"{number} {severity}{'s' * (number != 1)}" for severity, number in numbers.items())
     verdict = "cannot be trained on" if report.refusals else "can be trained on"
     style = "bold red" if report.refusals else "bold green"
-    return [*lines, Text.assemble((verdict, style), f": {counts}")]
+    return [*lines, Text.assemble((verdict, style), f": {counts}" if report.splits else "")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from detect.data.checks.findings import printable
+from detect.data.checks.findings import printable, printable_lines
 from detect.inspection.data_check import DataReport, tail_advice
 from detect.inspection.data_check_text import FORMAT_NAMES, SEVERITIES, findings_by_code, place_of
 from detect.report.album import ImageBudget, ImageFigure
@@ -23,7 +23,7 @@ def write_check_page(report: DataReport, path: Path) -> None:
     values = {
         "title": f"Data set {printable(report.root.absolute().name)}",
         "subtitle": f"{FORMAT_NAMES[report.format]}. {printable(str(report.root.absolute()))}",
-        "refusals": [printable(reason) for reason in report.refusals],
+        "refusals": [printable_lines(reason) for reason in report.refusals],
         "facts": _facts(report),
         "findings": _findings(report),
         "pictured": _pictured(report),
@@ -48,6 +48,8 @@ def _facts(report: DataReport) -> list[tuple[str, str]]:
             ("training images", f"{len(content):,}"),
             ("training boxes", f"{(~content.ignore).sum():,}"),
         ]
+    if not report.splits:
+        return values  # none could be read: that there are no findings says nothing
     return values + [(f"{severity}s", f"{report.count(severity):,}") for severity in SEVERITIES]
 
 

@@ -346,3 +346,11 @@ def page_faults_of_a_worker() -> int:
 def test_start_worker__memory_of_an_image_is_used_for_the_next() -> None:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.apply(page_faults_of_a_worker) < 64  # 128 and more where it is given back
+
+
+def test_open__validated_on_the_training_split__a_warning(tmp_path: Path) -> None:
+    data = DetectionData(root=make_coco(tmp_path, train=4, val=2), val_split="train", workers=0)
+    data.open()
+    (warning,) = [finding for finding in data.findings["both"] if finding.severity == "warning"]
+    assert warning.code == "split-trained-on"
+    assert "what is scored was trained on" in str(warning)

@@ -71,3 +71,15 @@ def test_print__file_name_that_would_move_the_cursor__is_spelt_out(tmp_path: Pat
     assert "\x1b" not in text
     assert "\\x1b[2Jx\\x0a.jpg" in text
     assert "[red]cat\\x1b" in text
+
+
+def test_print__nothing_can_be_read__no_counts_of_findings_and_lines_as_lines(tmp_path: Path) -> None:
+    root = make(tmp_path, GOOD, classes={3: "cat"})
+    for image in (root / "train").iterdir():
+        image.unlink()
+    text = printed(root)
+    assert "No findings" not in text
+    assert "\\x0a" not in text
+    assert "cannot be trained on: train: no usable image in " in text
+    assert any(line.startswith("  error: image-missing x 1") for line in text.splitlines())
+    assert text.splitlines()[-1] == "cannot be trained on"

@@ -41,6 +41,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
+def printable_lines(text: str) -> str:
+    """As `printable`, line by line: those after the first are indented, so that none poses as another."""
+    return "\n  ".join(printable(line) for line in text.split("\n"))
+
+
 def summarise(findings: Sequence[Finding], examples: int = 3) -> str:
     """A short text: a line for each code with its count, and the first examples under it."""
     if not findings:

@@ -111,24 +111,29 @@ def require_trainable(opened: OpenedSplit, role: Role) -> None:
         )
 
 
-def repeated_findings(splits: dict[str, Annotations]) -> list[Finding]:
-    """Repeated boxes and images of splits, recalled where neither files nor boxes have changed."""
-    store = cache_folder() / "repetitions" / f"{_hash_of(splits)}.json"
+def repeated_findings(splits: dict[str, Annotations], *, train: str) -> list[Finding]:
+    """Repeated boxes and images of splits, recalled where neither files nor boxes have changed.
+
+    Args:
+        splits: by name.
+        train: the one that is trained on.
+    """
+    store = cache_folder() / "repetitions" / f"{_hash_of(splits, train)}.json"
     try:
         return [Finding(**finding) for finding in json.loads(store.read_text(encoding="utf-8"))]
     except (OSError, ValueError, TypeError):
         pass  # not looked for yet, or not readable
     findings = [finding for content in splits.values() for finding in repeated_boxes(content)]
-    findings += repeated_images(splits)
+    findings += repeated_images(splits, train=train)
     with suppress(OSError):  # where no cache can be written, they are looked for every time
         store.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(store, json.dumps([asdict(finding) for finding in findings]))
     return findings
 
 
-def _hash_of(splits: dict[str, Annotations]) -> str:
+def _hash_of(splits: dict[str, Annotations], train: str) -> str:
     """Hash of all boxes, and of every image's name, size and time."""
-    digest = hashlib.sha256(str(VERSION).encode())
+    digest = hashlib.sha256(f"{VERSION} {train}".encode())
     for name, content in splits.items():
         digest.update(f"{name} {content.root} {content.classes.names}".encode())
         for array in (content.file_names, content.boxes, content.labels, content.ignore, content.offsets):
@@ -222,16 +227,18 @@ class _Likeness(NamedTuple):
     """Of one place, with other content."""
 
 
-def repeated_images(splits: dict[str, Annotations]) -> list[Finding]:
+def repeated_images(splits: dict[str, Annotations], *, train: str) -> list[Finding]:
     """Images that are the same or look the same, inside a split and across splits (a leak).
 
-    A split that wholly holds another, as trainval holds train, is reported once.
+    A split that wholly holds another is reported once: in a note, as trainval holds train, but in a warning
+    where `train`, the split that is trained on, holds it.
     """
     unique = _files_of(splits)
     nested = _nested(splits)
     findings = [
-        Finding("split-holds-another", "note", outer, None, f"it has every image of {inner}", "kept")
+        _holds(outer, inner, trained=outer == train)
         for outer, inner in sorted(nested)
+        if inner != train or (inner, outer) not in nested
     ]
     for file in unique:
         leak = _leak(file.splits, file.splits, nested)
@@ -243,6 +250,15 @@ def repeated_images(splits: dict[str, Annotations]) -> list[Finding]:
     if pairs.one_place:
         findings.append(_one_place(pairs.one_place))
     return findings
+
+
+def _holds(outer: str, inner: str, *, trained: bool) -> Finding:
+    if not trained:
+        return Finding("split-holds-another", "note", outer, None, f"it has every image of {inner}", "kept")
+    detail = f"every image of {inner} is one of {outer}: what is scored was trained on"
+    return Finding(
+        "split-trained-on", "warning", inner, None, detail, "kept: divide the images, or name another"
+    )
 
 
 def _files_of(splits: dict[str, Annotations]) -> list[_File]:

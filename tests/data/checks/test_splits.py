@@ -95,7 +95,7 @@ def test_balance__counts_what_is_rare_and_empty(tmp_path: Path) -> None:
 
 
 def test_repeated_images__nothing_repeated__nothing_found(tmp_path: Path) -> None:
-    assert repeated_images(voc_splits(tmp_path, train=["a", "b"], val=["c"])) == []
+    assert repeated_images(voc_splits(tmp_path, train=["a", "b"], val=["c"]), train="train") == []
 
 
 def test_repeated_images__equal_bytes__told_by_where_they_are(tmp_path: Path) -> None:
@@ -103,14 +103,17 @@ def test_repeated_images__equal_bytes__told_by_where_they_are(tmp_path: Path) ->
     folder = tmp_path / "JPEGImages"
     for copy in ("b", "c"):
         (folder / f"{copy}.jpg").write_bytes((folder / "a.jpg").read_bytes())
-    assert codes(repeated_images(splits)) == [("image-repeated", "b.jpg"), ("image-in-two-splits", "c.jpg")]
+    assert codes(repeated_images(splits, train="train")) == [
+        ("image-repeated", "b.jpg"),
+        ("image-in-two-splits", "c.jpg"),
+    ]
 
 
 def test_repeated_images__alike__told_by_where_they_are(tmp_path: Path) -> None:
     splits = voc_splits(tmp_path, train=["a", "b"], val=["c"])
     for copy, quality in (("a", 95), ("b", 60), ("c", 80)):
         save_picture(tmp_path / "JPEGImages" / f"{copy}.jpg", (64, 48), seed=7, quality=quality)
-    found = repeated_images(splits)
+    found = repeated_images(splits, train="train")
     assert sorted(codes(found)) == [
         ("image-alike", "b.jpg"),
         ("image-alike-in-two-splits", "c.jpg"),
@@ -128,29 +131,36 @@ def test_repeated_images__fixed_camera__one_note(tmp_path: Path) -> None:
         save_scene(tmp_path / "JPEGImages" / f"{stem}.jpg", (320, 240), [objects[0][1]])
         (tmp_path / "Annotations" / f"{stem}.xml").write_text(voc_xml(objects, (320, 240)))
     splits = {name: open_split(tmp_path, name, role="train").annotations for name in ("train", "val")}
-    (note,) = repeated_images(splits)
+    (note,) = repeated_images(splits, train="train")
     assert (note.code, note.severity) == ("images-of-one-place", "note")
     assert note.detail.startswith("14 of train, 6 of val show the same place")
 
 
 def test_repeated_images__split_inside_another__said_once(tmp_path: Path) -> None:
     splits = voc_splits(tmp_path, train=["a"], trainval=["a", "b"], val=["b"])
-    assert [f.detail for f in repeated_images(splits)] == [
+    assert [f.detail for f in repeated_images(splits, train="train")] == [
         "it has every image of train",
         "it has every image of val",
     ]
+
+
+@pytest.mark.parametrize("val", [["a", "b"], ["b"]])
+def test_repeated_images__validated_on_what_is_trained_on__a_warning(tmp_path: Path, val: list[str]) -> None:
+    (finding,) = repeated_images(voc_splits(tmp_path, train=["a", "b"], val=val), train="train")
+    assert (finding.code, finding.severity, finding.file) == ("split-trained-on", "warning", "val")
+    assert "every image of val is one of train: what is scored was trained on" in finding.detail
 
 
 def test_repeated_images__leak_behind_a_union__still_found(tmp_path: Path) -> None:
     splits = voc_splits(tmp_path, train=["a"], trainval=["a", "b"], val=["b"])
     folder = tmp_path / "JPEGImages"
     (folder / "b.jpg").write_bytes((folder / "a.jpg").read_bytes())
-    (leak,) = [f for f in repeated_images(splits) if f.code == "image-in-two-splits"]
+    (leak,) = [f for f in repeated_images(splits, train="train") if f.code == "image-in-two-splits"]
     assert "in val; equals a.jpg in train" in leak.detail
 
 
 def test_repeated_images__a_file_in_two_splits__a_leak(tmp_path: Path) -> None:
-    found = repeated_images(voc_splits(tmp_path, train=["a", "b"], val=["b", "c"]))
+    found = repeated_images(voc_splits(tmp_path, train=["a", "b"], val=["b", "c"]), train="train")
     assert codes(found) == [("image-in-two-splits", "b.jpg")]
 
 
