@@ -24,7 +24,8 @@ from detect.data.datamodule import DetectionData
 from detect.data.sampler import require_full_batch
 from detect.errors import InputError, install_hint
 from detect.evaluation.metrics import METRICS
-from detect.model.checkpoint import without_weights
+from detect.model.checkpoint import build_detector, read_checkpoint, without_weights
+from detect.model.weights import refuse_other_backbone
 from detect.training.build import MODEL_DEFAULTS, detection_module, model_parser
 from detect.training.callbacks.checkpoints import RunCheckpoints
 from detect.training.callbacks.loader_advice import LoaderAdvice
@@ -164,6 +165,8 @@ class FitCLI(LightningCLI):
             refuse_changes(self.resume, settings)
             refuse_other_data(self.resume, self.described_data)
             self._build_without_other_weights(self.resume)
+        elif settings["model"]["init_from"] is not None:
+            refuse_start(settings["model"])
         self.run = {"config": settings, "data": self.described_data}
         configs = self.config.get("config") or []
         name = Path(str(configs[0])).stem if configs else "run"
@@ -276,6 +279,17 @@ class FitCLI(LightningCLI):
         settings = self.plain_config()["model"] | resume.checkpoint.description["model"]
         settings = without_weights(settings)
         self.config.model = model_parser().parse_object({"model": settings}).model
+
+
+def refuse_start(model: dict[str, Any]) -> None:
+    """Look, before there is a run folder, whether `model.init_from` fits; shapes alone are built.
+
+    Raises:
+        InputError: it is no checkpoint of ours, or its backbone is another.
+    """
+    with torch.device("meta"):
+        net = build_detector(without_weights(model)).net
+    refuse_other_backbone(net, read_checkpoint(Path(model["init_from"])))
 
 
 def check_monitor(callback: Callback, *, losses: Sequence[str]) -> None:

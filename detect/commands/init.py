@@ -38,7 +38,7 @@ def init_command(args: list[str]) -> int:
         raise InputError(f"--out {path}: a configuration ends with .yaml")
     if path.exists():
         raise InputError(f"{path} exists and is never overwritten: give another --out, or move it away")
-    require_writable(path)
+    require_writable(path, outside=config.root)
     splits = choose_splits(config.root, config.data.train_split, config.data.val_split)
     budget: Budget = config["for"]
     start = choose_start(config.start, BUDGETS[budget].size)

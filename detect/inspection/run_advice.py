@@ -130,7 +130,7 @@ def _of_loss(facts: RunFacts) -> Iterator[str]:
         lower = "" if facts.rate is None else f": {key} {facts.rate / 3:.2g}"
         yield f"the loss rose from {first:.3g} to {last:.3g}: the learning rate{rate} is too high{lower}"
     elif len(facts.train_losses) > 1 and last > LEARNT_LITTLE * first:
-        what = f"the loss fell from {first:.3g} to {last:.3g} only"
+        what = f"the loss only went from {first:.3g} to {last:.3g}"
         if facts.rate is not None and facts.rate < LOW_RATE:
             yield f"{what}: the learning rate{rate} is low, {key} 0.02"
         elif facts.rate is not None and facts.rate > HIGH_RATE:

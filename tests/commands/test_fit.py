@@ -412,3 +412,14 @@ def test_a_resumed_run_says_what_is_left(
     run = shutil.copytree(straight, tmp_path / "run")
     assert fit([*fit_args(*case, run), "--ckpt_path", "last", "--trainer.max_epochs", "5"]) == 0
     assert re.search(r"^about .*: 3 epochs of 4 steps, .*, and 3 validations$", capsys.readouterr().out, re.M)
+
+
+def test_a_refused_start_leaves_no_run_folder(
+    case: tuple[Path, Path], straight: Path, tmp_path: Path
+) -> None:
+    start = ["--model.init_from", str(straight / "checkpoints" / "best.ckpt")]
+    with pytest.raises(InputError, match=r"best\.ckpt: its backbone is another, width 0\.35 \(here 0\.5\)"):
+        fit([*fit_args(*case, tmp_path / "run"), *start, "--model.backbone.init_args.width", "0.5"])
+    with pytest.raises(InputError, match=r"nowhere\.ckpt: no such checkpoint"):
+        fit([*fit_args(*case, tmp_path / "run"), "--model.init_from", "nowhere.ckpt"])
+    assert not (tmp_path / "run").exists()

@@ -42,6 +42,8 @@ def test_init__a_file_is_never_overwritten(capsys: pytest.CaptureFixture[str]) -
     assert Path("birds.yaml").read_text() == "mine"
     assert main(["init", "birds", "--start", "none", "--for", "phone", "--out", "other.yaml"]) == 0
     assert Path("other.yaml").is_file()
+    assert main(["init", "birds", "--start", "none", "--out", "birds/birds.yaml"]) == 2
+    assert "lies in birds, which is only read" in capsys.readouterr().err
     assert main(["init", "birds", "--start", "none", "--out", "birds.txt"]) == 2
     assert "ends with .yaml" in capsys.readouterr().err
 
