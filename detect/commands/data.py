@@ -153,29 +153,37 @@ def preview_command(args: list[str]) -> int:
 
 
 def split_command(args: list[str]) -> int:
-    """Divide images and XML files, as a labelling tool leaves them, into training and validation."""
-    from detect.data.split_folder import divide
+    """Divide a data set's only split, or images with XML files, into training and validation."""
+    from detect.data.checks.findings import summarise
+    from detect.data.divide import DivideOptions, divide
     from detect.system.output_folder import ImagePlacement
 
     parser = new_parser("data split", split_command, "detect data split photos --out data/birds")
-    parser.add_argument("source", type=Path, help="images with an XML file each (Pascal VOC)")
+    parser.add_argument("source", type=Path, help="folder of a data set, or images with an XML file each")
     parser.add_argument("--out", type=Path, required=True, help="a new or empty folder outside of it")
+    parser.add_argument("--split", type=str | None, default=None, help="which to divide; null: the only one")
     parser.add_argument("--val_share", type=float, default=0.2, help="share of the images for validation")
     parser.add_argument("--seed", type=int, default=0, help="another one gives another division")
+    parser.add_argument(
+        "--group",
+        type=str,
+        action="append",
+        default=[],
+        metavar="'cam1_*'",
+        help="images whose names fit stay together; may be repeated",
+    )
     parser.add_argument("--images", type=ImagePlacement, default="link", help="hard links, or copies")
     config = parse(parser, args)
-    divided = divide(
-        config.source,
-        config.out,
-        val_share=config.val_share,
-        seed=config.seed,
-        images=config.images,
-    )
-    print(f"{len(divided.train)} images for training and {len(divided.val)} for validation in {config.out}")
-    if divided.left_out:
-        print(divided.left_out)
+    options = DivideOptions(config.val_share, config.seed, tuple(config.group), config.images)
+    divided = divide(config.source, config.out, options, split=config.split)
+    train, val = divided.sides.values()
+    print(f"{train.images} images for training and {val.images} for validation in {config.out}\n{divided}")
+    for line in divided.left_out:
+        print(line)
+    if divided.findings:
+        print(f"left out:\n{summarise(divided.findings)}")
     print(f"next: detect data check {config.out}")
-    return 1 if divided.left_out else 0
+    return 1 if divided.left_out or divided.findings else 0
 
 
 def shapes_command(args: list[str]) -> int:

@@ -1,18 +1,12 @@
-"""`detect data split`: images and XML files as a labelling tool leaves them, divided into a VOC folder.
-
-Labelling tools write one XML file per image and no lists of what is for training and what for validation.
-"""
+"""Images and XML files as a labelling tool leaves them, without lists of what is for training."""
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
 from detect.data.readers import IMAGE_SUFFIXES
-from detect.data.writers import voc
 from detect.errors import InputError
-from detect.system.output_folder import ImagePlacement, new_folder, place_image
 
 XML_FOLDERS = ("", "Annotations", "annotations", "xml")
 IMAGE_FOLDERS = ("", "JPEGImages", "images", "Images")
@@ -28,21 +22,20 @@ class Pair(NamedTuple):
     xml: Path
 
 
-class Divided(NamedTuple):
-    """What was written, and what was not."""
+class Collected(NamedTuple):
+    """Images and the XML files that annotate them."""
 
-    train: list[str]
-    """Stems, sorted."""
-    val: list[str]
+    pairs: dict[str, Pair]
+    """By their stem, sorted."""
     without_xml: list[Path]
     """Images that nobody has annotated: left out, since nothing says that they are empty."""
     without_image: list[Path]
     """XML files whose image is not there."""
 
     @property
-    def left_out(self) -> str:
-        """What was left out, for a person; "" where nothing was."""
-        return "\n".join(
+    def left_out(self) -> list[str]:
+        """What was left out, for a person."""
+        return [
             f"{len(files)} {what} left out: {', '.join(path.name for path in files[:NAMED])}"
             + (", ..." if len(files) > NAMED else "")
             for what, files in (
@@ -50,31 +43,15 @@ class Divided(NamedTuple):
                 ("XML files without an image", self.without_image),
             )
             if files
-        )
+        ]
 
 
-def divide(
-    source: Path, output: Path, *, val_share: float, seed: int = 0, images: ImagePlacement = "link"
-) -> Divided:
-    """Write `output` as a VOC folder with the splits train and val; `source` is only read.
-
-    Which image is for validation is decided by a hash of its name and the seed: neither the order of the
-    files nor the machine matters.
-
-    Args:
-        source: holds images and XML files side by side, or in folders such as JPEGImages and Annotations.
-        output: a new or empty folder outside of it.
-        val_share: of the images, rounded, but at least one image is in each split.
-        seed: gives another division.
-        images: how images are put there.
+def collect(source: Path) -> Collected:
+    """Images and XML files of one stem, side by side or in folders such as JPEGImages and Annotations.
 
     Raises:
-        InputError: fewer than two annotated images, two images of one name, or a wrong share or folder.
+        InputError: fewer than two annotated images, or two images of one name.
     """
-    if not 0 < val_share < 1:
-        raise InputError(f"--val_share {val_share}: a share of the images, above 0 and below 1, such as 0.2")
-    if not source.is_dir():
-        raise InputError(f"no folder {source}")
     found, files = _images(source), _xml_files(source)
     pairs = {stem: Pair(found[stem], files[stem]) for stem in sorted(found.keys() & files.keys())}
     if len(pairs) < 2:
@@ -83,17 +60,8 @@ def divide(
             "at least two are needed. They are looked for in the folder itself and in "
             f"{', '.join(name for name in XML_FOLDERS + IMAGE_FOLDERS if name)}"
         )
-    ranked = sorted(pairs, key=lambda stem: hashlib.sha256(f"{seed} {stem}".encode()).digest())
-    count = min(max(1, round(val_share * len(ranked))), len(ranked) - 1)
-    splits = {"train": sorted(ranked[count:]), "val": sorted(ranked[:count])}
-    with new_folder(output, source) as folder:
-        for stem, pair in pairs.items():
-            place_image(pair.xml, folder / "Annotations" / f"{stem}.xml", "copy")
-            place_image(pair.image, folder / "JPEGImages" / pair.image.name, images)
-        for name, stems in splits.items():
-            voc.write_list(folder, name, stems)
-    return Divided(
-        **splits,
+    return Collected(
+        pairs,
         without_xml=[path for stem, path in sorted(found.items()) if stem not in files],
         without_image=[path for stem, path in sorted(files.items()) if stem not in found],
     )

@@ -102,11 +102,17 @@ def not_divided(reader: Reader, root: Path) -> str:
     return f"{root} ({reader.NAME}) has no split; looked for {reader.LAYOUT}{split_hint(root)}"
 
 
-def split_hint(root: Path) -> str:
-    """What to do with images and XML files that no list divides; "" where there are no such files.
+def split_hint(root: Path, *, divided: bool = False) -> str:
+    """What divides the images; "" where there are neither a split nor images with XML files.
 
-    Labelling tools leave them so: beside each other, or in the folders of VOC without `ImageSets`.
+    Labelling tools leave images and XML files side by side, or in the folders of VOC without `ImageSets`.
+
+    Args:
+        root: the data set's folder.
+        divided: it has a split, but one only.
     """
+    if divided:
+        return f"\n  `detect data split {root} --out E` divides a single split into training and validation"
     if not any(next((root / name).glob("*.xml"), None) for name in XML_FOLDERS):
         return ""
     return (
@@ -126,7 +132,7 @@ def _choose_split(reader: Reader, root: Path, split: str | None, role: Role) -> 
     raise InputError(
         f"{root} ({reader.NAME}) has no {role} split {' or '.join(wanted)}; it has "
         f"{', '.join(found)}. Name one with --data.{role}_split"
-        + ("" if len(found) > 1 else split_hint(root))
+        + ("" if len(found) > 1 else split_hint(root, divided=True))
     )
 
 

@@ -48,7 +48,7 @@ def test_check__voc_without_lists__says_how_to_divide_it(tmp_path: Path) -> None
         check(root)
 
 
-def test_open_split__other_formats__no_such_hint(tmp_path: Path) -> None:
+def test_open_split__other_formats__say_how_to_divide_it(tmp_path: Path) -> None:
     root = make_yolo(tmp_path / "cats", {"train": {"a": "0 0.5 0.5 0.2 0.2"}})
-    with pytest.raises(InputError, match=r"it has train\. Name one with --data\.val_split$"):
+    with pytest.raises(InputError, match=r"it has train\. Name one with --data\.val_split\n.*data split"):
         open_split(root, role="val")

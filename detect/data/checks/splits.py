@@ -358,6 +358,18 @@ def _pairs(files: list[_File]) -> _Likeness:
     return _Likeness(equal, alike, one_place)
 
 
+def repeated_rows(annotations: Annotations) -> list[tuple[int, int]]:
+    """Pairs of rows whose images are one file, equal, or copies of each other."""
+    first: dict[str, int] = {}
+    pairs = []
+    for row, path in enumerate(paths_of(annotations)):
+        if first.setdefault(path, row) != row:
+            pairs.append((first[path], row))
+    found = _pairs(_files_of({"": annotations}))
+    pairs += [(first[str(one.path)], first[str(other.path)]) for one, other in (*found.equal, *found.alike)]
+    return pairs
+
+
 def compare_classes(train: str, splits: dict[str, Annotations]) -> list[Finding]:
     """Class names of every split against those of the training split, whose order the labels follow."""
     reference = splits[train].classes.names
