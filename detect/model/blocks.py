@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from detect.errors import InputError
 
 Activation = Literal["relu", "relu6", "hard_swish", "none"]
-Init = Literal["normal", "kaiming"]
 Gate = Literal["hard_sigmoid", "sigmoid"]
+Init = Literal["normal", "kaiming"]
 """Normal with `INIT_STD`, or Kaiming's by fan-out (torchvision's classification networks)."""
 
 # Channels (mid, out) of the four maps after C5 at width 1.0; counted from Table 6 of the V3 paper.

@@ -49,16 +49,15 @@ def default_optimizer(params: Any) -> torch.optim.Optimizer:
 class DetectionModule(L.LightningModule):
     """A detector in training.
 
+    `build.detection_module` has the other arguments in detail.
+
     Args:
         detector: what is trained; a fresh one starts from the prior of the loss, and scores as the loss says.
-        loss: class and box loss, a class of detect.training.losses; null: MultiBoxLoss.
-        optimizer: a class of torch.optim with its init_args but the parameters. Its lr belongs to
-            `data.total_batch_size`: change both by the same factor. Default: SGD, lr 0.025 for a total batch
-            of 32, momentum 0.9, weight_decay 4e-5.
-        schedule: the learning rate over the run, a class of detect.training.schedules; null: WarmupCosine.
+        loss: null: MultiBoxLoss.
+        optimizer: from the parameters to an optimizer; its lr belongs to the total batch size.
+        schedule: null: WarmupCosine.
         parameters: freezing, learning rates by part, weight decay by kind.
-        compile: run forward and loss through torch.compile; it takes minutes at the start, so for runs of
-            hours.
+        compile: run forward and loss through torch.compile.
     """
 
     evaluator: CocoEvaluator
