@@ -65,6 +65,11 @@ class Annotations:
         return slice(int(self.offsets[index]), int(self.offsets[index + 1]))
 
 
+def spread_rows(total: int, count: int) -> NDArray[np.int64]:
+    """At most `count` of `total` rows, each once, evenly from the first to the last."""
+    return np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(np.int64))
+
+
 def without_boxes(annotations: Annotations, dropped: NDArray[np.bool_]) -> Annotations:
     """The split with all its images and without the boxes that `dropped` (M,) marks."""
     kept = ~dropped

@@ -98,13 +98,6 @@ class Row:
     options: RuntimeOptions
     batch: int
 
-    @property
-    def title(self) -> str:
-        """Model and runtime in a few words."""
-        threads = f", {self.options.threads} threads" if self.options.threads != 1 else ""
-        batch = f", batch {self.batch}" if self.batch != 1 else ""
-        return f"{self.model.name}, {self.runtime}{threads}{batch}"
-
 
 def benchmark(models: list[Path], options: BenchmarkOptions, *, json_file: Path | None = None) -> int:
     """Measure, print a table, and write JSON and a plot beside it.

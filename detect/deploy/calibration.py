@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from detect.data.annotations import Annotations
-from detect.data.augment.view import resize_pixels
+from detect.data.annotations import Annotations, spread_rows
+from detect.data.augment.view import input_batch
 from detect.data.images.decode import load_pixels
 from detect.deploy.exported_file import file_sha256
 from detect.deploy.spec import ModelSpec
@@ -39,10 +36,8 @@ def calibration_of(annotations: Annotations, spec: ModelSpec, count: int) -> Cal
     """
     if count < 1:
         raise InputError(f"--calibration_images is {count}; give at least 1")
-    rows = np.unique(np.linspace(0, len(annotations) - 1, min(count, len(annotations))).round().astype(int))
-    files: list[Path] = [annotations.path(int(row)) for row in rows]
-    images = np.stack([resize_pixels(load_pixels(file), spec.image_size, spec.resize_rule) for file in files])
+    files = [annotations.path(int(row)) for row in spread_rows(len(annotations), count)]
     return Calibration(
-        torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),
+        input_batch(map(load_pixels, files), spec.image_size, spec.resize_rule).contiguous(),
         {"source": annotations.source.name, "images": len(files), "sha256": file_sha256(files)},
     )

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor
 
-from detect.data.augment.view import resize_pixels
+from detect.data.augment.view import input_batch
 from detect.data.images.decode import load_pixels
 from detect.data.synthetic.images import generated_images
 from detect.deploy.exported_file import (
@@ -197,8 +196,7 @@ def verification_images(spec: ModelSpec, files: list[Path] | None) -> Tensor:
         raise InputError(f"--pictures: {len(files)} given, at least {count} are needed")
     else:
         pixels = [load_pixels(file) for file in files[:count]]
-    images = np.stack([resize_pixels(image, spec.image_size, spec.resize_rule) for image in pixels])
-    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    return input_batch(pixels, spec.image_size, spec.resize_rule).contiguous()
 
 
 def summary(verification: Verification) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from detect.data.augment.view import resize_pixels
+from detect.data.augment.view import input_batch
 from detect.data.images.decode import load_pixels, upright_rgb
 from detect.deploy.load import open_model
 from detect.deploy.runtimes.base import Runtime, RuntimeOptions
@@ -118,10 +118,8 @@ class Detector:
 
     def prepare(self, pixels: list[NDArray[np.uint8]]) -> Inputs:
         """(h, w, 3) upright RGB images to the network's input, stretched by the model's resize rule."""
-        size, rule = self.spec.image_size, self.spec.resize_rule
-        images = np.stack([resize_pixels(image, size, rule) for image in pixels])
         orig_size = torch.tensor([image.shape[:2] for image in pixels])
-        return Inputs(torch.from_numpy(images).permute(0, 3, 1, 2), orig_size)
+        return Inputs(input_batch(pixels, self.spec.image_size, self.spec.resize_rule), orig_size)
 
     def detect(self, images: Tensor, orig_size: Tensor) -> Detections:
         """Detections in px of the files, on the CPU.

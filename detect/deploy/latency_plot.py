@@ -7,7 +7,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 
-from detect.deploy.latency import STAGES
+from detect.deploy.latency import STAGES, row_setting
 from detect.evaluation.draw import PALETTE
 
 STAGE_NAMES = {"pre": "preprocessing", "network": "network", "post": "decoding + NMS"}
@@ -43,8 +43,4 @@ def plot_latency(result: dict[str, Any], path: Path) -> None:
 
 def row_title(row: dict[str, Any]) -> str:
     """Model, runtime and what is not 1 or fp32."""
-    parts = [f"{Path(row['model']).name}, {row['runtime']}"]
-    parts += [row["precision"]] if row["precision"] != "fp32" else []
-    parts += [f"{row['threads']} threads"] if row["threads"] != 1 else []
-    parts += [f"batch {row['batch']}"] if row["batch"] != 1 else []
-    return ", ".join(parts)
+    return f"{Path(row['model']).name}, {row_setting(row)}"

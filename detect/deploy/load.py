@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-import numpy as np
 import torch
 from torch import nn
 
 from detect.config.model_section import read_model_section
-from detect.data.augment.view import resize_pixels
+from detect.data.augment.view import input_batch
 from detect.data.synthetic.images import generated_images
 from detect.deploy.runtimes.base import Runtime, RuntimeOptions
 from detect.deploy.runtimes.eager import EagerRuntime
@@ -115,15 +114,14 @@ def set_statistics(net: SSDLite) -> None:
 
     Without it they fade from layer to layer into denormal numbers, which make a processor many times slower.
     """
-    pixels = generated_images(STATISTICS_IMAGES)
-    images = np.stack([resize_pixels(image, net.image_size, "antialias") for image in pixels])
+    images = input_batch(generated_images(STATISTICS_IMAGES), net.image_size, "antialias")
     norms = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = 1.0  # the statistics of one batch
     net.train()
-    net(torch.from_numpy(images).permute(0, 3, 1, 2))
+    net(images)
     net.eval()
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

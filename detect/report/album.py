@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from detect.data.annotations import Annotations
+from detect.data.annotations import Annotations, spread_rows
 from detect.data.images.decode import load_image
 from detect.errors import InputError
 from detect.evaluation.backends import GroundTruthRows, corners
@@ -75,8 +75,7 @@ def rank_images(ground_truth: GroundTruthRows, outcomes: Outcomes, num_images: i
 def choose_images(ranked: list[ImageScore], worst: int = WORST, spread: int = SPREAD) -> list[ImageScore]:
     """The worst, then some evenly spread over the rest."""
     rest = ranked[worst:]
-    places = np.unique(np.linspace(0, len(rest) - 1, min(spread, len(rest))).round().astype(int))
-    return [*ranked[:worst], *(rest[place] for place in places)]
+    return [*ranked[:worst], *(rest[place] for place in spread_rows(len(rest), spread))]
 
 
 class EncodedImage(NamedTuple):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from detect.deploy.exported_file import file_sha256
+from detect.deploy.latency import row_setting
 from detect.errors import InputError
 from detect.report.run_groups import RunGroup
 
@@ -71,16 +72,12 @@ def untied_notices(rows: Sequence[LatencyRow]) -> list[str]:
 
 
 def _row(row: dict[str, Any], machine: str, source: Path) -> LatencyRow:
-    parts = [str(row["runtime"])]
-    parts += [str(row["precision"])] if row["precision"] != "fp32" else []
-    parts += [f"{row['threads']} threads"] if row["threads"] != 1 else []
-    parts += [f"batch {row['batch']}"] if row["batch"] != 1 else []
     memory = row.get("peak_rss_mb")
     return LatencyRow(
         model=str(row["model"]),
         checkpoint_sha256=row.get("checkpoint_sha256"),
         notes_checkpoint="checkpoint_sha256" in row,
-        setting=", ".join(parts),
+        setting=row_setting(row),
         total_ms=float(row["total_ms"]["p50"]),
         network_ms=float(row["network_ms"]["p50"]),
         peak_rss_mb=None if memory is None else float(memory),

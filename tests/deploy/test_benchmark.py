@@ -76,8 +76,8 @@ def test_plan_rows__every_combination_that_fits(tmp_path):
     options = BenchmarkOptions(runtimes=["onnxruntime", "openvino"], threads=[1, 2], batches=[1, 4])
     rows = plan_rows([exported()], options, tmp_path, QUIET)
     assert len(rows) == 8
-    assert rows[0].title == "nms.onnx, onnxruntime"
-    assert rows[-1].title == "nms.onnx, openvino, 2 threads, batch 4"
+    ends = [(row.model.name, row.runtime, row.options.threads, row.batch) for row in (rows[0], rows[-1])]
+    assert ends == [("nms.onnx", "onnxruntime", 1, 1), ("nms.onnx", "openvino", 2, 4)]
     with pytest.raises(InputError, match=r"nms\.onnx: none of litert runs it"):
         plan_rows([exported()], BenchmarkOptions(runtimes=["litert"]), tmp_path, QUIET)
 

@@ -7,6 +7,7 @@ part; boxes follow by `boxes_to_input`. The augmentations, which change a view, 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -176,6 +177,12 @@ def resize_pixels(
     planes = torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
     resized = torch.nn.functional.interpolate(planes, size=image_size, mode="bilinear", align_corners=False)
     return resized[0].permute(1, 2, 0).numpy()
+
+
+def input_batch(images: Iterable[NDArray[np.uint8]], image_size: tuple[int, int], rule: ResizeRule) -> Tensor:
+    """(B, 3, H, W) whole images as a network takes them; see `resize_pixels`."""
+    resized = np.stack([resize_pixels(pixels, image_size, rule) for pixels in images])
+    return torch.from_numpy(resized).permute(0, 3, 1, 2)
 
 
 def _snap_axis(start: float, stop: float, limit: int, pixels: int, grid_px: int) -> tuple[float, float]:

@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, W
 from numpy.typing import NDArray
 from PIL import Image
 
+from detect.data.annotations import spread_rows
 from detect.data.images.decode import load_image
 from detect.errors import InputError
 from detect.evaluation.backends import corners
@@ -56,9 +57,8 @@ def validation_pictures(evaluator: CocoEvaluator, images: int = IMAGES) -> dict[
     A file that cannot be read is left out.
     """
     annotations, detections = evaluator.annotations, evaluator.detections
-    rows = np.unique(np.linspace(0, len(annotations) - 1, min(images, len(annotations))).round().astype(int))
     pictures = {}
-    for row in rows.tolist():
+    for row in spread_rows(len(annotations), images).tolist():
         try:
             picture = load_image(annotations.path(row))
         except InputError:
