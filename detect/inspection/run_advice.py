@@ -177,13 +177,9 @@ def gather_facts(
     scored = [(float(row["val/mAP"]), int(row["epoch"])) for row in rows if row.get("val/mAP")]
     weights = _arguments(model["backbone"]).get("weights")
     started: Kind = "detector" if model.get("init_from") else "imagenet" if weights else "none"
-    boxes = trained_boxes(data.train, at_most=CHECKED_BOXES)
-    recall = anchor_recall(boxes, layout)
-    advice = [
-        one
-        for one in (advise(data.train, layout) if recall < LOW_SHARE else [])
-        if one.keeps_anchors or started != "detector"
-    ]
+    recall = anchor_recall(trained_boxes(data.train, at_most=CHECKED_BOXES), layout)
+    advice = advise(data.train, layout) if recall < LOW_SHARE else []
+    advice = [one for one in advice if one.keeps_anchors or started != "detector"]
     return RunFacts(
         steps=int(rows[-1]["step"]),
         steps_wanted=STEPS[started],

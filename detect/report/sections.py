@@ -182,7 +182,10 @@ def errors(analysis: Analysis) -> dict[str, Any]:
 
 def precision_and_recall(analysis: Analysis) -> list[Plot]:
     """Curves over recall, and over the score threshold."""
-    precision, scores = analysis.curves.precision, analysis.scores
+    return [_over_recall(analysis.curves.precision), _over_score(analysis)]
+
+
+def _over_recall(precision: NDArray[np.float64]) -> Plot:
     recall = np.linspace(0, 100, precision.shape[1])
     measured = precision[0, 0, :, 0] > -1
     by_iou = [
@@ -190,6 +193,14 @@ def precision_and_recall(analysis: Analysis) -> list[Plot]:
         for t in SHARED_IOUS
         if measured.any()
     ]
+    chart = line_chart(
+        by_iou, x_label="recall, percent", y_label="precision, percent", x_range=(0, 100), from_zero=True
+    )
+    return plot("Precision over recall, mean of the classes", chart)
+
+
+def _over_score(analysis: Analysis) -> Plot:
+    scores = analysis.scores
     over_score = [
         Series(name, scores.thresholds, 100 * values)
         for name, values in (("precision", scores.precision), ("recall", scores.recall), ("F1", scores.f1))
@@ -202,29 +213,10 @@ def precision_and_recall(analysis: Analysis) -> list[Plot]:
         if best > 0
         else "No detection matches a box at IoU 0.5, whatever its score: there is no threshold to advise."
     )
-    return [
-        plot(
-            "Precision over recall, mean of the classes",
-            line_chart(
-                by_iou,
-                x_label="recall, percent",
-                y_label="precision, percent",
-                x_range=(0, 100),
-                from_zero=True,
-            ),
-        ),
-        plot(
-            "Choosing a score threshold",
-            line_chart(
-                over_score,
-                x_label="score threshold",
-                y_label="percent, IoU 0.5",
-                x_range=(0, 1),
-                from_zero=True,
-            ),
-            caption=advice,
-        ),
-    ]
+    chart = line_chart(
+        over_score, x_label="score threshold", y_label="percent, IoU 0.5", x_range=(0, 1), from_zero=True
+    )
+    return plot("Choosing a score threshold", chart, caption=advice)
 
 
 def confusions(analysis: Analysis) -> dict[str, Any]:

@@ -45,7 +45,6 @@ class TimeEstimate(Callback):
 def time_left(trainer: L.Trainer, module: DetectionModule, step_s: float) -> RunTime:
     """What the running epoch and those after it consist of."""
     length, data = module.length, data_of(trainer)
-    assert length is not None
     behind = trainer.current_epoch
     every = trainer.check_val_every_n_epoch or 1
     validations = 0
