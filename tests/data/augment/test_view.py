@@ -12,7 +12,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from detect.boxes import rescale_boxes
 from detect.data.augment.colour import IDENTITY_COLOUR, colour_matrix
 from detect.data.augment.transforms import default_augmentations
-from detect.data.augment.view import View, boxes_to_input, render, resize_pixels, snap_view
+from detect.data.augment.view import View, boxes_to_input, input_batch, render, resize_pixels, snap_view
 
 NO_BOXES = np.zeros((0, 4))
 
@@ -227,3 +227,10 @@ def test_resize_pixels__antialias_rule_equals_pillow(height: int, width: int) ->
     assert ours.shape == (40, 50, 3)
     expected = np.array(image.resize((50, 40), Image.Resampling.BILINEAR)).astype(int)
     assert np.abs(ours.astype(int) - expected).max() <= 1
+
+
+def test_input_batch__images_of_any_size_as_a_network_takes_them() -> None:
+    images = [np.full((h, w, 3), value, dtype=np.uint8) for h, w, value in ((8, 4, 10), (5, 9, 20))]
+    batch = input_batch(images, (6, 7), "antialias")
+    assert (tuple(batch.shape), batch.dtype) == ((2, 3, 6, 7), torch.uint8)
+    assert batch.flatten(1).unique(dim=1).tolist() == [[10], [20]]
