@@ -182,7 +182,7 @@ def split_command(args: list[str]) -> int:
         print(line)
     if divided.findings:
         print(f"left out:\n{summarise(divided.findings)}")
-    print(f"next: detect data check {config.out}")
+    print(f"next: detect init {config.out}")
     return 1 if divided.left_out or divided.findings else 0
 
 

@@ -211,14 +211,14 @@ def finish(cli: FitCLI, console: Console) -> None:
 def next_commands(run: Path, *, images: Path) -> list[str]:
     """What to do with a finished run, to be copied; compared with the newest other run beside it, if any."""
     best = run / "checkpoints" / "best.ckpt"
-    others = [path.parent for path in run.parent.glob(f"*/{MANIFEST_FILE}") if path.parent != run]
+    others = [path.parent for path in run.parent.glob("*/metrics.json") if path.parent != run]
     newest = max(others, key=lambda other: other.stat().st_mtime, default=None)
     commands = [
-        ["predict", "--ckpt_path", best, "--source", images, "--output", f"{run.name}-found"],
-        ["export", "--ckpt_path", best, "--format", "onnx", "--output", f"{run.name}.onnx"],
+        ["predict", "--ckpt_path", best, "--source", images, "--out", f"{run.name}-found"],
+        ["export", "--ckpt_path", best, "--format", "onnx", "--out", f"{run.name}.onnx"],
     ]
     if newest is not None:
-        commands.append(["compare", newest, run, "--output", f"{run.name}-compared"])
+        commands.append(["compare", newest, run, "--out", f"{run.name}-compared"])
     return [f"  detect {shlex.join(map(str, words))}" for words in commands]
 
 

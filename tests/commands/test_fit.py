@@ -399,8 +399,10 @@ def test_a_run_says_how_long_it_takes_and_what_comes_next(
     commands = out[out.index("next:\n") :].splitlines()[1:]
     assert [command.split()[:2] for command in commands] == [["detect", "predict"], ["detect", "export"]]
     assert next_commands(tmp_path / "b", images=Path("my photos"))[0].endswith(
-        "--source 'my photos' --output b-found"
+        "--source 'my photos' --out b-found"
     )
+    (tmp_path / "failed").mkdir()
+    (tmp_path / "failed" / "manifest.json").touch()  # it has no score to compare
     assert next_commands(tmp_path / "b", images=Path())[2].startswith(
         f"  detect compare {run} {tmp_path / 'b'} "
     )

@@ -121,7 +121,7 @@ def test_split_command__says_what_it_did_and_what_comes_next(
     assert main(["data", "split", str(source), "--output", str(out)]) == 0
     shown = capsys.readouterr().out
     assert "8 images for training and 2 for validation" in shown
-    assert f"next: detect data check {out}" in shown
+    assert f"next: detect init {out}" in shown
     (source / "IMG 00.xml").unlink()
     assert main(["data", "split", str(source), "--output", str(tmp_path / "again")]) == 1
 
