@@ -6,7 +6,9 @@ import importlib.util
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from detect.errors import InputError, install_hint
 from detect.evaluation.metrics import METRICS
 from detect.model.checkpoint import build_detector, read_checkpoint, without_weights
 from detect.model.weights import refuse_other_backbone
+from detect.system.ranks import rank_by_environment
 from detect.training.build import MODEL_DEFAULTS, detection_module, model_parser
 from detect.training.callbacks.checkpoints import RunCheckpoints
 from detect.training.callbacks.loader_advice import LoaderAdvice
@@ -127,12 +130,8 @@ class FitCLI(LightningCLI):
             if self.resume is None:
                 self.config = parser.parse_args(args)
             else:
-                with tempfile.TemporaryDirectory() as folder:
-                    saved = Path(folder) / "saved.json"  # JSON is YAML too
-                    saved.write_text(json.dumps(self.resume.config), encoding="utf-8")
-                    # As this version resolves it: an earlier one knew fewer settings and other forms.
-                    old = self.plain(parser.parse_args(["--config", str(saved)]))
-                    self.resume = self.resume._replace(config=old)
+                self.resume = self.resume._replace(config=self.resolved(self.resume.config))
+                with as_file(self.resume.config) as saved:
                     self.config = parser.parse_args(["--config", str(saved), *args])
                 self.config.config = self.config.config[1:]
         except ArgumentError as error:
@@ -171,11 +170,12 @@ class FitCLI(LightningCLI):
         configs = self.config.get("config") or []
         name = Path(str(configs[0])).stem if configs else "run"
         out = None if self.config.out is None else Path(self.config.out)
+        self._folder_was_there = out is not None and out.exists()
         self.run_folder = choose_run_folder(out, name=name, resume=self.config.ckpt_path is not None)
 
     def instantiate_classes(self) -> None:
         # As Lightning's own, which calls the parser by a name that jsonargparse 5 drops.
-        with constructor_errors():
+        with self._no_empty_folder(), constructor_errors():
             self.config_init = self.parser.instantiate(self.config)
             self.model = self.config_init.model
             self.trainer = self.instantiate_trainer()
@@ -216,6 +216,22 @@ class FitCLI(LightningCLI):
         text = self.parser.dump(config, skip_unset=False, skip_validation=True)
         settings: dict[str, Any] = get_loader("yaml")(text)
         return settings
+
+    def resolved(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Settings of a run as this version resolves them: earlier ones knew fewer, and other forms."""
+        with as_file(config) as saved:
+            return self.plain(self.parser.parse_args(["--config", str(saved)]))
+
+    @contextmanager
+    def _no_empty_folder(self) -> Iterator[None]:
+        """Remove the run folder that was made for this start where the block fails with nothing in it yet."""
+        try:
+            yield
+        except BaseException:
+            if not self._folder_was_there and not rank_by_environment():
+                with suppress(OSError):  # a folder that holds something stays
+                    self.run_folder.rmdir()
+            raise
 
     def _callbacks(self) -> list[Callback]:
         self.checkpoints = RunCheckpoints(
@@ -290,6 +306,53 @@ def refuse_start(model: dict[str, Any]) -> None:
     with torch.device("meta"):
         net = build_detector(without_weights(model)).net
     refuse_other_backbone(net, read_checkpoint(Path(model["init_from"])))
+
+
+class SettingsReader(FitCLI):
+    """Reads settings of finished runs as `detect fit` would today; builds nothing."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        self.config = Namespace(seed_everything=False)  # type: ignore[no-untyped-call]
+
+    def before_instantiate_classes(self) -> None:
+        pass
+
+    def instantiate_classes(self) -> None:
+        pass
+
+    def read(self, config: dict[str, Any], place: Path) -> dict[str, Any]:
+        """Every value of a run's settings, defaults of this version for those that it did not have.
+
+        Args:
+            config: what the run noted.
+            place: where, for the message.
+
+        Raises:
+            InputError: a class is not trusted, or a key or a value is not valid any more.
+        """
+        refuse_foreign_classes(config, place)
+        try:
+            return self.resolved(config)
+        except ArgumentError as error:
+            raise InputError(f"{place}: {explain(str(error), self.parser)}") from error
+
+
+@cache
+def settings_reader() -> SettingsReader:
+    """The one reader; building its parser takes a second."""
+    return SettingsReader()
+
+
+@contextmanager
+def as_file(config: dict[str, Any]) -> Iterator[Path]:
+    """Settings as a configuration file, for as long as the block runs."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "saved.json"  # JSON is YAML too
+        path.write_text(json.dumps(config), encoding="utf-8")
+        yield path
 
 
 def check_monitor(callback: Callback, *, losses: Sequence[str]) -> None:

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import torch
 
 from detect.commands.fit import fit
+from detect.commands.fit_cli import settings_reader
 from detect.config.renames import renamed, renamed_run
-from detect.config.trusted_classes import refuse_foreign_classes
 from detect.errors import InputError
 from detect.report.run_files import read_run
 from detect.report.run_groups import flat_settings
@@ -62,6 +62,8 @@ class Original(NamedTuple):
 
     path: Path
     manifest: dict[str, Any]
+    settings: dict[str, Any]
+    """Its configuration as this version resolves it, with values for what that version did not have."""
 
     @property
     def identity(self) -> str:
@@ -90,7 +92,8 @@ def reproduce(source: Path, out: Path, options: ReproduceOptions) -> int:
     def check(folder: Path) -> None:
         words = ["detect", "reproduce", str(source), "--out", str(out), *options.fit_flags]
         update_manifest(folder, command=words, reproduces=original.identity)
-        found.update(differences(original.manifest, read_manifest(folder / MANIFEST_FILE)))
+        now = read_manifest(folder / MANIFEST_FILE)
+        found.update(differences({**original.manifest, "config": original.settings}, now))
         print(describe(original, found), flush=True)
 
     with tempfile.TemporaryDirectory() as folder:
@@ -135,17 +138,17 @@ def read_original(source: Path) -> Original:
             f"{path} has no result to compare with, for the run was not finished: continue it with "
             "detect fit --out RUN --ckpt_path last"
         )
-    refuse_foreign_classes(manifest["config"], path)
+    settings = settings_reader().read(manifest["config"], path)
     # A run that was resumed with other settings ended by the last of them.
     for later in manifest.get("continued", []):
-        changed = settings_changed(manifest["config"], later["config"])
+        changed = settings_changed(settings, settings_reader().read(later["config"], path))
         if changed:
             table = difference_table(changed, ("setting", "at first", "later"))
             raise InputError(
                 f"{path}: the run was continued with other settings, which no single run repeats:\n{table}"
                 "repeat it by hand, in the same steps"
             )
-    return Original(path, manifest)
+    return Original(path, manifest, settings)
 
 
 def settings_changed(first: dict[str, Any], later: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -181,12 +184,12 @@ def values_of_seeds(original: Original, runs: Sequence[Path]) -> list[float]:
     Raises:
         InputError: one is a run of another configuration or of the same seed, or was not scored.
     """
-    mine = flat_settings(original.manifest["config"])
+    mine = flat_settings(original.settings)
     values = [float(original.manifest["result"]["metrics"]["mAP"])]
     seeds = [original.manifest["seed"]]
     for folder in runs:
         run = read_run(folder)
-        other = flat_settings(run.config)
+        other = flat_settings(settings_reader().read(run.config, folder))
         names = sorted(name for name in mine.keys() | other.keys() if mine.get(name) != other.get(name))
         strange = [name for name in names if not f"config.{name}".startswith(NO_EFFECT)]
         if strange:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from detect.errors import InputError
 from detect.evaluation.bootstrap import RESAMPLES
 from detect.evaluation.metrics import metric_names
 from detect.inspection.models import TABLE_6, PaperRow
@@ -46,6 +47,8 @@ def gather(paths: Sequence[Path], *, resamples: int = RESAMPLES) -> Comparison:
     """
     runs, latency_rows, notices = [], [], []
     for path in dict.fromkeys(paths):
+        if not path.exists():
+            raise InputError(f"{path}: no such run or benchmark file")
         if not path.is_dir():
             latency_rows += read_benchmark(path)
             continue

@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
+from detect.data.datamodule import DetectionData
 from detect.errors import InputError
 from detect.evaluation.evaluator import CocoEvaluator, Metrics
 from detect.evaluation.metrics import metric_names
@@ -105,6 +106,7 @@ class DetectionModule(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         data = data_of(self.trainer)
+        self._check_input(data)
         check_class_count(self.net.num_classes, data.classes)
         known = self.detector.classes
         if known is not None and known.names != data.classes.names:
@@ -248,6 +250,20 @@ class DetectionModule(L.LightningModule):
         return description | {"model": description["model"] | {"loss": self.loss.to_settings()}}
 
     # ---- helpers
+
+    def _check_input(self, data: DetectionData) -> None:
+        """Compare what the data gives with what the detector takes; the command line sets both by one value.
+
+        Raises:
+            InputError: they differ.
+        """
+        for name, mine in (("image_size", self.net.image_size), ("resize_rule", self.detector.resize_rule)):
+            given = getattr(data, name)
+            if given != mine:
+                raise InputError(
+                    f"the detector has {name} {mine!r} and the data {given!r}: "
+                    f"DetectionData(..., {name}={mine!r})"
+                )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> DetectionModule:
         """A copy with weights of its own, for averaging; trainer, evaluator and optimizer stay shared.

@@ -295,7 +295,23 @@ def test_a_wrong_word_stops_before_any_work(
     run = tmp_path / "run"
     with pytest.raises(InputError, match=message):
         fit(fit_args(*case, run, *words))
-    assert not run.exists() or not any(run.iterdir())
+    assert not run.exists()
+
+
+@pytest.mark.parametrize("words", [["--model.init_from", "no.ckpt"], ["--trainer.devices", "some"]])
+def test_a_start_that_fails_leaves_no_folder_of_its_own(
+    words: list[str], case: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    args = ["--config", str(case[0]), "--data.root", str(case[1]), *words]
+    with pytest.raises(InputError):
+        fit(args)
+    assert list(tmp_path.rglob("*-001*")) == []
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    with pytest.raises(InputError):
+        fit([*args, "--out", str(mine)])
+    assert mine.is_dir()  # it was there before
 
 
 def test_a_wrong_word_exits_2_without_a_traceback(

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from detect.commands.fit import fit
 from detect.commands.fit_cli import FitCLI
@@ -120,6 +121,28 @@ def test_reproduce__a_run_of_two_ranks__bit_identical(original: Path, tmp_path: 
     said = detect("reproduce", str(tmp_path / "two"), "--out", str(tmp_path / "again"))
     assert "2 per device x 2 device(s)" in said
     assert said.count("REPRODUCED: the weights of best.ckpt and last.ckpt are bit-identical") == 1
+
+
+def test_reproduce__a_manifest_from_before_a_setting__its_default_is_no_difference(
+    original: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    older = json.loads((original / "manifest.json").read_text())
+    del older["config"]["model"]["taps"]
+    del older["config"]["data"]["repeat_threshold"]
+    alone = changed_manifest(original, tmp_path / "m.json", config=older["config"])
+    assert reproduce(alone, tmp_path / "again", ReproduceOptions()) == 0
+    assert "nothing differs" in capsys.readouterr().out
+    assert values_of_seeds(read_original(alone), []) == values_of_seeds(read_original(original), [])
+
+
+def test_values_of_seeds__a_run_from_before_a_setting__compared_with_its_default(
+    original: Path, tmp_path: Path
+) -> None:
+    config = yaml.safe_load((original / "config.yaml").read_text())
+    del config["model"]["taps"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({**config, "seed_everything": 1}))
+    (tmp_path / "metrics.json").write_text('{"mAP": 0.25}')
+    assert values_of_seeds(read_original(original), [tmp_path])[1:] == [0.25]
 
 
 def test_differences__each_part_is_compared(original: Path) -> None:

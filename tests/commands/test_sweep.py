@@ -76,7 +76,7 @@ def commands(calls: Path) -> list[str]:
     """Command and folder of each call."""
     lines = [json.loads(line) for line in calls.read_text().splitlines()] if calls.exists() else []
     return [
-        f"{line[3]} {Path(line[line.index('--out') + 1]).name}" if "--out" in line else line[3]
+        f"{line[3]} {Path(line[line.index('--out') + 1]).name}" if line[3] == "fit" else line[3]
         for line in lines
     ]
 

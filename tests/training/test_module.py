@@ -16,6 +16,9 @@ from torch._subclasses.fake_tensor import (
 
 from detect.data.datamodule import DetectionData
 from detect.errors import InputError
+from detect.model.backbones import MobileNetV3
+from detect.model.checkpoint import build_from_checkpoint, read_checkpoint
+from detect.model.detector import TorchDetector
 from detect.model.ssdlite import SSDLite
 from detect.training.build import build_module
 from detect.training.module import LOSS_UNIT, DetectionModule
@@ -198,3 +201,35 @@ def test_a_batch_without_boxes_has_a_loss_of_background_alone(module: DetectionM
 def test_a_description_is_of_plain_values_and_needs_classes(module: DetectionModule) -> None:
     with pytest.raises(InputError, match="knows no classes"):
         module.describe()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:lightning")
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
+def test_a_plain_trainer_trains_and_writes_a_checkpoint(tmp_path: Path) -> None:
+    root = str(make_coco(tmp_path / "coco", train=4, val=2))
+    data = DetectionData(root, image_size=(64, 64), total_batch_size=2, workers=0)
+    detector = TorchDetector(MobileNetV3("small", width=0.35), num_classes=3, image_size=(64, 64))
+    trainer = L.Trainer(max_epochs=1, default_root_dir=tmp_path, logger=False, accelerator="cpu")
+    trainer.fit(DetectionModule(detector), datamodule=data)
+    (checkpoint,) = tmp_path.rglob("*.ckpt")
+    assert build_from_checkpoint(read_checkpoint(checkpoint)).classes == data.classes
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, r"the detector has image_size \(64, 64\) and the data \(320, 320\): Det.*image_size=\(64, 64\)"),
+        (
+            {"image_size": (64, 64), "resize_rule": "torchvision"},
+            "resize_rule 'antialias' and the data 'tor",
+        ),
+    ],
+)
+def test_another_input_than_the_data_gives__refused_in_set_up(
+    settings: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    data = DetectionData(make_coco(tmp_path / "coco", train=4, val=2), total_batch_size=2, **settings)
+    detector = TorchDetector(MobileNetV3("small", width=0.35), num_classes=3, image_size=(64, 64))
+    trainer = L.Trainer(max_epochs=1, logger=False, enable_checkpointing=False, accelerator="cpu")
+    with pytest.raises(InputError, match=message):
+        trainer.fit(DetectionModule(detector), datamodule=data)
