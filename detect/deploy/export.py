@@ -26,7 +26,7 @@ from detect.deploy.exported_file import (
     write_json,
 )
 from detect.deploy.graphs import build_graph
-from detect.deploy.int8 import Gate, Int8Options, calibrate, gate, refuse
+from detect.deploy.int8 import Gate, Int8Options, calibrate, gate, print_line, refuse
 from detect.deploy.load import DetectorFile, load_detector, open_exported
 from detect.deploy.model_card import card_path, write_card
 from detect.deploy.runtimes.base import FileFormat, Int8Source
@@ -171,11 +171,17 @@ def write_int8(
     int8_file = path.with_name("int8") / path.name
     int8_file.parent.mkdir()
     graph = build_graph(detector, form)
-    write(Int8Source(graph, path, calibration.images, description, options.keep_fp32), int8_file)
-    write_json(int8_file, description, None)
-    found = gate(path, int8_file, options)
+
+    def attempt(keep_fp32: tuple[str, ...]) -> Gate:
+        print_line(f"int8: ranges from {len(calibration.images)} images")
+        write(Int8Source(graph, path, calibration.images, description, keep_fp32), int8_file)
+        write_json(int8_file, description, None)
+        print_line("int8: mAP of both files")
+        return gate(path, int8_file, options)
+
+    found = attempt(options.keep_fp32)
     if not found.passes:
-        raise refuse(found, detector, calibration)
+        raise refuse(found, detector, calibration, kept=options.keep_fp32, attempt=attempt)
     write_json(int8_file, description, found.to_json())
     for part in [*parts(int8_file), json_path(int8_file)]:
         os.replace(part, path.parent / part.name)

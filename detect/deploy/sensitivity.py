@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -44,6 +44,42 @@ def layer_errors(net: SSDLite, images: Tensor) -> list[LayerError]:
                 outputs = torch.cat([output.flatten() for output in net(images)])
             found.append(LayerError(name, float((outputs - wanted).square().mean().sqrt() / spread)))
     return sorted(found, key=lambda layer: -layer.error)
+
+
+def block_errors(net: SSDLite, images: Tensor, *, kept: Sequence[str] = ()) -> list[LayerError]:
+    """Every block alone in 8 bits, all its convolutions at once, the worst first; see `layer_errors`.
+
+    A block is what a runtime keeps in float32 without going back and forth between its layers: the stem, a
+    block of the backbone, an extra level, the head of a level.
+
+    Args:
+        net: the network.
+        images: (B, 3, H, W) as it takes them.
+        kept: paths of layers in float32, which are left out.
+    """
+    net = net.eval()
+    blocks: dict[str, list[str]] = {}
+    layers = convolutions(net)
+    for layer in layers:
+        if not any(f"{layer}.".startswith(f"{path}.") for path in kept):
+            blocks.setdefault(block_of(layer), []).append(layer)
+    with torch.inference_mode():
+        wanted = torch.cat([output.flatten() for output in net(images)])
+        spread = wanted.std()
+        found = []
+        for block, members in blocks.items():
+            with contextlib.ExitStack() as stack:
+                for layer in members:
+                    stack.enter_context(rounded(net, layers[layer], layer))
+                outputs = torch.cat([output.flatten() for output in net(images)])
+            found.append(LayerError(block, float((outputs - wanted).square().mean().sqrt() / spread)))
+    return sorted(found, key=lambda block: -block.error)
+
+
+def block_of(layer: str) -> str:
+    """The block that a layer is part of: "backbone.blocks.3" of "backbone.blocks.3.1"."""
+    parts = layer.split(".")
+    return ".".join(parts[: 3 if parts[0] == "backbone" else 2])
 
 
 def convolutions(net: SSDLite) -> dict[str, nn.Conv2d]:

@@ -66,15 +66,52 @@ def test_gate__by_hand():
     assert "a drop of 0.0050, allowed 0.01" in str(held)
 
 
-def test_refuse__names_the_layers_that_hurt_most(options):
+def test_gate__too_few_images_to_tell__passes_and_says_so():
+    unsure = Gate(0.5, 0.4825, 40, 0.01, (-0.012, 0.05))
+    assert unsure.passes
+    assert "(95 % of resamples of the images: -0.0120 to 0.0500); so few images cannot tell" in str(unsure)
+    assert unsure.to_json()["interval"] == [-0.012, 0.05]
+    sure = Gate(0.5, 0.45, 400, 0.01, (0.02, 0.08))
+    assert not sure.passes
+    assert "cannot tell" not in str(sure)
+
+
+def test_refuse__names_the_blocks_that_hurt_most(options):
     module = lively_detector()
     spoil(module.net.cls_heads[1])
     message = str(refuse(Gate(0.5, 0.3, 4, 0.01), module, calibrate(module, options)))
     lines = message.splitlines()
     assert "a drop of 0.2000, allowed 0.01; no file was written" in lines[0]
-    assert lines[1].startswith("  cls_heads.1.1: ")
-    assert len(lines) == 1 + export_int8.WORST_LAYERS + 1
-    assert "--keep_fp32 cls_heads.1.1 " in lines[-1]
+    assert lines[1].startswith("  cls_heads.1: ")
+    assert len(lines) == 1 + export_int8.WORST_BLOCKS + 1
+    assert "--keep_fp32 cls_heads.1" in lines[-1]
+
+
+def test_refuse__advises_what_was_tried_and_passes_with_what_was_kept(options):
+    module = lively_detector()
+    tried = []
+
+    def attempt(keep):
+        tried.append(keep)
+        return Gate(0.5, 0.3 if len(tried) < 2 else 0.495, 4, 0.01)
+
+    kept = ("cls_heads", "backbone.blocks.3")
+    message = str(
+        refuse(Gate(0.5, 0.3, 4, 0.01), module, calibrate(module, options), kept=kept, attempt=attempt)
+    )
+    assert len(tried) == 2
+    assert all(keep[:2] == kept for keep in tried)
+    assert len(tried[1]) > len(tried[0]) > 2
+    assert "  cls_heads" not in message  # what is kept loses nothing
+    assert f"this passes, with a drop of 0.0050: --keep_fp32 {' '.join(tried[1])}" in message
+
+
+def test_refuse__nothing_passes__says_so_and_advises_no_layers(options):
+    module = lively_detector()
+    failing = Gate(0.5, 0.3, 4, 0.01)
+    message = str(refuse(failing, module, calibrate(module, options), attempt=lambda keep: failing))
+    assert "the drop is still 0.2000: use the float32 file" in message
+    assert "--keep_fp32" not in message
 
 
 def test_nodes_left_in_fp32__names_the_layer():
@@ -147,7 +184,8 @@ def test_export__a_drop_too_large_leaves_no_file_and_fails_the_command(tmp_path,
     assert main(["export", *arguments]) == 2
     captured = capsys.readouterr()
     assert "a drop of 0.1000, allowed 0.05; no file was written" in captured.err
-    assert "--keep_fp32" in captured.err
+    assert "blocks in float32 the drop is still 0.1000: use the float32 file" in captured.err
+    assert "int8: ranges from 3 images" in captured.out  # also where the output is no terminal
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -175,7 +213,14 @@ def test_export__int8_file_says_what_it_was_calibrated_on(options, tmp_path, mon
         "images": 6,
         "sha256": file_sha256(pictures),
     }
-    assert set(content["verification"]) == {"mAP_fp32", "mAP_int8", "images", "max_drop", "drop"}
+    assert set(content["verification"]) == {
+        "mAP_fp32",
+        "mAP_int8",
+        "images",
+        "max_drop",
+        "drop",
+        "interval",
+    }
     assert "int8 ranges were taken on 6 images" in (tmp_path / "a.onnx.md").read_text()
     assert path.stat().st_size < exported().stat().st_size
 
