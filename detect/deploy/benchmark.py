@@ -9,7 +9,7 @@ import resource
 import sys
 import tempfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,7 +72,7 @@ class BenchmarkOptions:
     pictures: list[Path] | None = None
     """Null: generated ones."""
     memory: bool = True
-    """Measure the peak memory of each row in a process of its own."""
+    """Measure the memory of each row in a process of its own."""
 
     def check(self) -> None:
         """Stop at numbers that make no measurement.
@@ -234,7 +234,11 @@ class Measured(NamedTuple):
 def measure(rows: list[Row], images: list[Path], options: BenchmarkOptions) -> Measured:
     """Load every row, run them interleaved, and describe what was taken."""
     protocol = options.protocol
-    memory = [peak_memory_mb(row, images) if options.memory else None for row in rows]
+    memory: list[Memory] = []
+    for number, row in enumerate(rows, 1):
+        if options.memory:
+            print_line(f"memory of row {number} of {len(rows)}: {row.title}")
+        memory.append(memory_of(row, images) if options.memory else Memory(None, None))
     torch.set_num_threads(1)  # preprocessing and postprocessing are the same for every row
     before = load_average()
     with contextlib.ExitStack() as stack:
@@ -243,10 +247,11 @@ def measure(rows: list[Row], images: list[Path], options: BenchmarkOptions) -> M
             PhotographToBoxes(Detector(runtime), images, row.batch, protocol)
             for runtime, row in zip(runtimes, rows, strict=True)
         ]
-        taken = interleave(subjects, protocol)
+        print_line(f"{protocol.rounds} rounds of {len(rows)} rows, after {protocol.warmup} to warm up")
+        taken = interleave(subjects, protocol, after_round=rounds_printer(protocol.rounds))
         described = [
-            describe_row(row, runtime, ms, taken[0]) | {"peak_rss_mb": peak}
-            for row, runtime, ms, peak in zip(rows, runtimes, taken, memory, strict=True)
+            describe_row(row, runtime, ms, taken[0]) | used._asdict()
+            for row, runtime, ms, used in zip(rows, runtimes, taken, memory, strict=True)
         ]
     return Measured(described, taken, describe_protocol(protocol, images, before))
 
@@ -299,22 +304,58 @@ def checkpoint_sha256(row: Row, runtime: Runtime) -> str | None:
     return None if row.model.suffix in CONFIG_SUFFIXES else file_sha256([row.model])
 
 
-def peak_memory_mb(row: Row, images: list[Path]) -> float:
-    """The most that a fresh process holds while it loads and runs a row; includes Python and torch."""
+class Memory(NamedTuple):
+    """What a process of its own holds while it loads and runs a row, in MB (1e6 bytes)."""
+
+    peak_rss_mb: float | None
+    """The most, with Python and torch; None: not measured."""
+    net_mb: float | None
+    """What the row added to what the process held before it: runtime, file and runs."""
+
+
+def memory_of(row: Row, images: list[Path]) -> Memory:
+    """Memory of a row, in a fresh process."""
     context = multiprocessing.get_context("spawn")
     allowed = (own_modules(),)  # a process of its own starts without any permission
     with ProcessPoolExecutor(1, mp_context=context, initializer=trust, initargs=allowed) as process:
         return process.submit(_load_and_run, row, images).result()
 
 
-def _load_and_run(row: Row, images: list[Path]) -> float:
+def _load_and_run(row: Row, images: list[Path]) -> Memory:
     torch.set_num_threads(1)
+    before = _peak_rss_mb()  # what is imported stays, so that the peak so far is what the process holds
     with open_row(row) as runtime:
         run = PhotographToBoxes(Detector(runtime), images, row.batch, Protocol())
         for _ in range(MEMORY_RUNS):
             run()
+    peak = _peak_rss_mb()
+    return Memory(round(peak, 1), round(peak - before, 1))
+
+
+def _peak_rss_mb() -> float:
+    """The most that this process has held; what it began from, a child of a large process, does not count."""
+    status = Path("/proc/self/status")
+    if status.exists():  # the system's other figure is inherited from the parent
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024 / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)  # bytes there, kB elsewhere
+    return peak / (1e6 if sys.platform == "darwin" else 1e6 / 1024)  # bytes there, KiB elsewhere
+
+
+def rounds_printer(rounds: int) -> Callable[[int], None]:
+    """Says how far the rounds are, at each quarter: also where the output is a pipe."""
+    quarters = {rounds * quarter // 4 for quarter in (1, 2, 3)}
+
+    def after_round(done: int) -> None:
+        if done in quarters:
+            print_line(f"  {done} of {rounds} rounds")
+
+    return after_round
+
+
+def print_line(text: str) -> None:
+    """A line of progress, at once."""
+    print(text, flush=True)
 
 
 def image_sizes(images: list[Path]) -> list[str]:
@@ -330,11 +371,11 @@ def latency_table(result: dict[str, Any]) -> Table:
     table.add_column("runtime", overflow="fold", min_width=11)
     for name in ("precision", "threads", "batch"):
         table.add_column(name)
-    for name in ("pre", "network", "post", "total", "mean", "p95", "p99", "peak MB"):
+    for name in ("pre", "network", "post", "total", "mean", "p95", "p99", "net MB"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("total to first row", min_width=19)
     for row in rows:
-        peak = row["peak_rss_mb"]
+        net = row["net_mb"]
         table.add_row(
             Text(Path(row["model"]).name),
             row["runtime"],
@@ -343,7 +384,7 @@ def latency_table(result: dict[str, Any]) -> Table:
             str(row["batch"]),
             *(f"{row[f'{stage}_ms']['p50']:.2f}" for stage in (*STAGES, "total")),
             *(f"{row['total_ms'][figure]:.2f}" for figure in ("mean", "p95", "p99")),
-            "-" if peak is None else f"{peak:.0f}",
+            "-" if net is None else f"{net:.0f}",
             "1" if row is rows[0] else str(Ratio(row["ratio_to_first"], *row["ratio_spread"])),
         )
     return table

@@ -77,8 +77,15 @@ class Protocol(NamedTuple):
             )
 
 
-def interleave(subjects: Sequence[Subject], protocol: Protocol) -> list[dict[str, NDArray[np.float64]]]:
+def interleave(
+    subjects: Sequence[Subject], protocol: Protocol, *, after_round: Callable[[int], None] = lambda done: None
+) -> list[dict[str, NDArray[np.float64]]]:
     """Run every subject once a round, in an order that turns from round to round.
+
+    Args:
+        subjects: what is run.
+        protocol: rounds and clock.
+        after_round: is told how many rounds that count are done.
 
     Returns:
         Of each subject: (rounds,) ms of every stage and of "total".
@@ -90,6 +97,7 @@ def interleave(subjects: Sequence[Subject], protocol: Protocol) -> list[dict[str
             seconds = subjects[place]()
             if round_number >= 0:
                 samples[place].append(seconds | {"total": sum(seconds.values())})
+        after_round(round_number + 1)
     return [
         {stage: np.array([sample[stage] for sample in taken]) * 1e3 for stage in taken[0]}
         for taken in samples

@@ -17,7 +17,7 @@ from detect.deploy.benchmark import (
     checkpoint_sha256,
     fits,
     latency_table,
-    peak_memory_mb,
+    memory_of,
     plan_rows,
 )
 from detect.deploy.exported_file import file_sha256
@@ -57,7 +57,17 @@ def test_benchmark__writes_json_and_plot_in_the_agreed_form(tmp_path, picture, c
     ]
     assert {row["checkpoint_sha256"] for row in result["rows"]} == {file_sha256([checkpoint()])}
     row = result["rows"][0]
-    keys = ["model", "runtime", "version", "precision", "threads", "batch", "peak_rss_mb", "ratio_to_first"]
+    keys = [
+        "model",
+        "runtime",
+        "version",
+        "precision",
+        "threads",
+        "batch",
+        "peak_rss_mb",
+        "net_mb",
+        "ratio_to_first",
+    ]
     assert set(keys) <= set(row)
     assert row["ratio_to_first"] == 1
     for stage in ("pre_ms", "network_ms", "post_ms", "total_ms"):
@@ -69,6 +79,8 @@ def test_benchmark__writes_json_and_plot_in_the_agreed_form(tmp_path, picture, c
     assert Image.open(tmp_path / "b.png").width > 500
     output = capsys.readouterr().out
     assert "left out" in output
+    assert "4 rounds of 3 rows, after " in output
+    assert "  2 of 4 rounds" in output
     assert "interleaved" in output
 
 
@@ -120,7 +132,10 @@ def test_photograph_to_boxes__takes_the_pictures_by_turns(picture, tmp_path, mon
 def test_latency_table__refuses_a_difference_that_the_spread_covers():
     ms = {"p50": 1.0, "p95": 1.0, "p99": 1.0, "mean": 1.0, "n": 4}
     row = {"model": "a", "runtime": "r", "version": "1", "precision": "fp32", "threads": 1, "batch": 1}
-    row |= {f"{stage}_ms": ms for stage in ("pre", "network", "post", "total")} | {"peak_rss_mb": None}
+    row |= {f"{stage}_ms": ms for stage in ("pre", "network", "post", "total")} | {
+        "peak_rss_mb": None,
+        "net_mb": None,
+    }
     rows = [
         row | {"ratio_to_first": 1, "ratio_spread": [1, 1]},
         row | {"ratio_to_first": 0.9, "ratio_spread": [0.8, 1.1]},
@@ -146,7 +161,9 @@ def test_benchmark__refuses_too_few_rounds():
 @pytest.mark.slow
 def test_peak_memory__is_that_of_a_process_with_the_network(picture):
     row = Row(exported(), exported(), "onnxruntime", RuntimeOptions(threads=1), 1)
-    assert 100 < peak_memory_mb(row, [picture]) < 3000
+    peak, net = memory_of(row, [picture])
+    assert 100 < peak < 3000
+    assert 0 < net < peak - 100  # without Python and torch
 
 
 @pytest.mark.slow
