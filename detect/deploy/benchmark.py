@@ -237,7 +237,7 @@ def measure(rows: list[Row], images: list[Path], options: BenchmarkOptions) -> M
     memory: list[Memory] = []
     for number, row in enumerate(rows, 1):
         if options.memory:
-            print_line(f"memory of row {number} of {len(rows)}: {row.title}")
+            print_line(f"memory of row {number} of {len(rows)}: {row.model.name}, {row.runtime}")
         memory.append(memory_of(row, images) if options.memory else Memory(None, None))
     torch.set_num_threads(1)  # preprocessing and postprocessing are the same for every row
     before = load_average()
