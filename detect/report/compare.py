@@ -9,7 +9,7 @@ from pathlib import Path
 from detect.errors import InputError
 from detect.evaluation.bootstrap import RESAMPLES
 from detect.report.comparison import gather, to_json
-from detect.report.comparison_page import markdown, pair_table, write_comparison
+from detect.report.comparison_page import markdown, pair_row, write_comparison
 from detect.report.pareto import PANEL_INCHES, draw_panels, panels
 from detect.report.plots import save_png
 from detect.system.files import write_atomically
@@ -43,8 +43,8 @@ def compare(
     save_png(output / "pareto.png", draw_panels(shown), size=size)
     if json_file is not None:
         write_atomically(json_file, json.dumps(to_json(comparison), indent=1))
-    for row in pair_table(comparison.pairs)[1]:
-        print("  ".join(row))
+    for pair in comparison.pairs:
+        print("  ".join(pair_row(pair, show="{:+.3f}".format)))
     for name in ("index.html", "table.md", "pareto.png"):
         print(f"  {output / name}")
     return 0

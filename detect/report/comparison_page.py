@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -52,18 +53,23 @@ def with_spread(group: RunGroup, metric: str) -> str:
 def pair_table(pairs: list[Pair]) -> tuple[list[str], list[list[str]]]:
     """Headings and rows in plain text."""
     headings = ["first", "second", "second minus first, mAP", "95 % interval", "verdict"]
-    return headings, [_pair_row(pair) for pair in pairs]
+    return headings, [pair_row(pair, show=_points) for pair in pairs]
 
 
-def _pair_row(pair: Pair) -> list[str]:
+def pair_row(pair: Pair, *, show: Callable[[float], str]) -> list[str]:
+    """The cells of one pair; `show` writes a difference of mAP, a fraction."""
     names = [pair.first.name, pair.second.name]
     difference = pair.difference
     if difference is None:
         return [*names, DASH, DASH, f"not comparable: {pair.reason}"]
     better = pair.second if difference.mAP > 0 else pair.first
     verdict = f"{better.name} is better" if difference.distinguishable else "not distinguishable"
-    interval = f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f}"
-    return [*names, f"{100 * difference.mAP:+.1f}", interval, verdict]
+    interval = f"{show(difference.low)} to {show(difference.high)}"
+    return [*names, show(difference.mAP), interval, verdict]
+
+
+def _points(fraction: float) -> str:
+    return f"{100 * fraction:+.1f}"
 
 
 def how_to_read_the_interval(comparison: Comparison) -> str:

@@ -36,12 +36,12 @@ class Agreement:
 
     def __str__(self) -> str:
         rows = [
-            f"  {name:<5}{100 * old:8.2f}{100 * new:8.2f}{100 * (new - old):+8.2f}"
+            f"  {name:<5}{old:10.4f}{new:8.4f}{new - old:+8.4f}"
             for name, (old, new) in self.metrics.items()
             if old >= 0 and new >= 0
         ]
         verdict = "REPRODUCED" if self.agrees else "NOT REPRODUCED"
-        table = ["         original     now  difference, percent", *rows] if not self.identical else []
+        table = ["         original     now  difference", *rows] if not self.identical else []
         return "\n".join([*table, f"{verdict}: {self.reason}"])
 
     def to_json(self) -> dict[str, Any]:
@@ -85,9 +85,7 @@ def judge(
     distance = abs(new["mAP"] - centre)
     inside = distance <= margin
     where = "within" if inside else "outside"
-    reason = (
-        f"the weights are not bit-identical ({why}); mAP lies {100 * distance:.2f} from {told}: {where} it"
-    )
+    reason = f"the weights are not bit-identical ({why}); mAP lies {distance:.4f} from {told}: {where} it"
     return Agreement(False, False, inside, metrics, reason)
 
 
@@ -99,10 +97,10 @@ def seed_margin(values: Sequence[float]) -> tuple[float, float, str]:
     count = len(values)
     if count == 1:
         margin = ASSUMED_MARGIN
-        told = f"the original's, {100 * margin:.1f} are allowed (give other seeds with --runs to measure it)"
+        told = f"the original's, {margin:.3f} is allowed (give other seeds with --runs to measure it)"
         return margin, values[0], told
     quantile = STUDENT_975[min(count - 2, len(STUDENT_975) - 1)]
     margin = quantile * statistics.stdev(values) * math.sqrt(1 + 1 / count)
     centre = statistics.fmean(values)
-    told = f"the mean of {count} seeds, {100 * margin:.2f} are where another seed would be in 95 of 100 cases"
+    told = f"the mean of {count} seeds, another would be within {margin:.4f} in 95 of 100 cases"
     return margin, centre, told

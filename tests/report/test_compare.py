@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,9 @@ def test_compare__runs_seeds_and_benchmarks__page_table_picture_json(
     assert [group["seeds"] for group in figures["groups"]] == [[0, 1], [0]]
     assert figures["groups"][0]["latency"]["onnxruntime"]["total_ms"] == 12.5
     assert figures["pairs"][0]["distinguishable"] is True
-    assert "v3 is better" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "v3 is better" in said
+    assert re.search(r"  [+-]0\.\d{3}  [+-]0\.\d{3} to [+-]0\.\d{3}  ", said)  # fractions of one
 
 
 def test_compare__broken_run__in_the_table_with_a_notice(tmp_path: Path, coco_root: Path) -> None:

@@ -39,6 +39,7 @@ def test_judge__one_seed__the_assumed_margin(mAP: float, exit_code: int) -> None
     agreement = judged(result(mAP, "b"))
     assert agreement.exit_code == exit_code
     assert "versions.torch differ" in str(agreement)
+    assert f"mAP lies {abs(mAP - 0.5):.4f} from the original's, 0.010 is allowed" in str(agreement)
     assert "give other seeds with --runs" in str(agreement)
     assert "APs" not in str(agreement)  # -1: there are no small boxes
 
