@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from math import prod
 from typing import Any, NamedTuple
 
 from detect.data.annotations import Annotations
@@ -41,6 +42,8 @@ class Advice(NamedTuple):
     """Anchor recall with these settings."""
     anchors: int
     """Anchors per image with these settings."""
+    time_ratio: float = 1.0
+    """Time per image over that of the present settings: the network's goes with the area of its input."""
 
     @property
     def flags(self) -> str:
@@ -53,7 +56,8 @@ class Advice(NamedTuple):
         return set(self.settings) <= {"model.image_size"}
 
     def __str__(self) -> str:
-        return f"{self.flags}: {self.share:.1%} of the boxes, {self.anchors:,} anchors"
+        time = f"about {self.time_ratio:.1f} times the time" if self.time_ratio != 1 else "no more time"
+        return f"{self.flags}: {self.share:.1%} of the boxes, {self.anchors:,} anchors, {time} per image"
 
 
 class Tried(NamedTuple):
@@ -82,7 +86,12 @@ def advise(annotations: Annotations, layout: AnchorLayout) -> list[Advice]:
     anew = (one for other in _other_inputs(layout) for one in _ladders(other, style))
     both = _mildest(boxes, anew, than=best)
     return [
-        Advice(_difference(layout, tried.layout), round(tried.share, 4), tried.layout.count)
+        Advice(
+            _difference(layout, tried.layout),
+            round(tried.share, 4),
+            tried.layout.count,
+            round(prod(tried.layout.image_size) / prod(layout.image_size), 2),
+        )
         for tried in (scales, ratios, side, both)
         if tried
     ]

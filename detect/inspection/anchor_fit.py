@@ -80,7 +80,7 @@ def fit_anchors(
     Args:
         annotations: of the split.
         layout: of the anchors.
-        with_advice: try other settings too.
+        with_advice: try other settings too, where the recall is below `LOW_SHARE`.
         at_most: of more boxes than that, take every n-th; None takes all.
     """
     boxes = trained_boxes(annotations, at_most=at_most)
@@ -103,7 +103,7 @@ def fit_anchors(
             )
         ),
         by_level=np.bincount(best.level, minlength=len(layout.levels())).tolist(),
-        advice=advise(annotations, layout) if with_advice else [],
+        advice=advise(annotations, layout) if with_advice and met.sum() < LOW_SHARE * len(met) else [],
     )
 
 

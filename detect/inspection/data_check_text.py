@@ -119,11 +119,9 @@ def _anchor_lines(report: DataReport) -> list[RenderableType]:
     title = f"Anchors against the boxes of {report.train}"
     head = Text.assemble("\n", (title, "bold"), f" ({fit.layout.config.style} head, {width} x {height} px)")
     sizes = ", ".join(f"{name} {share}" for name, share in fit.by_size.items() if share.boxes)
-    lines: list[RenderableType] = [head, Text(f"  {fit.all} meet one at IoU 0.5; {sizes}")]
-    lines += [Text(f"  better with {advice}") for advice in fit.advice]
+    lines: list[RenderableType] = [head, Text(f"  anchor recall at IoU 0.5: {fit.all}; {sizes}")]
+    lines += [Text(f"  higher with {advice}") for advice in fit.advice]
     lines.append(Text(f"  {tail_advice(fit)}"))
-    if fit.advice:
-        lines.append(Text("  (a larger input costs time in proportion to its area)", style="dim"))
     return lines
 
 

@@ -41,6 +41,16 @@ def test_the_greatest_gain_is_named(
     assert re.search(message, said), said
 
 
+@pytest.mark.parametrize(("waiting", "gain"), [(0.2, "1.2"), (0.5, "2.0"), (0.9, "4.0")])
+def test_training_gains_no_more_than_it_waits(
+    waiting: float, gain: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(advice, "free_bytes", lambda place: 2e9)
+    profile, settings = profile_of(decode_ms=6.0, cores=8), LoaderSettings(7, 1, cached=False)
+    said = best_change(profile, settings, decoded_gb=1.0, waiting=waiting)
+    assert said.endswith(f": training up to {gain} times as fast")
+
+
 def test_a_cache_goes_where_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
     room = {"ram": 0.5e9, "disk": 2e9}
     monkeypatch.setattr(advice, "free_bytes", room.__getitem__)

@@ -59,6 +59,10 @@ def test_advise__flags_keep_their_promise(
         assert one.anchors == changed.count
         assert one.keeps_anchors == (changed.config == layout.config)
         assert f"{one.share:.1%} of the boxes, {one.anchors:,} anchors" in str(one)
+        (height, width), (had, has) = changed.image_size, layout.image_size
+        assert one.time_ratio == pytest.approx(height * width / (had * has), abs=0.01)
+        time = "no more time" if changed.image_size == layout.image_size else "times the time"
+        assert str(one).endswith(f"{time} per image")
 
 
 def test_advise__long_thin_boxes__more_ratios(tmp_path: Path) -> None:

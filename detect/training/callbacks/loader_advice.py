@@ -66,7 +66,7 @@ class LoaderAdvice(Callback):
         possible = measured.images_per_s * settings.workers
         if settings.workers and self._images / all_s < LEAST_USE * possible:
             return
-        change = best_change(measured, settings, decoded_gb=decoded_gb(dataset))
+        change = best_change(measured, settings, decoded_gb=decoded_gb(dataset), waiting=share)
         print(
             f"training waits {share:.0%} of the time for the loader ({self._images / all_s:.0f} images/s a "
             f"device); what helps most: {change}",
