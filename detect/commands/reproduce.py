@@ -125,6 +125,8 @@ def read_original(source: Path) -> Original:
     Raises:
         InputError: no manifest, one that lacks what a new run needs, or a run that was not finished.
     """
+    if not source.exists():
+        raise InputError(f"{source}: no such run or manifest")
     path = source / MANIFEST_FILE if source.is_dir() else source
     manifest = read_manifest(path)
     lacking = [key for key in ("config", "data", "runs_on", "initial_weights") if key not in manifest]

@@ -185,6 +185,8 @@ def test_reproduce__out_holds_something_else__error(original: Path, tmp_path: Pa
 
 
 def test_read_original__not_enough__error(original: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nope: no such run or manifest"):
+        read_original(tmp_path / "nope")
     with pytest.raises(InputError, match=r"manifest\.json cannot be read as a manifest"):
         read_original(tmp_path)
     path = tmp_path / "m.json"
