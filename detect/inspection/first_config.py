@@ -38,8 +38,12 @@ LOW_RECALL = 0.9
 """Below this mean anchor recall of the classes, scales are fitted."""
 STEPS: dict[Kind, int] = {"none": 3000, "imagenet": 2000, "detector": 1500}
 """Optimizer steps that a small set needs from each start."""
-LEARNING_RATES: dict[Kind, float] = {"none": 0.05, "imagenet": 0.02, "detector": 0.02}
+LEARNING_RATE = 0.02
 """Of SGD for the batches below."""
+FEW_IMAGES = 1000
+"""From random weights, fewer images than this train the smaller network better (docs/results.md)."""
+QUICK_NORM = {"bn_momentum": 0.1}
+"""From random weights, running statistics must follow within a few hundred steps."""
 BATCHES = {0: 8, 1000: 16, 10_000: 32}
 """Total batch size from so many training images on."""
 LEAST_BATCH = 2
@@ -136,12 +140,12 @@ def first_config(root: Path, splits: Splits, *, budget: Budget, start: Start) ->
         data = DetectionData(root, train_split=splits.train, val_split=splits.val)
         data.open()
         reasons = {"start": start.why}
-        model = choose_backbone(budget, start, reasons)
+        model = choose_backbone(budget, start, len(data.train), reasons)
         model["image_size"] = choose_input(data.train, BUDGETS[budget], reasons)
         model["anchors"] = choose_anchors(data.train, model, reasons)
         batch = data.total_batch_size = choose_batch(len(data.train))
         length = choose_length(len(data.train), len(data.val), batch=batch, kind=start.kind)
-        model |= choose_optimizer(start.kind, batch, length.steps)
+        model |= choose_optimizer(batch, length.steps)
         augmentations = choose_augmentations(data.classes.names, reasons)
         data.image_size = (model["image_size"][0], model["image_size"][1])
         data.augmentations = [getattr(augment, name)() for name in augmentations]
@@ -169,17 +173,27 @@ def describe_data(data: DetectionData, splits: Splits) -> str:
     )
 
 
-def choose_backbone(budget: Budget, start: Start, reasons: dict[str, str]) -> dict[str, Any]:
-    """MobileNetV3 in the size of the budget, or the network of the detector that is started from."""
-    settings = BUDGETS[budget]
+def choose_backbone(budget: Budget, start: Start, images: int, reasons: dict[str, str]) -> dict[str, Any]:
+    """MobileNetV3 in the size of the budget, or the network of the detector that is started from.
+
+    From random weights and few images, the smallest: it learns more in the steps that there are.
+    """
     if start.kind == "detector":
         reasons["model.backbone"] = "that of the start, whose weights fit no other"
         return dict(start.model)
-    arguments = {"size": settings.size, "reduced_tail": settings.reduced_tail}
+    from_nothing = start.kind == "none"
+    few = from_nothing and images < FEW_IMAGES
+    settings = BUDGETS["phone" if few else budget]
+    arguments: dict[str, Any] = {"size": settings.size, "reduced_tail": settings.reduced_tail}
     arguments |= start.model.get("backbone", {}).get("init_args", {})
     tail = ", reduced tail" if settings.reduced_tail else ""
-    reasons["model.backbone"] = f"MobileNetV3-{settings.size.title()}{tail}, for a {budget}"
-    return {"backbone": {"class_path": "detect.model.backbones.MobileNetV3", "init_args": arguments}}
+    why = "which learns most from few images and random weights" if few else f"for a {budget}"
+    reasons["model.backbone"] = f"MobileNetV3-{settings.size.title()}{tail}, {why}"
+    model = {"backbone": {"class_path": "detect.model.backbones.MobileNetV3", "init_args": arguments}}
+    if not from_nothing:
+        return model
+    arguments["settings"] = QUICK_NORM
+    return model | {"norm": QUICK_NORM}
 
 
 def choose_input(train: Annotations, budget: BudgetSettings, reasons: dict[str, str]) -> list[int]:
@@ -249,9 +263,9 @@ def choose_length(images: int, val_images: int, *, batch: int, kind: Kind) -> Ru
     return RunTime(epochs, epochs * per_epoch, 0.0, epochs // every, math.ceil(val_images / batch))
 
 
-def choose_optimizer(kind: Kind, batch: int, steps: int) -> dict[str, Any]:
-    """SGD with a learning rate for the start and the batch, and its warm-up."""
-    rate = LEARNING_RATES[kind] * min(1.0, batch / BATCHES[0])
+def choose_optimizer(batch: int, steps: int) -> dict[str, Any]:
+    """SGD with a learning rate for the batch, and its warm-up."""
+    rate = LEARNING_RATE * min(1.0, batch / BATCHES[0])
     return {
         "loss": {"class_path": "detect.training.losses.MultiBoxLoss"},
         "optimizer": {

@@ -1,4 +1,4 @@
-"""What a training may start from, the best first: a published detector, ImageNet's backbone, nothing."""
+"""What a training may start from, the best first: a detector, an ImageNet backbone, nothing."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ Kind = Literal["detector", "imagenet", "none"]
 PUBLISHED = "SSDLite320_MobileNet_V3_Large_Weights.COCO_V1"
 ANSWER_S = 10.0
 """So long may a server take to answer before a start counts as out of reach."""
+QUICKSTART = "runs/quickstart-*/checkpoints/best.ckpt"
+"""Where scripts/quickstart leaves a detector of drawn shapes, below the folder of the project."""
 KEPT = ("backbone", "taps", "neck", "anchors", "norm", "mean", "std")
 """Settings of a detector that its weights belong to."""
 
@@ -62,9 +64,12 @@ def choose_start(wanted: str, size: Size) -> Start:
             return attempt()
         except InputError:
             continue
+    if made := sorted(Path().glob(QUICKSTART)):
+        return detector_start(made[-1], why="the quickstart's detector; published weights are out of reach")
     return Start(
         "none",
-        "none, for published weights could not be downloaded (--start takes a detector of yours)",
+        "none: published weights are out of reach. Better: `bash scripts/quickstart`, whose detector is a "
+        "start too, or --start with another of yours",
         {},
     )
 

@@ -77,17 +77,28 @@ def test_one_split_alone_leads_to_data_split(tmp_path: Path) -> None:
 )
 def test_the_budget_names_the_backbone(budget: module.Budget, arguments: dict) -> None:
     reasons: dict[str, str] = {}
-    assert choose_backbone(budget, NONE, reasons)["backbone"]["init_args"] == arguments
+    model = choose_backbone(budget, NONE, 1000, reasons)
+    assert model["backbone"]["init_args"] == arguments | {"settings": {"bn_momentum": 0.1}}
+    assert model["norm"] == {"bn_momentum": 0.1}
     assert budget in reasons["model.backbone"]
     imagenet = Start("imagenet", "", {"backbone": {"init_args": {"weights": "imagenet"}}})
-    model = choose_backbone(budget, imagenet, reasons)
+    model = choose_backbone(budget, imagenet, 130, reasons)
     assert model["backbone"]["init_args"] == arguments | {"weights": "imagenet"}
+    assert "norm" not in model
+
+
+@pytest.mark.parametrize("budget", module.BUDGETS)
+def test_few_images_and_no_start_get_the_smallest(budget: module.Budget) -> None:
+    reasons: dict[str, str] = {}
+    model = choose_backbone(budget, NONE, 999, reasons)
+    assert model["backbone"]["init_args"]["size"] == "small"
+    assert "few images and random weights" in reasons["model.backbone"]
 
 
 def test_a_detector_to_start_from_names_the_backbone(tmp_path: Path) -> None:
     learnt = {"backbone": {"class_path": "x"}, "anchors": {"style": "paper"}, "init_from": "a.ckpt"}
     reasons: dict[str, str] = {}
-    model = choose_backbone("gpu", Start("detector", "", learnt), reasons) | {"image_size": [320, 320]}
+    model = choose_backbone("gpu", Start("detector", "", learnt), 130, reasons) | {"image_size": [320, 320]}
     assert model["backbone"] == {"class_path": "x"}
     assert model["init_from"] == "a.ckpt"
     # Its anchors stay, though they fit badly here.
@@ -160,15 +171,13 @@ def test_epochs_give_the_steps_that_a_start_needs(images: int, kind: module.Kind
     assert 20 <= length.epochs <= 520
     assert length.epochs % length.validations == 0
     assert 20 <= length.validations <= 45
-    assert choose_optimizer(kind, batch, length.steps)["schedule"]["warmup_steps"] <= length.steps / 2 or (
+    assert choose_optimizer(batch, length.steps)["schedule"]["warmup_steps"] <= length.steps / 2 or (
         images < 20
     )
 
 
-def test_a_start_needs_fewer_steps_and_a_lower_rate() -> None:
-    rates = [choose_optimizer(kind, 8, 3000)["optimizer"]["init_args"]["lr"] for kind in ("none", "detector")]
-    assert rates == [0.05, 0.02]
-    assert choose_optimizer("none", 4, 500)["optimizer"]["init_args"]["lr"] == 0.025
+def test_a_small_batch_takes_a_lower_rate() -> None:
+    assert [choose_optimizer(batch, 3000)["optimizer"]["init_args"]["lr"] for batch in (8, 4)] == [0.02, 0.01]
 
 
 @pytest.mark.parametrize(

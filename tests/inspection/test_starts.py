@@ -29,6 +29,11 @@ def save(path: Path, **settings: object) -> Path:
 
 
 @pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object, **rest: object) -> None:
         raise URLError("no network")
@@ -69,10 +74,26 @@ def test_no_checkpoint_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", ["small", "large"])
 @pytest.mark.usefixtures("no_network")
-def test_auto_without_a_network_is_none(size: starts.Size) -> None:
+def test_auto_without_a_network_is_the_newest_quickstart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: starts.Size
+) -> None:
+    for number in (1, 2):
+        folder = tmp_path / "runs" / f"quickstart-00{number}" / "checkpoints"
+        folder.mkdir(parents=True)
+        save(folder / "best.ckpt")
+    monkeypatch.chdir(tmp_path)
+    start = choose_start("auto", size)
+    assert start.kind == "detector"
+    assert start.model["init_from"] == "runs/quickstart-002/checkpoints/best.ckpt"
+    assert "the quickstart's detector" in start.why
+
+
+@pytest.mark.usefixtures("no_network", "elsewhere")
+@pytest.mark.parametrize("size", ["small", "large"])
+def test_auto_without_a_network_or_a_quickstart_is_none(size: starts.Size) -> None:
     start = choose_start("auto", size)
     assert (start.kind, start.model) == ("none", {})
-    assert "could not be downloaded" in start.why
+    assert "bash scripts/quickstart" in start.why
 
 
 @pytest.mark.usefixtures("no_network")
