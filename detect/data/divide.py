@@ -232,7 +232,8 @@ def choose_val(
     side = np.zeros(count, dtype=np.int64)
     for unit in _dealing_order(annotations, units, total[rarest], options.seed):
         train, val = lacks[:, [rarest[unit], 0]].tolist()
-        side[unit] = int(val > train)
+        fits = content[unit, 0] <= lacks[1, 0]  # many rare classes must not fill validation beyond its share
+        side[unit] = int(val > train and fits)
         lacks[side[unit]] -= content[unit]
     if side.all() or not side.any():
         side[np.argmin(content[:, 0])] = 1 - side[0]

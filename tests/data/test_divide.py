@@ -236,3 +236,9 @@ def test_split_command__groups(tmp_path: Path, capsys: pytest.CaptureFixture[str
     shown = capsys.readouterr().out
     assert "32 images for training and 8 for validation" in shown
     assert "20 images in 2 groups stay together" in shown
+
+
+def test_divide__many_rare_classes__validation_keeps_its_share(tmp_path: Path) -> None:
+    images = {f"{i:02d}": [(f"class {i // 2}", BOXES["cat"])] for i in range(40)}
+    divided = divide(make_voc(tmp_path / "voc", {"all": images}), tmp_path / "out")
+    assert divided.sides["val"].images == 8
