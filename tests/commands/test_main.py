@@ -92,3 +92,17 @@ def test_help__imports_nothing_that_takes_time() -> None:
     assert lines[0].startswith("usage: detect COMMAND")
     assert any("data check" in line and "Decode every image" in line for line in lines)
     assert lines[-1] == "[]"
+
+
+def test_help__its_reader_stops__no_complaint() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "detect", "fit", "--help", "all"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
