@@ -87,7 +87,10 @@ def value_words(hint: Any) -> list[str]:
         return [VALUES.get(hint) or VALUES[origin]]
     if isinstance(hint, type) or "Callable" in str(origin) or not get_args(hint):
         return ["CLASS"]
-    return list(dict.fromkeys(word for one in get_args(hint) for word in value_words(one)))
+    words = dict.fromkeys(word for one in get_args(hint) for word in value_words(one))
+    # `int | float` may be `float | int`: Python keeps equal unions once, in the order that it met first.
+    order = list(dict.fromkeys(VALUES.values()))
+    return sorted(words, key=lambda word: order.index(word) if word in order else -1)
 
 
 def options_of(name: str, command: Command) -> Iterator[dict[str, Any]]:
