@@ -22,7 +22,7 @@ from detect.data.annotations import Annotations
 from detect.data.checks.findings import Finding
 from detect.types import ClassMap
 
-VERSION = 4
+VERSION = 5
 """Raised whenever the readers or the check come to another result for the same files."""
 ARRAYS = [field.name for field in fields(Annotations) if field.name not in ("root", "source", "classes")]
 

@@ -10,14 +10,14 @@ from detect.data.annotations import Annotations
 from detect.data.checks.boxes import clean
 from detect.data.checks.conventions import BoxConvention
 from detect.data.checks.findings import Finding
-from detect.data.readers import Reader, SplitSource, coco, voc, yolo
+from detect.data.readers import UNDIVIDED, Reader, SplitSource, coco, voc, yolo
 from detect.data.split_folder import XML_FOLDERS
 from detect.errors import InputError
 
 READERS: tuple[Reader, ...] = (cast(Reader, coco), cast(Reader, voc), cast(Reader, yolo))
 Role = Literal["train", "val"]
 DEFAULT_SPLITS: dict[Role, tuple[str, ...]] = {
-    "train": ("train2017", "train"),
+    "train": ("train2017", "train", UNDIVIDED),
     "val": ("val2017", "val", "valid", "test"),
 }
 """The first that exists is taken."""
@@ -69,7 +69,7 @@ def open_split(
         if images is not None:
             source = source._replace(images=images)
     source = source._replace(voc_one_based=voc_one_based, convention=box_convention)
-    if not source.annotations.is_file():
+    if not source.annotations.exists():
         raise InputError(f"no annotation file {source.annotations}")
     if not source.images.is_dir():
         raise InputError(
@@ -89,6 +89,9 @@ def recognise(root: Path) -> Reader:
         raise InputError(f"no data folder {root}")
     for reader in READERS:
         if reader.recognises(root):
+            return reader
+    for reader in READERS:
+        if reader.recognises_loosely(root):
             return reader
     looked_for = "\n".join(f"    {reader.NAME}: {reader.LAYOUT}" for reader in READERS)
     found = ", ".join(sorted(path.name for path in root.iterdir())[:20]) or "nothing"
@@ -150,7 +153,7 @@ def _explicit(
         images = reader.locate(root, split or annotations.stem.removeprefix(coco.PREFIX)).images
     if images is None:
         raise InputError(f"the images of {annotations} are not known: give --data.root or the image folder")
-    return reader, SplitSource(annotations, images)
+    return reader, SplitSource(annotations, images, root=root)
 
 
 def _read_or_load(reader: Reader, source: SplitSource) -> tuple[Annotations, list[Finding]]:

@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.progress import track
 
 from detect.data.images.decode import load_pixels, read_size
+from detect.data.readers import IMAGE_SUFFIXES
 from detect.data.writers.coco import JsonRows
 from detect.deploy.inference import Detector, Prediction
 from detect.deploy.label_files import DECIMALS, WRITERS, LabelFormat, LabelledImage, LabelWriter
@@ -33,7 +34,7 @@ from detect.model.postprocess import check_score_threshold
 from detect.system.files import whole_file
 from detect.types import ClassMap
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
+SUFFIXES = frozenset(IMAGE_SUFFIXES)
 MAX_THREADS = 4
 """For decoding and drawing; the network has its own."""
 RUN_SIGNS = ("config.yaml", "manifest.json", "checkpoints")

@@ -12,13 +12,12 @@ from tests.data_sets import make_voc, make_yolo, save_picture, voc_xml
 BOX = ("cat", (2, 3, 30, 40))
 
 
-def test_recognise__pictures_and_xml_in_one_folder__says_how_to_divide_them(tmp_path: Path) -> None:
+def test_open_split__pictures_and_xml_in_one_folder__says_how_to_divide_them(tmp_path: Path) -> None:
     save_picture(tmp_path / "a.jpg")
     (tmp_path / "a.xml").write_text(voc_xml([BOX]))
-    with pytest.raises(
-        InputError, match=rf"(?s)no format.*\n  it has XML files: `detect data split {tmp_path}"
-    ):
-        recognise(tmp_path)
+    assert len(open_split(tmp_path, role="train").annotations) == 1
+    with pytest.raises(InputError, match=rf"(?s)no val split.*has default.*`detect data split {tmp_path}"):
+        open_split(tmp_path, role="val")
 
 
 def test_recognise__nothing_of_the_kind__only_says_what_is_there(tmp_path: Path) -> None:
@@ -34,18 +33,15 @@ def test_open_split__voc_without_two_lists__says_how_to_divide_it(tmp_path: Path
     for name in lists:
         written.with_stem(name).write_text(written.read_text())
     written.unlink()
-    said = (
-        r"no train split train2017 or train; it has default\." if lists else r"has no split; looked for Ann"
-    )
-    with pytest.raises(InputError, match=rf"(?s){said}.*detect data split"):
-        open_split(root, role="train")
+    assert open_split(root, role="train").split == "default"
+    with pytest.raises(InputError, match=r"(?s)no val split .*; it has default\..*detect data split"):
+        open_split(root, role="val")
 
 
-def test_check__voc_without_lists__says_how_to_divide_it(tmp_path: Path) -> None:
+def test_check__voc_without_lists__is_one_split(tmp_path: Path) -> None:
     root = make_voc(tmp_path / "cats", {"train": {"a": [BOX]}})
     (root / "ImageSets" / "Main" / "train.txt").unlink()
-    with pytest.raises(InputError, match=r"has no split; looked for Annotations/.*\n.*detect data split"):
-        check(root)
+    assert list(check(root).splits) == ["default"]
 
 
 def test_open_split__other_formats__say_how_to_divide_it(tmp_path: Path) -> None:

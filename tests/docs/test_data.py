@@ -15,13 +15,16 @@ from tests.conftest import make_coco
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
-SOURCES = ("boxes", "headers", "splits")
-"""Files of detect/data/checks whose words with hyphens in quotes are codes of findings."""
+SOURCES = (
+    *("checks/boxes", "checks/headers", "checks/splits"),
+    *("readers/tails", "readers/coco", "readers/voc", "readers/yolo"),
+)
+"""Files of detect/data whose words with hyphens in quotes are codes of findings."""
 CODE = re.compile(r'"([a-z]+(?:-[a-z]+)+)"')
 
 
 def codes_of_the_code() -> set[str]:
-    files = [ROOT / "detect" / "data" / "checks" / f"{name}.py" for name in SOURCES]
+    files = [ROOT / "detect" / "data" / f"{name}.py" for name in SOURCES]
     return {code for file in files for code in CODE.findall(file.read_text(encoding="utf-8"))}
 
 

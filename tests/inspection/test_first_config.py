@@ -63,7 +63,7 @@ def test_one_split_alone_leads_to_data_split(tmp_path: Path) -> None:
         choose_splits(one)
     none = make_voc(tmp_path / "labelled", {"train": {"a": BOX}})
     (none / "ImageSets" / "Main" / "train.txt").unlink()
-    with pytest.raises(InputError, match=r"has no split, .*\n  .*\n  detect init labelled-split"):
+    with pytest.raises(InputError, match=r"has one split, default, .*\n  .*\n  detect init labelled-split"):
         choose_splits(none)
 
 

@@ -39,6 +39,7 @@ def clean(raw: RawAnnotations) -> tuple[Annotations, list[Finding]]:
         Finding("annotation-unreadable", "error", file, None, reason, "image dropped")
         for file, reason in raw.unread
     ]
+    findings += raw.notes
     images = check_images(raw, findings)
     in_pixels = boxes_in_pixels(raw, images)
     refuse_other_convention(raw, images)

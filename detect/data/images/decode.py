@@ -12,14 +12,18 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, PngImagePlugin, TiffImagePlugin
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin, TiffImagePlugin, features
 
-from detect.errors import InputError
+from detect.errors import InputError, install_hint
 
 try:
     import simplejpeg  # type: ignore[import-untyped]
 except ImportError:  # no wheel for this platform: Pillow gives the same pixels, a third slower
     simplejpeg = None
+try:
+    import pillow_heif  # type: ignore[import-not-found]
+except ImportError:  # the extra `heic`
+    pillow_heif = None
 
 TRANSPOSED_ORIENTATIONS = (5, 6, 7, 8)
 """EXIF orientations that swap width and height (EXIF 2.32, tag 0x0112)."""
@@ -29,7 +33,7 @@ STRIP_PIXELS = 4_000_000
 """Number of pixels that are copied at once."""
 BACKGROUND = (255, 255, 255, 255)
 """What shows through transparent pixels: white, as on paper."""
-JPEG_SUFFIXES = (".jpg", ".jpeg")
+JPEG_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".jpe")
 PLAIN_COLOUR_SPACES = ("YCbCr", "RGB")
 """Colour spaces of JPEGs that every decoder turns into the same RGB; grey and CMYK are left to Pillow."""
 EXIF_MARK = b"Exif\0\0"
@@ -39,8 +43,17 @@ PNG_WORDS = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
 """Chunks that can hold an orientation; Pillow reads it from text as well."""
 JPEG_MARKER = b"\xff"
 START_OF_SCAN = b"\xda"
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000")
+if pillow_heif is not None:
+    pillow_heif.register_heif_opener()
+FORMATS = (
+    *("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000"),
+    *(("AVIF",) if features.check("avif") else ()),
+    *(("HEIF",) if pillow_heif is not None else ()),
+)
 """What is decoded, whatever a file is called. Pillow also knows formats that run other programs (EPS)."""
+HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+"""Kinds of HEIF that stand at place 8 of a file (ISO/IEC 23008-12, annex B)."""
+AVIF_BRANDS = (b"avif", b"avis")
 
 
 class ImageHeader(NamedTuple):
@@ -76,7 +89,7 @@ def load_image(path: Path, *, draft_scale: int = 1) -> Image.Image:
                 image.draft(None, (image.width // draft_scale, image.height // draft_scale))
             return upright_rgb(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"cannot read image {path}: {error}") from error
+        raise InputError(f"cannot read image {path}: {_missing_decoder(path) or error}") from error
 
 
 def load_pixels(path: Path, *, draft_scale: int = 1) -> NDArray[np.uint8]:
@@ -164,9 +177,23 @@ def read_header(path: Path) -> ImageHeader:
             width, height = _stored_size(image)
             orientation = _header_exif(image, path).get(ExifTags.Base.Orientation, 1)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"cannot read image {path}: {error}") from error
+        raise InputError(f"cannot read image {path}: {_missing_decoder(path) or error}") from error
     known = isinstance(orientation, int) and 1 <= orientation <= 8
     return ImageHeader(height, width, orientation if known else 1)
+
+
+def _missing_decoder(path: Path) -> str:
+    """What installs the decoder of a kind of file that is known and not read; "" for others."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(12)
+    except OSError:
+        return ""
+    if head[4:8] == b"ftyp" and head[8:] in HEIC_BRANDS and "HEIF" not in FORMATS:
+        return f"HEIC needs pillow-heif; {install_hint('heic')}"
+    if head[4:8] == b"ftyp" and head[8:] in AVIF_BRANDS and "AVIF" not in FORMATS:
+        return "AVIF needs Pillow 11.3 or newer"
+    return ""
 
 
 def _header_exif(image: Image.Image, path: Path) -> Image.Exif:

@@ -15,30 +15,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detect.data.checks.conventions import BoxConvention
+from detect.data.checks.findings import Finding
 from detect.errors import InputError
 from detect.types import ClassMap
 
 MAX_TEXT_BYTES = 512
 """Longest file name or id. Arrays of bytes are as wide as their longest entry: one hostile name must not
 cost its length times the number of boxes."""
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"),
+    *(".jfif", ".jpe", ".gif", ".avif", ".heic", ".heif", ".jp2", ".ppm", ".pgm"),
+)
 """What is taken for an image in a folder, the likeliest first."""
 MB = 1e6
+UNDIVIDED = "default"
+"""The name of the one split of a folder that nothing divides, as CVAT calls it."""
 
 
 class SplitSource(NamedTuple):
     """Where one split lies on the disk."""
 
     annotations: Path
-    """The JSON file (COCO), the list of images (VOC), data.yaml (YOLO)."""
+    """The JSON file (COCO); the list of images, or the folder where there is none (VOC); data.yaml (YOLO)."""
     images: Path
     """The folder that the image names start from."""
     split: str | None = None
-    """YOLO only: the split's key in data.yaml."""
+    """YOLO: the split's key in data.yaml. VOC without lists: the split's folder."""
     voc_one_based: bool | None = None
     """VOC only: subtract the devkit's 1 from xmin and ymin; None: for the official sets alone."""
     convention: BoxConvention | None = None
     """How the files write boxes, where they break their format's rule; None: as the format says."""
+    root: Path | None = None
+    """The data set's folder, where images that are elsewhere than written are looked for; None: `images`."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +88,8 @@ class RawAnnotations:
     """(file, reason) of each annotation file that cannot be read; their images are not in the arrays."""
     missing_fields: tuple[tuple[str, int], ...] = ()
     """(name, count) of optional fields that annotations lack."""
+    notes: tuple[Finding, ...] = ()
+    """How the files were read, where that is not plain."""
 
     def annotation_file(self, image_row: int) -> str:
         """The file that annotates image `image_row`."""
@@ -95,6 +105,9 @@ class Reader(Protocol):
 
     def recognises(self, root: Path) -> bool:
         """Whether `root` looks like this format."""
+
+    def recognises_loosely(self, root: Path) -> bool:
+        """Whether a tool may have written `root` in this format, where no format's own layout is there."""
 
     def find_splits(self, root: Path) -> list[str]:
         """The splits in `root`, sorted."""

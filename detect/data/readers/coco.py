@@ -6,7 +6,9 @@ Boxes are xywh in the file and xyxy from here on. Polygons serve only where an a
 from __future__ import annotations
 
 import json
+import mmap
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detect.data.checks.conventions import to_corners
+from detect.data.checks.findings import Finding
 from detect.data.readers import (
     MB,
+    UNDIVIDED,
     RawAnnotations,
     SplitSource,
     byte_array,
@@ -24,12 +28,15 @@ from detect.data.readers import (
     plain_text,
     read_bytes_of_file,
 )
+from detect.data.readers.tails import SPLIT_FOLDERS, FoundImages, Tails
 from detect.errors import InputError
 from detect.system.garbage import collection_paused
 from detect.types import ClassMap
 
 NAME = "coco"
-LAYOUT = "annotations/instances_SPLIT.json with SPLIT/, or SPLIT/_annotations.coco.json"
+LAYOUT = (
+    "annotations/instances_SPLIT.json with SPLIT/, SPLIT/_annotations.coco.json, or a JSON with COCO's lists"
+)
 PREFIX = "instances_"
 ROBOFLOW_FILE = "_annotations.coco.json"
 MEMORY_PER_BYTE = 7
@@ -37,24 +44,64 @@ MEMORY_PER_BYTE = 7
 
 
 def recognises(root: Path) -> bool:
-    """Whether `root` holds at least one COCO split."""
-    return bool(find_splits(root))
+    """Whether `root` holds at least one COCO split in a usual place."""
+    return bool(_usual_files(root))
+
+
+def recognises_loosely(root: Path) -> bool:
+    """Whether a JSON of any name has COCO's lists."""
+    return bool(_other_files(root))
 
 
 def find_splits(root: Path) -> list[str]:
     """The splits in `root`, sorted."""
-    official = {path.stem.removeprefix(PREFIX) for path in (root / "annotations").glob(f"{PREFIX}*.json")}
-    roboflow = {path.parent.name for path in root.glob(f"*/{ROBOFLOW_FILE}")}
-    return sorted(official | roboflow)
+    return sorted(_usual_files(root) or _other_files(root))
 
 
 def locate(root: Path, split: str) -> SplitSource:
-    """The JSON and the image folder of `split`: `SPLIT/`, else `images/SPLIT/`, else `images/`."""
-    official = root / "annotations" / f"{PREFIX}{split}.json"
-    if not official.is_file():
-        return SplitSource(root / split / ROBOFLOW_FILE, root / split)
-    folders = [root / split, root / "images" / split, root / "images"]
-    return SplitSource(official, next((folder for folder in folders if folder.is_dir()), folders[0]))
+    """The JSON and the image folder of `split`: `SPLIT/`, `images/SPLIT/`, `images/`, or that of the JSON."""
+    files = _usual_files(root) or _other_files(root)
+    file = files.get(split, root / split / ROBOFLOW_FILE)
+    if file.name == ROBOFLOW_FILE:
+        return SplitSource(file, file.parent, root=root)
+    folders = [root / split, root / "images" / split]
+    if file.parent.name == "annotations":
+        folders.append(root / "images")
+        instead = folders[0]
+    else:  # Label Studio's names are images/NAME, from the folder of the file
+        instead = file.parent
+    return SplitSource(file, next((folder for folder in folders if folder.is_dir()), instead), root=root)
+
+
+def _usual_files(root: Path) -> dict[str, Path]:
+    roboflow = {path.parent.name: path for path in root.glob(f"*/{ROBOFLOW_FILE}")}
+    official = {
+        path.stem.removeprefix(PREFIX): path for path in (root / "annotations").glob(f"{PREFIX}*.json")
+    }
+    return roboflow | official
+
+
+def _other_files(root: Path) -> dict[str, Path]:
+    """The JSON files with COCO's lists in `root` and one folder below, by the split that their path names."""
+    files = [path for pattern in ("*.json", "*/*.json") for path in sorted(root.glob(pattern))]
+    found: dict[str, Path] = {}
+    for path in files:
+        if has_lists(path):
+            words = [*re.split(r"[^a-z0-9]+", path.stem.lower()), path.parent.name.lower()]
+            name = next((word for word in words if word in SPLIT_FOLDERS), UNDIVIDED)
+            found[path.stem if name in found else name] = path
+    return found
+
+
+def has_lists(path: Path) -> bool:
+    """Whether a file names COCO's three lists anywhere; it is searched, not parsed."""
+    try:
+        if not path.is_file() or not os.path.getsize(path):
+            return False
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            return all(text.find(key) >= 0 for key in (b'"images"', b'"annotations"', b'"categories"'))
+    except (OSError, ValueError):
+        return False
 
 
 def watched(source: SplitSource) -> list[Path]:
@@ -70,17 +117,20 @@ def read(source: SplitSource) -> RawAnnotations:
     """
     with collection_paused():
         content = parse(source.annotations)
-        classes = _class_map(content["categories"], source.annotations)
         images, annotations = content["images"], content["annotations"]
+        categories, notes = without_super_category(content["categories"], annotations, source.annotations)
+        classes = _class_map(categories, source.annotations)
+        found = FoundImages(source.images, Tails(source.root or source.images))
+        folder, names = found.find_all([plain_text(image.get("file_name", "")) for image in images])
         image_ids = _ids(images, "id", source.annotations)
         box_image_ids = _ids(annotations, "image_id", source.annotations)
         box_category_ids = _ids(annotations, "category_id", source.annotations)
         areas = _numbers(annotations, "area")
         convention = source.convention or "xywh"
         return RawAnnotations(
-            source=source,
+            source=source._replace(images=folder),
             classes=classes,
-            file_names=byte_array([image.get("file_name", "") for image in images]),
+            file_names=byte_array(names),
             annotation_files=byte_array([str(source.annotations)]),
             image_ids=image_ids,
             sizes=_sizes(images),
@@ -98,6 +148,7 @@ def read(source: SplitSource) -> RawAnnotations:
                 ("iscrowd", sum("iscrowd" not in annotation for annotation in annotations)),
                 ("bbox", sum(annotation.get(FROM_POLYGON) is True for annotation in annotations)),
             ),
+            notes=(*notes, *found.notes(source.annotations)),
         )
 
 
@@ -157,6 +208,28 @@ def _extent(polygons: object) -> list[float] | None:
         return None
     low, high = points.min(axis=0), points.max(axis=0)
     return [*low.tolist(), *(high - low).tolist()]
+
+
+def without_super_category(
+    categories: list[dict[str, Any]], annotations: list[dict[str, Any]], path: Path
+) -> tuple[list[dict[str, Any]], list[Finding]]:
+    """The categories without the one that Roboflow puts above them: others name it, and no box has it."""
+    named = {
+        plain_text(category.get("supercategory", ""))
+        for category in categories
+        if category.get("supercategory") != category.get("name")
+    }
+    used = {plain_text(annotation.get("category_id")) for annotation in annotations}
+    kept, notes = [], []
+    for category in categories:
+        if plain_text(category.get("name")) in named and plain_text(category.get("id")) not in used:
+            detail = f"category {_describe(category)} is the supercategory of others and has no box"
+            notes.append(
+                Finding("super-category", "note", str(path), None, detail, "left out of the classes")
+            )
+        else:
+            kept.append(category)
+    return kept, notes
 
 
 def _class_map(categories: list[dict[str, Any]], path: Path) -> ClassMap:

@@ -6,6 +6,7 @@ the file says. What stands in a data.yaml is a mapping of words, numbers and lis
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ MAX_YAML_MB = 0.25
 """Room for 10,000 class names."""
 MAX_DEPTH = 4
 SPLIT_KEYS = ("train", "val", "valid", "test")
-OTHER_KEYS = ("names", "nc", "path", "download")
+OTHER_KEYS = ("names", "nc", "path", "download", "kpt_shape")
 SPLIT_NAME = re.compile(r"\w[\w.-]*")
 LOADER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
@@ -39,6 +40,10 @@ class DataYaml(NamedTuple):
     """The entries of each split as written: folders, or lists of images."""
     path: str
     """Where the entries start from, as written; "" where it does not say."""
+    class_count: str = ""
+    """The number of classes (`nc`), as written; "" where it does not say."""
+    keypoints: int = 0
+    """Numbers that each line has after its box, by `kpt_shape`."""
 
 
 def read_data_yaml(path: Path) -> DataYaml:
@@ -60,8 +65,17 @@ def read_data_yaml(path: Path) -> DataYaml:
         other = key not in (*SPLIT_KEYS, *OTHER_KEYS) and SPLIT_NAME.fullmatch(key)
         if other and isinstance(value, str) and value and os.path.exists(path.parent / value):
             splits[key] = [value]
-    start = content.get("path", "")
-    return DataYaml(names, splits, start if isinstance(start, str) else "")
+    start, count, shape = content.get("path", ""), content.get("nc", ""), content.get("kpt_shape", [])
+    keypoints = 0
+    if isinstance(shape, list) and all(isinstance(n, str) and n.isdigit() and len(n) < 5 for n in shape):
+        keypoints = math.prod(int(str(n)) for n in shape) if len(shape) == 2 else 0
+    return DataYaml(
+        names,
+        splits,
+        start if isinstance(start, str) else "",
+        count if isinstance(count, str) else "",
+        keypoints,
+    )
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

@@ -43,7 +43,6 @@ def test_read__crowds_folder__boxes_to_ignore(tmp_path: Path) -> None:
     ("line", "code"),
     [
         ("0 0.5 0.5 0.5", "box-not-a-number"),
-        ("0 0.5 0.5 0.5 0.5 0.9", "box-not-a-number"),
         ("0 0.5 x 0.5 0.5", "box-not-a-number"),
         ("2 0.5 0.5 0.5 0.5", "category-unknown"),
         ("cat 0.5 0.5 0.5 0.5", "category-unknown"),
