@@ -21,7 +21,7 @@ from detect.data.checks.findings import Finding
 from detect.data.checks.splits import class_counts, repeated_rows, without_images
 from detect.data.convert import WRITERS, Format, choose_splits, keep_readable, write_copy
 from detect.data.readers import Reader, SplitSource, byte_array, voc
-from detect.data.split_folder import collect
+from detect.data.split_folder import XML_FOLDERS, collect
 from detect.data.splits import READERS
 from detect.data.writers.voc import write_list
 from detect.errors import InputError
@@ -125,6 +125,8 @@ def divide(
     if not source.is_dir():
         raise InputError(f"no folder {source}")
     reader = next((reader for reader in READERS if reader.recognises(source)), None)
+    if reader is None and not any(next((source / name).glob("*.xml"), None) for name in XML_FOLDERS):
+        reader = next((reader for reader in READERS if reader.recognises_loosely(source)), None)
     if reader is not None and (found := reader.find_splits(source)):
         return _divide_split(reader, source, output, options, _chosen(source, found, split))
     return _divide_files(source, output, options)

@@ -9,14 +9,16 @@ import pytest
 from PIL import Image, features
 
 from detect.data.convert import convert
+from detect.data.divide import DivideOptions, divide
 from detect.data.images import decode
-from detect.data.splits import open_split, recognise
+from detect.data.splits import Role, open_split, recognise
 from detect.errors import InputError
 from detect.inspection.data_check import check
 from tests.data.readers import layouts
 from tests.data.readers.layouts import NAMES, XYXY, coco, voc, yolo
 from tests.data_sets import save_picture
 
+ROLES: tuple[Role, ...] = ("train", "val")
 DATA = NAMES + "train: images/train\n"
 OFFICIAL = "annotations/instances_train.json"
 
@@ -212,6 +214,17 @@ def test_layout__checked_and_converted(tmp_path: Path, layout: Layout) -> None:
     assert len(report.splits[layout.split].boxes) == 3
     done = convert(root, "coco", output=tmp_path / "out", splits=[layout.split])
     assert (done.images, done.boxes, done.findings) == (2, 3, [])
+
+
+@pytest.mark.parametrize(
+    "layout", [layout for layout in LAYOUTS if layout.split == "default"], ids=lambda layout: layout.name
+)
+def test_layout__of_one_split__divided(tmp_path: Path, layout: Layout) -> None:
+    layout.build(tmp_path / "set")
+    divide(tmp_path / "set", tmp_path / "out", DivideOptions(val_share=0.5))
+    sides = [open_split(tmp_path / "out", role=role).annotations for role in ROLES]
+    assert [len(side) for side in sides] == [1, 1]
+    assert sum(len(side.boxes) for side in sides) == 3
 
 
 def test_classes_from_one__loud(tmp_path: Path) -> None:
