@@ -210,7 +210,11 @@ def check_words(name: str, args: Sequence[str]) -> None:
                 _refuse_stray(options, word)
         own = flag in options.own_flags
         counted += [flag, *values] if own else values[1:] if flag else values
-    _check_counts(options, counted)
+    given = _check_counts(options, counted)
+    if name == "sweep":
+        trusted = ["--trust", *given.trust] if given.trust else []
+        for config in given.configs:
+            check_words("fit", [*trusted, "--config", config])
 
 
 def _settings_of(name: str, args: Sequence[str]) -> Iterator[tuple[str, Any, Path | None]]:
@@ -245,15 +249,16 @@ def _check_value(options: Options, key: str, value: Any, path: Path | None) -> N
         hint = f"; {words}" if words else ""
         raise InputError(f"{place}--{key} takes a section of a configuration, not {text!r}{hint}")
     names = options.classes.get(key, [])
-    plain = isinstance(value, str) and text.replace("_", "").replace("-", "").isalnum()
-    if names and plain and text not in (*names, "null", "None"):
-        nearest = nearest_class(text, names)
+    name = text.rpartition(".")[2] if text.startswith("detect.") else text
+    plain = isinstance(value, str) and name.replace("_", "").replace("-", "").isalnum()
+    if names and plain and name not in (*names, "null", "None"):
+        nearest = nearest_class(name, names)
         meant = f"write {nearest}; " if nearest else ""
         raise InputError(f"{place}{key}: there is no {text}; {meant}there are {', '.join(names)}")
 
 
-def _check_counts(options: Options, words: Sequence[str]) -> None:
-    """Let argparse find what is missing, too much or none of the choices."""
+def _check_counts(options: Options, words: Sequence[str]) -> argparse.Namespace:
+    """Let argparse find what is missing, too much or none of the choices; returns the values by name."""
     parser = _Counter(prog=f"detect {options.name}", add_help=False, allow_abbrev=False)
     for option in options.options:
         if option.count == 0:
@@ -263,8 +268,10 @@ def _check_counts(options: Options, words: Sequence[str]) -> None:
         required = option.required and options.name != "fit"
         needed: dict[str, Any] = {"required": required} if option.is_flag else {}
         parser.add_argument(*option.flags, nargs=option.count, choices=option.choices, **needed)
-    for word in parser.parse_known_args(words)[1]:
+    given, strays = parser.parse_known_args(words)
+    for word in strays:
         _refuse_stray(options, word)
+    return given
 
 
 class _Counter(argparse.ArgumentParser):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from detect.commands.fit_cli import REFUSED
-from detect.commands.main import all_commands, main
+from detect.commands.main import EXIT_INPUT, all_commands, main
 from detect.commands.options import (
     OTHER_SPELLINGS,
     TABLE,
@@ -187,6 +187,10 @@ def test_every_answer_to_a_slip_is_an_option_of_some_command() -> None:
         ("model: {tapps: [c4, c5]}", "there is no setting model.tapps; the nearest is model.taps"),
         ("epochs: 5", "there is no setting epochs; it is trainer.max_epochs"),
         ("model: {backbone: mobilenetv3}", "model.backbone: there is no mobilenetv3; write MobileNetV3"),
+        (
+            "model: {loss: {class_path: detect.training.losses.FocalLos}}",
+            r"model\.loss: there is no detect\.training\.losses\.FocalLos; write FocalLoss",
+        ),
         ("model: {image_size: 320}", r"give \[320,320\] instead of 320"),
         (
             "data: {augmentations: [{class_path: detect.data.augment.Mosaic, init_args: {fil: 1}}]}",
@@ -200,6 +204,25 @@ def test_a_wrong_key_in_a_configuration__named_with_the_file(text: str, message:
     config.write_text(text)
     with pytest.raises(InputError, match=rf"birds\.yaml.*{message}"):
         check_words("fit", ["--config", str(config)])
+    right = tmp_path / "right.yaml"
+    right.write_text("model: {backbone: MobileNetV3}\nseed_everything: 3")
+    with pytest.raises(InputError, match=rf"birds\.yaml.*{message}"):
+        check_words("sweep", ["--out", "o", "--model.num_classes", "2", str(right), str(config)])
+
+
+def test_sweep__settings_of_own_classes__with_trust(tmp_path: Path) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text("model: {loss: {class_path: my_parts.Mine, init_args: {strength: 2}}}")
+    check_words("sweep", [str(config), "--trust", "my_parts", "--out", "o"])
+
+
+def test_sweep__wrong_configuration__refused_before_any_job(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "birds.yaml").write_text("model: {tapps: [c4, c5]}")
+    assert main(["sweep", str(tmp_path / "birds.yaml"), "--out", str(tmp_path / "out")]) == EXIT_INPUT
+    assert capsys.readouterr().err.count("birds.yaml: there is no setting model.tapps") == 1
+    assert not (tmp_path / "out").exists()
 
 
 ACCEPTED = [
