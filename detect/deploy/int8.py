@@ -38,7 +38,7 @@ class Int8Options:
     images: int = 200
     """Images to take ranges from."""
     max_drop: float = 0.01
-    """Maximum mAP drop (0.01 = 1 point): refused where the paired bootstrap is certain of more."""
+    """Maximum mAP drop, a fraction of one: refused where the paired bootstrap is certain of more."""
     keep_fp32: tuple[str, ...] = ()
     """Paths of layers below the network that stay in float32."""
 

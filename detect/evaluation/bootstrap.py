@@ -34,7 +34,7 @@ class Difference(NamedTuple):
         return self.low > 0 or self.high < 0
 
     def __str__(self) -> str:
-        interval = f"{100 * self.mAP:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
+        interval = f"{self.mAP:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
         return interval if self.distinguishable else f"not distinguishable: {interval}"
 
 

@@ -50,6 +50,11 @@ METRICS = (
 NAMES = tuple(metric.name for metric in METRICS)
 
 
+def show_metric(fraction: float | None) -> str:
+    """A metric for people: a fraction of one with three decimals; "-" for None, NaN and COCO's -1."""
+    return "-" if fraction is None or not fraction >= 0 else f"{fraction:.3f}"
+
+
 def metric_names(place: Place) -> tuple[str, ...]:
     """Names of the metrics that are shown at `place`."""
     return tuple(metric.name for metric in METRICS if place in metric.places)

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from detect.evaluation.evaluator import ClassMetrics, Metrics
-from detect.evaluation.metrics import NAMES
+from detect.evaluation.metrics import NAMES, show_metric
 
 PER_ROW = 3
 
@@ -17,7 +17,9 @@ def metrics_table(metrics: Metrics, *, per_class: bool = True) -> Table:
     layout = Table.grid()
     layout.add_row(_summary_table(metrics))
     if (baseline := metrics.baseline) is not None:
-        layout.add_row(f"The best constant boxes: mAP {_figure(baseline.mAP)}, AP50 {_figure(baseline.AP50)}")
+        layout.add_row(
+            f"The best constant boxes: mAP {show_metric(baseline.mAP)}, AP50 {show_metric(baseline.AP50)}"
+        )
     if per_class:
         layout.add_row(_class_table(metrics.per_class))
     return layout
@@ -31,7 +33,7 @@ def _summary_table(metrics: Metrics) -> Table:
         table.add_column(justify="right", min_width=6)
     for start in range(0, len(NAMES), PER_ROW):
         names = NAMES[start : start + PER_ROW]
-        table.add_row(*(cell for name in names for cell in (name, _figure(getattr(metrics, name)))))
+        table.add_row(*(cell for name in names for cell in (name, show_metric(getattr(metrics, name)))))
     return table
 
 
@@ -42,10 +44,10 @@ def _class_table(per_class: dict[str, ClassMetrics]) -> Table:
         table.add_column(heading, justify="right")
     for name, figures in per_class.items():
         table.add_row(
-            Text(name), _figure(figures.AP), _figure(figures.AP50), str(figures.images), str(figures.boxes)
+            Text(name),
+            show_metric(figures.AP),
+            show_metric(figures.AP50),
+            str(figures.images),
+            str(figures.boxes),
         )
     return table
-
-
-def _figure(fraction: float) -> str:
-    return f"{fraction:.3f}" if fraction >= 0 else "-"

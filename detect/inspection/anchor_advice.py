@@ -55,9 +55,14 @@ class Advice(NamedTuple):
         """Whether a detector that was trained with the present anchors keeps them."""
         return set(self.settings) <= {"model.image_size"}
 
-    def __str__(self) -> str:
+    @property
+    def effect(self) -> str:
+        """What the settings reach, and what they cost."""
         time = f"about {self.time_ratio:.1f} times the time" if self.time_ratio != 1 else "no more time"
-        return f"{self.flags}: {self.share:.1%} of the boxes, {self.anchors:,} anchors, {time} per image"
+        return f"{self.share:.1%} of the boxes, {self.anchors:,} anchors, {time} per image"
+
+    def __str__(self) -> str:
+        return f"{self.flags}: {self.effect}"
 
 
 class Tried(NamedTuple):

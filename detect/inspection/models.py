@@ -39,6 +39,11 @@ class PaperRow:
     num_classes: int = PAPER_CLASSES
     """What the printed parameters were counted with."""
 
+    @property
+    def mAP_fraction(self) -> float:
+        """The printed mAP as a fraction of one, as all metrics are shown."""
+        return float(self.mAP) / 100
+
 
 # "Searching for MobileNetV3" (arXiv 1905.02244), Table 6.
 TABLE_6 = (
@@ -136,7 +141,8 @@ def models_table(models: list[Model], *, root: Path) -> Table:
     """The table for people: a tick where the count rounds to the paper's figure, a cross where not."""
     table = Table(
         title="Detectors; figures of the MobileNetV3 paper's Table 6 in brackets",
-        caption="w/o BN: no scale and shift of BatchNorm. MAdds: convolutions, plus 1.5 per h-swish element",
+        caption="w/o BN: no scale and shift of BatchNorm. MAdds: convolutions, plus 1.5 per h-swish element. "
+        "Paper mAP: the printed percent over 100",
     )
     table.add_column("config", overflow="fold")
     for name in ("input", "classes", "anchors", "params", "params w/o BN (M)", "conv MAdds", "MAdds (B)"):
@@ -157,7 +163,7 @@ def models_table(models: list[Model], *, root: Path) -> Table:
             params,
             f"{counts.conv_madds:,}",
             madds,
-            "" if paper is None else f"{paper.mAP} ({paper.row})",
+            "" if paper is None else f"{paper.mAP_fraction:.3f} ({paper.row})",
         )
     return table
 

@@ -44,7 +44,7 @@ def compare(
     if json_file is not None:
         write_atomically(json_file, json.dumps(to_json(comparison), indent=1))
     for pair in comparison.pairs:
-        print("  ".join(pair_row(pair, show="{:+.3f}".format)))
+        print("  ".join(pair_row(pair)))
     for name in ("index.html", "table.md", "pareto.png"):
         print(f"  {output / name}")
     return 0

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from detect.evaluation.metrics import show_metric
 from detect.report.comparison import COMPARED, Comparison, paper_row
-from detect.report.html import DASH, percent, write_page
+from detect.report.html import DASH, write_page
 from detect.report.pareto import PANEL_INCHES, draw_panel, panels
 from detect.report.plots import SIZE_INCHES, Plot, Series, line_chart, plot
 from detect.report.run_groups import Pair, RunGroup, differing_settings
 
 CURVES = (
-    ("mAP", "val/mAP", 100.0),
-    ("Training loss", "train/loss", 1.0),
-    ("Validation loss", "val/loss", 1.0),
+    ("mAP", "val/mAP", "mAP"),
+    ("Training loss", "train/loss", "loss"),
+    ("Validation loss", "val/loss", "loss"),
 )
 LEGEND_ROW_INCHES = 0.2
+PAPER_UNIT = "The paper prints mAP in percent; here it is divided by 100."
 
 
 def result_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
@@ -41,35 +42,31 @@ def _result_row(group: RunGroup, comparison: Comparison) -> list[str]:
     paper = paper_row(group)
     if paper is None:
         return [*row, *[DASH] * 5]
-    return [*row, paper.row, paper.mAP, paper.params_m, paper.madds_b, paper.latency_ms]
+    return [*row, paper.row, show_metric(paper.mAP_fraction), paper.params_m, paper.madds_b, paper.latency_ms]
 
 
 def with_spread(group: RunGroup, metric: str) -> str:
-    """Mean in percent, with the standard deviation where there are several seeds."""
+    """Mean, with the standard deviation where there are several seeds."""
     spread = group.spread(metric)
-    return percent(group.mean(metric)) + ("" if spread is None else f" ± {100 * spread:.1f}")
+    return show_metric(group.mean(metric)) + ("" if spread is None else f" ± {spread:.3f}")
 
 
 def pair_table(pairs: list[Pair]) -> tuple[list[str], list[list[str]]]:
     """Headings and rows in plain text."""
     headings = ["first", "second", "second minus first, mAP", "95 % interval", "verdict"]
-    return headings, [pair_row(pair, show=_points) for pair in pairs]
+    return headings, [pair_row(pair) for pair in pairs]
 
 
-def pair_row(pair: Pair, *, show: Callable[[float], str]) -> list[str]:
-    """The cells of one pair; `show` writes a difference of mAP, a fraction."""
+def pair_row(pair: Pair) -> list[str]:
+    """The cells of one pair."""
     names = [pair.first.name, pair.second.name]
     difference = pair.difference
     if difference is None:
         return [*names, DASH, DASH, f"not comparable: {pair.reason}"]
     better = pair.second if difference.mAP > 0 else pair.first
     verdict = f"{better.name} is better" if difference.distinguishable else "not distinguishable"
-    interval = f"{show(difference.low)} to {show(difference.high)}"
-    return [*names, show(difference.mAP), interval, verdict]
-
-
-def _points(fraction: float) -> str:
-    return f"{100 * fraction:+.1f}"
+    interval = f"{difference.low:+.3f} to {difference.high:+.3f}"
+    return [*names, f"{difference.mAP:+.3f}", interval, verdict]
 
 
 def how_to_read_the_interval(comparison: Comparison) -> str:
@@ -96,7 +93,11 @@ def other_rows(comparison: Comparison) -> list[list[str]]:
 
 def markdown(comparison: Comparison) -> str:
     """The tables for a document."""
-    parts = ["# Comparison\n", markdown_table(*result_table(comparison)), "\nMetrics in percent.\n"]
+    parts = [
+        "# Comparison\n",
+        markdown_table(*result_table(comparison)),
+        f"\nMetrics are fractions of one. {PAPER_UNIT}\n",
+    ]
     if comparison.other_latency:
         headings = ["file", "runtime", "total (ms)", "network (ms)"]
         parts += ["\n## Other files\n", markdown_table(headings, other_rows(comparison))]
@@ -127,6 +128,7 @@ def write_comparison(path: Path, comparison: Comparison) -> None:
         "result_headings": result_headings,
         "result_rows": result_rows,
         "other_rows": other_rows(comparison),
+        "paper_unit": PAPER_UNIT,
         "costs": [
             plot(f"{panel.title}: {panel.cost_label}", draw_panel(panel), size=PANEL_INCHES)
             for panel in panels(comparison.groups, comparison.latency)
@@ -144,12 +146,11 @@ def write_comparison(path: Path, comparison: Comparison) -> None:
 def _curves(comparison: Comparison) -> list[Plot]:
     charts = []
     height = SIZE_INCHES[1] + LEGEND_ROW_INCHES * len(comparison.groups) / 2
-    for title, column, factor in CURVES:
+    for title, column, y_label in CURVES:
         curves = [(group.name, *group.curve(column)) for group in comparison.groups]
-        series = [Series(name, x, factor * np.where(y < 0, np.nan, y)) for name, x, y in curves if len(x)]
+        series = [Series(name, x, np.where(y < 0, np.nan, y)) for name, x, y in curves if len(x)]
         if series:
-            unit = "percent" if factor == 100 else "loss"
-            draw = line_chart(series, x_label="epoch", y_label=unit, legend_below=True)
+            draw = line_chart(series, x_label="epoch", y_label=y_label, legend_below=True)
             charts.append(plot(title, draw, size=(SIZE_INCHES[0], height)))
     return charts
 

@@ -14,13 +14,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from detect.evaluation.metrics import show_metric
 from detect.system.files import write_atomically
 
 DASH = "-"
 
 
 def percent(fraction: float | None) -> str:
-    """A fraction of one in percent; a dash for None, NaN and COCO's -1."""
+    """A share in percent, for what is no metric; a dash for None, NaN and COCO's -1."""
     if fraction is None or not fraction >= 0:
         return DASH
     return f"{100 * fraction:.1f}"
@@ -47,7 +48,7 @@ def templates() -> Environment:
         lstrip_blocks=True,
         extensions=["jinja2.ext.do"],
     )
-    made.filters |= {"percent": percent, "count": count, "flags": flags}
+    made.filters |= {"metric": show_metric, "percent": percent, "count": count, "flags": flags}
     return made
 
 

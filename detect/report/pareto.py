@@ -18,7 +18,7 @@ from detect.report.plots import Colours, Draw
 from detect.report.run_groups import RunGroup
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-PANEL_INCHES = (4.4, 3.4)
+PANEL_INCHES = (4.6, 3.4)
 LABEL_PT, LABEL_GAP_PT = 8, 4
 LINE_PT = 1.2 * LABEL_PT
 MOST_TICKS = 5
@@ -36,12 +36,11 @@ class Point(NamedTuple):
 
     label: str
     cost: float
-    percent: float
-    """mAP."""
+    mAP: float
     kind: str
     """Points of a kind are drawn alike and share a front."""
     spread: float = 0.0
-    """Standard deviation of mAP over seeds, percent."""
+    """Standard deviation of mAP over seeds."""
 
 
 class Panel(NamedTuple):
@@ -83,18 +82,18 @@ def _point(group: RunGroup, kind: str, cost: float) -> Point | None:
     mean = group.mean("mAP")
     if mean is None:
         return None
-    return Point(group.name, cost, 100 * mean, kind, 100 * (group.spread("mAP") or 0.0))
+    return Point(group.name, cost, mean, kind, group.spread("mAP") or 0.0)
 
 
 def _paper_point(row: PaperRow, cost: float) -> Point:
-    return Point(row.row, cost, float(row.mAP), "Table 6")
+    return Point(row.row, cost, row.mAP_fraction, "Table 6")
 
 
 def front(points: Sequence[Point]) -> list[Point]:
     """Points that no other beats in both cost and mAP, the cheapest first."""
     best: list[Point] = []
-    for point in sorted(points, key=lambda point: (point.cost, -point.percent)):
-        if not best or point.percent > best[-1].percent:
+    for point in sorted(points, key=lambda point: (point.cost, -point.mAP)):
+        if not best or point.mAP > best[-1].mAP:
             best.append(point)
     return best
 
@@ -133,7 +132,7 @@ def _fill(axes: Axes, panel: Panel, colours: Colours) -> None:
         colour = colours.lines[i % len(colours.lines)]
         axes.errorbar(
             [point.cost for point in own],
-            [point.percent for point in own],
+            [point.mAP for point in own],
             yerr=[point.spread for point in own],
             fmt=MARKERS[i % len(MARKERS)],
             color=colour,
@@ -143,13 +142,13 @@ def _fill(axes: Axes, panel: Panel, colours: Colours) -> None:
         best = front(own)
         axes.step(
             [point.cost for point in best],
-            [point.percent for point in best],
+            [point.mAP for point in best],
             where="post",
             color=colour,
             linewidth=1,
             alpha=0.7,
         )
-    axes.set(xlabel=panel.cost_label, ylabel="mAP, percent")
+    axes.set(xlabel=panel.cost_label, ylabel="mAP")
     axes.margins(x=0.25, y=0.16)
     axes.xaxis.set_major_locator(MaxNLocator(MOST_TICKS))
     if len(kinds) > 1:
@@ -162,7 +161,7 @@ def _write_labels(drawing: Figure, filled: Sequence[tuple[Axes, Panel]], colours
     to_pt = Affine2D().scale(72 / drawing.dpi)
     for axes, panel in filled:
         points = sorted(panel.points, key=lambda point: point.cost)
-        places = (axes.transData + to_pt).transform([(point.cost, point.percent) for point in points])
+        places = (axes.transData + to_pt).transform([(point.cost, point.mAP) for point in points])
         labels = [point.label for point in points]
         offsets = label_offsets(places.tolist(), labels, within=axes.bbox.transformed(to_pt))
         for point, (x, y) in zip(points, offsets, strict=True):
@@ -171,7 +170,7 @@ def _write_labels(drawing: Figure, filled: Sequence[tuple[Axes, Panel]], colours
             leader |= {"relpos": corner, "shrinkA": 0, "shrinkB": 3}
             axes.annotate(
                 point.label,
-                (point.cost, point.percent),
+                (point.cost, point.mAP),
                 xytext=(x, y),
                 textcoords="offset points",
                 fontsize=LABEL_PT,

@@ -157,13 +157,13 @@ def line_chart(
 
 
 def bar_chart(names: Sequence[str], values: Sequence[float], *, x_label: str) -> Draw:
-    """Horizontal bars with their value written at the end, the first on top."""
+    """Horizontal bars with their value, a metric, written at the end, the first on top."""
 
     def draw(drawing: Figure, colours: Colours) -> None:
         axes = drawing.subplots()
         places = np.arange(len(names))[::-1]
         bars = axes.barh(places, values, color=colours.lines[0], height=0.62)
-        axes.bar_label(bars, fmt="%.1f", padding=3)
+        axes.bar_label(bars, fmt="%.3f", padding=3)
         axes.set_yticks(places, names)
         axes.set_xlabel(x_label)
         axes.margins(x=0.15)

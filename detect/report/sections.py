@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from detect.evaluation.confusion import confusion_matrix
 from detect.evaluation.error_types import EXPLAINED, POSITIVE_IOU
-from detect.evaluation.metrics import METRICS, metric_names
+from detect.evaluation.metrics import METRICS, metric_names, show_metric
 from detect.inspection.anchor_fit import AnchorFit
 from detect.inspection.anchor_layout import MATCH_IOU
 from detect.model.counts import Counts
@@ -55,9 +55,9 @@ Rows = list[Sequence[str | Markup]]
 def facts(run: RunFiles, metrics: dict[str, Any] | None, counts: Counts | None) -> list[tuple[str, str]]:
     """Name and value of the figures that everyone asks for first."""
     metrics = metrics or {}
-    values = [(name, percent(metrics.get(name))) for name in metric_names("epoch")]
+    values = [(name, show_metric(metrics.get(name))) for name in metric_names("epoch")]
     if "baseline" in metrics:
-        values.append(("mAP of constant boxes", percent(metrics["baseline"]["mAP"])))
+        values.append(("mAP of constant boxes", show_metric(metrics["baseline"]["mAP"])))
     if counts is not None:
         values += [
             ("params", f"{counts.params / 1e6:.2f} M"),
@@ -103,7 +103,7 @@ def class_rows(metrics: dict[str, Any], analysis: Analysis | None, train_boxes: 
         if analysis is not None and name in names:
             precision = analysis.curves.precision[0, :, names.index(name), 0]
             line = part("sparkline", sparkline_points(precision[::2]), f"precision over recall of {name}")
-        figures = (percent(of_class["AP"]), percent(of_class["AP50"]))
+        figures = (show_metric(of_class["AP"]), show_metric(of_class["AP50"]))
         counts = (of_class["boxes"], of_class["images"], train_boxes.get(name))
         (rows if of_class["boxes"] else empty).append((name, *figures, *map(count, counts), line))
     return ClassRows(rows[:SHOWN_CLASSES], rows[SHOWN_CLASSES:], empty)
@@ -127,9 +127,9 @@ def training(run: RunFiles) -> list[Plot]:
         return []
     epochs = curves.get("epoch", np.arange(1.0, 1 + len(next(iter(curves.values())))))
 
-    def lines(names: dict[str, str], factor: float = 1.0) -> list[Series]:
+    def lines(names: dict[str, str]) -> list[Series]:
         return [
-            Series(label, epochs, factor * np.where(curves[name] < 0, np.nan, curves[name]))
+            Series(label, epochs, np.where(curves[name] < 0, np.nan, curves[name]))
             for name, label in names.items()
             if name in curves and np.isfinite(curves[name]).any()
         ]
@@ -142,7 +142,7 @@ def training(run: RunFiles) -> list[Plot]:
     charts = [
         ("Loss", lines(losses), "loss", False),
         ("Parts of the loss", lines(loss_curves(curves)), "loss", False),
-        *((title, lines(names, 100), "percent", True) for title, names in by_chart.items()),
+        *((title, lines(names), "average precision", True) for title, names in by_chart.items()),
         ("Learning rate", lines({"lr": "learning rate"}), "learning rate", True),
         ("Speed", _speed(run), "images per second", True),
     ]
@@ -163,19 +163,19 @@ def _speed(run: RunFiles) -> list[Series]:
 def errors(analysis: Analysis) -> dict[str, Any]:
     """Kinds of error and what each costs, in TIDE's terms."""
     costs = analysis.costs
-    lost = {kind: 100 * costs.lost[kind] for kind in EXPLAINED}
+    lost = {kind: costs.lost[kind] for kind in EXPLAINED}
     chart = bar_chart(
         [KIND_NAMES[kind] for kind in EXPLAINED],
         list(lost.values()),
-        x_label="points of AP50 that repairing it alone would gain",
+        x_label="AP50 that repairing it alone would gain",
     )
     rows: Rows = [
-        (KIND_NAMES[kind], meaning, count(costs.counts[kind]), f"{lost[kind]:.1f}")
+        (KIND_NAMES[kind], meaning, count(costs.counts[kind]), f"{lost[kind]:.3f}")
         for kind, meaning in EXPLAINED.items()
     ]
     rows += [
-        ("all false positives", "if each scored 0", "", f"{100 * costs.lost_to_false_positives:.1f}"),
-        ("all misses", "if those boxes did not exist", "", f"{100 * costs.lost_to_misses:.1f}"),
+        ("all false positives", "if each scored 0", "", f"{costs.lost_to_false_positives:.3f}"),
+        ("all misses", "if those boxes did not exist", "", f"{costs.lost_to_misses:.3f}"),
     ]
     return {"ap50": costs.ap50, "plot": plot("AP50 lost to each kind of error", chart), "rows": rows}
 
@@ -186,35 +186,33 @@ def precision_and_recall(analysis: Analysis) -> list[Plot]:
 
 
 def _over_recall(precision: NDArray[np.float64]) -> Plot:
-    recall = np.linspace(0, 100, precision.shape[1])
+    recall = np.linspace(0, 1, precision.shape[1])
     measured = precision[0, 0, :, 0] > -1
     by_iou = [
-        Series(f"IoU {0.5 + 0.05 * t:.2f}", recall, 100 * precision[t][:, measured, 0].mean(1))
+        Series(f"IoU {0.5 + 0.05 * t:.2f}", recall, precision[t][:, measured, 0].mean(1))
         for t in SHARED_IOUS
         if measured.any()
     ]
-    chart = line_chart(
-        by_iou, x_label="recall, percent", y_label="precision, percent", x_range=(0, 100), from_zero=True
-    )
+    chart = line_chart(by_iou, x_label="recall", y_label="precision", x_range=(0, 1), from_zero=True)
     return plot("Precision over recall, mean of the classes", chart)
 
 
 def _over_score(analysis: Analysis) -> Plot:
     scores = analysis.scores
     over_score = [
-        Series(name, scores.thresholds, 100 * values)
+        Series(name, scores.thresholds, values)
         for name, values in (("precision", scores.precision), ("recall", scores.recall), ("F1", scores.f1))
     ]
     threshold = f"{analysis.threshold:.2f}"
     best = scores.f1.max(initial=0.0)
     advice = (
-        f"F1 is best, {percent(best)}, at a score of {threshold}. "
+        f"F1 is best, {show_metric(best)}, at a score of {threshold}. "
         f"Use it: detect predict --score_threshold {threshold} ..."
         if best > 0
         else "No detection matches a box at IoU 0.5, whatever its score: there is no threshold to advise."
     )
     chart = line_chart(
-        over_score, x_label="score threshold", y_label="percent, IoU 0.5", x_range=(0, 1), from_zero=True
+        over_score, x_label="score threshold", y_label="value at IoU 0.5", x_range=(0, 1), from_zero=True
     )
     return plot("Choosing a score threshold", chart, caption=advice)
 

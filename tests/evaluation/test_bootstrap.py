@@ -37,7 +37,7 @@ def test_compare_groups__same_run__zero_and_not_distinguishable() -> None:
     difference = compare_groups([resampled], [resampled], full=([0.4], [0.4]))
     assert (difference.mAP, difference.low, difference.high) == (0, 0, 0)
     assert not difference.distinguishable
-    assert str(difference) == "not distinguishable: +0.0 [+0.0, +0.0]"
+    assert str(difference) == "not distinguishable: +0.000 [+0.000, +0.000]"
 
 
 def test_compare_groups__paired__what_is_hard_for_both_cancels_out() -> None:
@@ -70,4 +70,4 @@ def test_compare_groups__resamples_without_a_box_are_left_out() -> None:
 
 def test_difference__second_worse() -> None:
     assert Difference(-0.031, -0.052, -0.011).distinguishable
-    assert str(Difference(-0.031, -0.052, -0.011)) == "-3.1 [-5.2, -1.1]"
+    assert str(Difference(-0.031, -0.052, -0.011)) == "-0.031 [-0.052, -0.011]"

@@ -123,6 +123,8 @@ def test_the_command_writes_the_list(tmp_path: Path, capsys: pytest.CaptureFixtu
     printed = capsys.readouterr().out
     assert "1.77 (1.77) ✓" in printed
     assert "0.789 (0.80) ✗" in printed
+    assert "0.161 (V3-Small†)" in printed
+    assert "the printed percent over 100" in " ".join(printed.split())
     assert "overlay" not in printed
 
 

@@ -51,6 +51,11 @@ def test_compare__runs_seeds_and_benchmarks__page_table_picture_json(
     assert rows[0].startswith("| v3 | 2 |")  # the better one first
     assert rows[1].startswith("| v2\\|b | 1 |")
     assert len({line.replace("\\|", "").count("|") for line in table[2:6]}) == 1
+    assert re.search(r"^\| v3 \| 2 \| 0\.\d{3} ± 0\.\d{3} \|", rows[0])  # fractions of one
+    assert rows[0].split(" | ")[-4] == "0.161"  # the paper's 16.1 percent
+    assert "The paper prints mAP in percent; here it is divided by 100." in "\n".join(table)
+    assert re.search(r"[+-]0\.\d{3} \| [+-]0\.\d{3} to [+-]0\.\d{3} \| v3 is better", table[-1])
+    assert "percent" not in checker.text.replace("The paper prints mAP in percent", "")
     with Image.open(tmp_path / "out" / "pareto.png") as picture:
         assert min(picture.size) > 500
 

@@ -59,6 +59,18 @@ def test_page__many_findings__some_images_of_each_code(tmp_path: Path) -> None:
     assert "box-without-area x 20" in page
 
 
+def test_page__anchor_advice__with_what_it_costs_in_time(tmp_path: Path) -> None:
+    boxes = [(1, 3, [20.0 * (i % 15), 20.0 * (i // 15), 14.0, 14.0]) for i in range(30)]
+    content = coco_file([("a.jpg", 320, 320)], boxes, {3: "cat"})
+    report = check(make_coco_split(tmp_path / "data", content))
+    path = tmp_path / "page.html"
+    write_check_page(report, path)
+    advice = report.fits[report.train].advice
+    assert any(one.time_ratio > 1 for one in advice)
+    for one in advice:
+        assert f"<li>{one.effect}: <code>" in path.read_text()
+
+
 def test_page__nothing_wrong__says_so(tmp_path: Path) -> None:
     objects = [(1, 3, [2 * i, 1, 9, 5]) for i in range(25)]
     page = page_of(make_coco_split(tmp_path / "data", coco_file([("a.jpg", 64, 48)], objects, {3: "cat"})))

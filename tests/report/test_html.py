@@ -76,7 +76,15 @@ VALUES = {
     "result_headings": ["X"],
     "result_rows": [],
 }
-VALUES |= {"other_rows": [], "costs": [], "pair_rows": [], "curves": [], "settings": [], "groups": ["a", "b"]}
+VALUES |= {
+    "paper_unit": "",
+    "other_rows": [],
+    "costs": [],
+    "pair_rows": [],
+    "curves": [],
+    "settings": [],
+    "groups": ["a", "b"],
+}
 
 
 def test_write_page__menu_and_style_inside(tmp_path: Path) -> None:

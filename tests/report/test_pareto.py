@@ -44,9 +44,9 @@ def test_panels__ours_with_the_papers_beside(tmp_path: Path, coco_root: Path) ->
     rows = read_benchmark(write(tmp_path / "b.json", measured))
     shown = panels(groups, assign(rows, groups)[0])
     assert [len(panel.points) for panel in shown] == [1, len(TABLE_6), 1, len(TABLE_6)]
-    assert shown[0].points == [Point("a", 10.0, 100 * metrics.mAP, "onnxruntime")]
-    assert ("V3-Small†", 43.0, 16.1) in [point[:3] for point in shown[1].points]
-    assert ("V3-Small†", 0.16, 16.1) in [point[:3] for point in shown[3].points]
+    assert shown[0].points == [Point("a", 10.0, metrics.mAP, "onnxruntime")]
+    assert ("V3-Small†", 43.0, 0.161) in [point[:3] for point in shown[1].points]
+    assert ("V3-Small†", 0.16, 0.161) in [point[:3] for point in shown[3].points]
 
 
 def test_panels__nothing_scored__the_paper_alone() -> None:
@@ -83,7 +83,7 @@ def test_draw_panels__no_label_of_the_papers_hides_another_or_leaves_its_axes() 
 
 
 def test_draw_panels__narrow_range_of_costs__ticks_stand_apart() -> None:
-    points = [Point(name, cost, 20.0, "ours") for name, cost in (("a", 1.27), ("b", 1.2827))]
+    points = [Point(name, cost, 0.2, "ours") for name, cost in (("a", 1.27), ("b", 1.2827))]
     drawing = Figure(figsize=(2 * PANEL_INCHES[0], PANEL_INCHES[1]), layout="constrained")
     draw_panels([Panel("This comparison", "ms per image", points)] * 2)(drawing, ON_WHITE)
     drawing.draw_without_rendering()

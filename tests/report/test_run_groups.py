@@ -77,7 +77,7 @@ def test_compare_pairs__clear_difference_and_none(tmp_path: Path, root: Path) ->
     pairs = {
         (p.first.name, p.second.name): p.difference for p in compare_pairs([good, same, bad], resamples=200)
     }
-    assert str(pairs["good", "same"]) == "not distinguishable: +0.0 [+0.0, +0.0]"
+    assert str(pairs["good", "same"]) == "not distinguishable: +0.000 [+0.000, +0.000]"
     worse = pairs["good", "bad"]
     assert worse is not None
     assert worse.distinguishable

@@ -92,6 +92,10 @@ def test_write_report__finished_run__one_offline_page(run: Path) -> None:
         "params",
     ):
         assert words in checker.text
+    assert "percent" not in checker.text  # metrics are fractions of one, in text and in plots
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert f"mAP{metrics['mAP']:.3f}" in "".join(checker.text.split())
+    assert f"AP50 is {metrics['AP50']:.3f}." in checker.text
     assert "Not all is there" not in checker.text
     assert "prefers-color-scheme: dark" in page.read_text()
     assert 'name="viewport" content="width=device-width' in page.read_text()

@@ -1,5 +1,6 @@
 """What the sections of a run's page show."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +8,13 @@ import pytest
 
 from detect.report.analysis import analyse
 from detect.report.scored_files import read_scored, write_scored
-from detect.report.sections import SHOWN_CLASSES, class_rows, precision_and_recall
+from detect.report.sections import SHOWN_CLASSES, class_rows, errors, precision_and_recall
 from tests.coco_cases import annotations_of, random_case
 from tests.run_cases import noisy_evaluator
 
 
 def metrics_of(boxes: dict[str, int]) -> dict[str, Any]:
-    """Metrics whose classes have 1, 2, 3, ... percent of AP, -1 without boxes."""
+    """Metrics whose classes have AP 0.01, 0.02, 0.03, ..., -1 without boxes."""
     per_class = {
         name: {"AP": i / 100 if count else -1.0, "AP50": 0.0, "images": count, "boxes": count}
         for i, (name, count) in enumerate(boxes.items(), 1)
@@ -32,6 +33,7 @@ def test_class_rows__classes_without_boxes__apart() -> None:
     rows = class_rows(metrics_of({"cat": 2, "unicorn": 0}), None, {})
     assert [row[0] for row in rows.shown] == ["cat"]
     assert [row[0] for row in rows.empty] == ["unicorn"]
+    assert (rows.shown[0][1], rows.empty[0][1]) == ("0.010", "-")
     assert rows.better == []
 
 
@@ -43,6 +45,12 @@ def test_precision_and_recall__a_threshold_is_advised_where_a_detection_is_right
     write_scored(tmp_path, noisy_evaluator(annotations_of(dataset), noise_px=noise_px))
     scored = read_scored(tmp_path)
     assert scored is not None
-    caption = precision_and_recall(analyse(scored))[1].caption
+    analysis = analyse(scored)
+    over_recall, over_score = precision_and_recall(analysis)
+    caption = over_score.caption
     assert ("--score_threshold" in caption) == advised
     assert ("no threshold to advise" in caption) != advised
+    assert bool(re.search(r"F1 is best, [01]\.\d{3}, ", caption)) == advised
+    for chart in (over_recall, over_score):  # fractions of one: no tick above 1
+        assert not re.search(r">\d\d+<", chart.svg)
+    assert all(re.fullmatch(r"-?[01]\.\d{3}", str(row[-1])) for row in errors(analysis)["rows"])
