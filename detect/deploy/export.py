@@ -32,6 +32,7 @@ from detect.deploy.model_card import card_path, write_card
 from detect.deploy.runtimes.base import FileFormat, Int8Source
 from detect.deploy.runtimes.table import FORMATS
 from detect.deploy.spec import Form, ModelSpec
+from detect.deploy.validate import open_validation
 from detect.deploy.verify import BATCHES, Verification, verify
 from detect.errors import InputError
 from detect.model.postprocess import check_score_threshold
@@ -164,6 +165,7 @@ def write_int8(
     write = format.int8_writer()
     detector = model.detector
     calibration = calibrate(detector, options)
+    data = open_validation(ModelSpec.of_detector(detector), options.data)
     description = describe_export(
         detector, form=form, format=format.name, precision="int8", checkpoint=model.checkpoint
     )
@@ -177,7 +179,7 @@ def write_int8(
         write(Int8Source(graph, path, calibration.images, description, keep_fp32), int8_file)
         write_json(int8_file, description, None)
         print_line("int8: mAP of both files")
-        return gate(path, int8_file, options)
+        return gate(path, int8_file, data, max_drop=options.max_drop)
 
     found = attempt(options.keep_fp32)
     if not found.passes:

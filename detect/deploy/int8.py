@@ -16,7 +16,7 @@ from detect.deploy.inference import Detector
 from detect.deploy.load import open_exported
 from detect.deploy.sensitivity import LayerError, block_errors
 from detect.deploy.spec import ModelSpec
-from detect.deploy.validate import open_validation, run_detector
+from detect.deploy.validate import run_detector
 from detect.errors import InputError
 from detect.evaluation.average_precision import WeightedAp
 from detect.evaluation.backends import ground_truth_rows
@@ -95,24 +95,18 @@ def calibrate(detector: TorchDetector, options: Int8Options) -> Calibration:
     return calibration_of(data.train, spec, options.images)
 
 
-def gate(fp32_file: Path, int8_file: Path, options: Int8Options) -> Gate:
-    """MAP of both files, run by the runtime that they are for, on the validation split.
-
-    Raises:
-        InputError: the split cannot be read.
-    """
+def gate(fp32_file: Path, int8_file: Path, data: DetectionData, *, max_drop: float) -> Gate:
+    """MAP of both files, run by the runtime that they are for, on `data.val`."""
     found, resampled = [], []
     for file in (fp32_file, int8_file):
         with open_exported(file) as runtime:
-            detector = Detector(runtime)
-            data = open_validation(detector, options.data)
-            evaluator = run_detector(detector, data)
+            evaluator = run_detector(Detector(runtime), data)
         found.append(evaluator.compute())
         ap = WeightedAp(data.val, ground_truth_rows(data.val), evaluator.detections)
         resampled.append(resampled_map(ap, draw_weights(len(data.val))))
     fp32, int8 = found
     rise = compare_groups(resampled[:1], resampled[1:], full=([fp32.mAP], [int8.mAP]))
-    return Gate(fp32.mAP, int8.mAP, fp32.images, options.max_drop, (-rise.high, -rise.low))
+    return Gate(fp32.mAP, int8.mAP, fp32.images, max_drop, (-rise.high, -rise.low))
 
 
 def refuse(

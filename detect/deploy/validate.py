@@ -11,6 +11,7 @@ from rich.progress import track
 
 from detect.data.datamodule import DetectionData, align_classes
 from detect.deploy.inference import Detector
+from detect.deploy.spec import ModelSpec
 from detect.evaluation.baseline import with_baseline
 from detect.evaluation.evaluator import CocoEvaluator, Metrics
 from detect.evaluation.metrics_table import metrics_table
@@ -36,20 +37,19 @@ def run_detector(
     return evaluator
 
 
-def open_validation(detector: Detector, data_settings: dict[str, Any]) -> DetectionData:
+def open_validation(spec: ModelSpec, data_settings: dict[str, Any]) -> DetectionData:
     """The validation split as a detector needs it: its input size, its resize rule, its labels.
 
     Args:
-        detector: the detector.
+        spec: of the detector.
         data_settings: what `--data.*` sets.
 
     Raises:
         InputError: the split cannot be read, or has classes that the detector does not know.
     """
-    spec = detector.spec
     data = DetectionData(**data_settings, image_size=spec.image_size, resize_rule=spec.resize_rule)
     data.open(("val",))
-    data.val = align_classes(data.val, detector.classes)
+    data.val = align_classes(data.val, spec.classes)
     return data
 
 
@@ -62,7 +62,7 @@ def validate(
 ) -> int:
     """Score a checkpoint or an exported file; prints a table and writes JSON where asked for."""
     detector = Detector.load(model)
-    data = open_validation(detector, data_settings)
+    data = open_validation(detector.spec, data_settings)
     metrics = with_baseline(validate_detector(detector, data, backend=backend), data.val)
     Console().print(metrics_table(metrics))
     if json_file is not None:

@@ -14,7 +14,8 @@ from detect.deploy.runtimes.base import Int8Source
 from detect.deploy.runtimes.onnx_int8 import slow_convolutions
 from detect.deploy.runtimes.onnx_layers import in_layers, nodes_left_in_fp32
 from detect.deploy.runtimes.table import FORMATS
-from detect.deploy.spec import OUTPUTS
+from detect.deploy.spec import OUTPUTS, ModelSpec
+from detect.deploy.validate import open_validation
 from detect.errors import InputError
 from tests.conftest import make_coco
 from tests.deploy.test_sensitivity import spoil
@@ -158,7 +159,8 @@ def test_quantise__leaves_named_layers_alone(options, tmp_path):
 
 
 def test_gate__the_same_file_drops_nothing(options):
-    found = gate(exported(), exported(), options)
+    data = open_validation(ModelSpec.of_detector(lively_detector()), options.data)
+    found = gate(exported(), exported(), data, max_drop=options.max_drop)
     assert found.drop == 0
     assert found.images == 4
     assert found.max_drop == 0.3
@@ -169,7 +171,7 @@ def test_export__a_drop_too_large_leaves_no_file_and_fails_the_command(tmp_path,
         "detect.deploy.export.write_verified", lambda model, path, **rest: copy_of_exported(path)
     )
     monkeypatch.setattr(
-        "detect.deploy.export.gate", lambda fp32, int8, options: Gate(0.5, 0.4, 4, options.max_drop)
+        "detect.deploy.export.gate", lambda fp32, int8, data, *, max_drop: Gate(0.5, 0.4, 4, max_drop)
     )
     root = make_coco(tmp_path / "coco", train=3)
     arguments = [
@@ -199,12 +201,14 @@ def copy_of_exported(path):
     return Verification((1, 3), {}, 0, [])
 
 
-def test_export__int8_file_says_what_it_was_calibrated_on(options, tmp_path, monkeypatch):
+def test_export__int8_file_says_what_it_was_calibrated_on(options, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(
         "detect.deploy.export.write_verified", lambda model, path, **rest: copy_of_exported(path)
     )
     path = tmp_path / "a.onnx"
-    assert export(checkpoint(), path, ExportOptions(int8=options)) == 0
+    with caplog.at_level("INFO", logger="lightning.pytorch.utilities.rank_zero"):
+        assert export(checkpoint(), path, ExportOptions(int8=options)) == 0
+    assert sum(message.startswith("val: ") for message in caplog.messages) == 1  # opened once for both files
     content = json.loads(json_path(path).read_text())
     assert content["export"]["precision"] == "int8"
     pictures = sorted((options.data["root"] / "train").iterdir())

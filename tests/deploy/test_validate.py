@@ -48,7 +48,9 @@ def test_validate__an_exported_file_scores_as_its_checkpoint(coco_root, tmp_path
 
 def test_validate_detector__sees_every_image_once(coco_root, monkeypatch):
     detector = Detector(lively_detector())
-    data = open_validation(detector, {"root": coco_root, "workers": 0, "batch_size": 3, "val_split": "val"})
+    data = open_validation(
+        detector.spec, {"root": coco_root, "workers": 0, "batch_size": 3, "val_split": "val"}
+    )
     seen: list[int] = []
     real = CocoEvaluator.update
 
@@ -69,14 +71,14 @@ def test_validate_detector__scores_as_the_validation_of_an_epoch(coco_root):
     trainer = L.Trainer(logger=False, accelerator="cpu", barebones=True, use_distributed_sampler=False)
     trainer.validate(module, datamodule=data, verbose=False)
     detector = Detector(lively_detector())
-    found = validate_detector(detector, open_validation(detector, settings))
+    found = validate_detector(detector, open_validation(detector.spec, settings))
     assert found.AR100 > 0
     assert found.to_json() == module.metrics.to_json()
 
 
 def test_open_validation__takes_size_and_resize_rule_of_the_detector(coco_root, tmp_path):
     detector = Detector.load(save_checkpoint(lively_detector(resize_rule="torchvision"), tmp_path / "a.ckpt"))
-    data = open_validation(detector, {"root": coco_root, "workers": 0})
+    data = open_validation(detector.spec, {"root": coco_root, "workers": 0})
     batch = next(iter(data.val_dataloader()))
     assert batch.images.shape[1:] == (3, 96, 128)
     assert batch.images.dtype == detector.spec.input_dtype
@@ -89,13 +91,13 @@ def test_open_validation__classes_by_name(coco_root, tmp_path):
     content = json.loads(file.read_text())
     content["categories"].reverse()
     file.write_text(json.dumps(content))
-    same = open_validation(detector, {"root": coco_root, "workers": 0})
-    swapped = open_validation(detector, {"root": root, "workers": 0})
+    same = open_validation(detector.spec, {"root": coco_root, "workers": 0})
+    swapped = open_validation(detector.spec, {"root": root, "workers": 0})
     assert swapped.val.labels.tolist() == same.val.labels.tolist()
     content["categories"][0]["name"] = "globe"
     file.write_text(json.dumps(content))
     with pytest.raises(InputError, match="globe"):
-        open_validation(detector, {"root": root, "workers": 0})
+        open_validation(detector.spec, {"root": root, "workers": 0})
 
 
 def test_validate__needs_one_model(coco_root, capsys):
