@@ -196,7 +196,7 @@ def of_comparing(here: Path, material: Material) -> None:
         shutil.copytree(material.run, here / "runs" / name)
     for seed, name in enumerate(("bccd-002", "bccd-003"), 1):
         seeded(material.run, here / "runs" / name, seed)
-    for seed, name in enumerate(("v2", "v3", "bccd-seed0", "bccd-seed1", "bccd-seed2", "later-version")):
+    for seed, name in enumerate(("v2", "v3", "longer-seed0", "longer-seed1", "quickstart")):
         make_run(here / "runs" / name, material.coco, seed=seed, lr=0.01 if seed < 2 else 0.05)
     measured = ["--model", str(material.onnx), "--json", "benchmark.json", "--rounds", "3"]
     assert main(["benchmark", *measured, "--memory", "false"]) == 0
