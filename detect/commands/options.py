@@ -35,6 +35,7 @@ HELP = ("-h", "--help")
 WIDTH = 110
 FLAG_WIDTH = 34
 LEAST_LIKENESS = 0.6
+MISSPELT = 0.8
 FLAG = re.compile("-{1,2}[A-Za-z]")
 LEFT_OUT = re.compile(r"\.init_args|\.class_path$")
 """Parts of a dotted name that may be left out."""
@@ -249,9 +250,11 @@ def _check_value(options: Options, key: str, value: Any, path: Path | None) -> N
         hint = f"; {words}" if words else ""
         raise InputError(f"{place}--{key} takes a section of a configuration, not {text!r}{hint}")
     names = options.classes.get(key, [])
-    name = text.rpartition(".")[2] if text.startswith("detect.") else text
-    plain = isinstance(value, str) and name.replace("_", "").replace("-", "").isalnum()
-    if names and plain and name not in (*names, "null", "None"):
+    name = text.rpartition(".")[2]
+    plain = isinstance(value, str) and text.replace("_", "").replace("-", "").isalnum()
+    # The parser knows whether there is such a path; the table, whether it is one of ours misspelt.
+    misspelt = text.startswith("detect.") and difflib.get_close_matches(name, names, n=1, cutoff=MISSPELT)
+    if names and (plain or misspelt) and name not in (*names, "null", "None"):
         nearest = nearest_class(name, names)
         meant = f"write {nearest}; " if nearest else ""
         raise InputError(f"{place}{key}: there is no {text}; {meant}there are {', '.join(names)}")

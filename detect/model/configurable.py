@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 from dataclasses import asdict, is_dataclass
 from typing import Any, Self
+
+from detect.errors import InputError
 
 
 class Configurable:
@@ -33,7 +36,17 @@ class Configurable:
 
 
 def class_path(cls: type) -> str:
-    """The shortest path that imports a class: of the package that shows it, else of its module."""
+    """The shortest path that imports a class: of the package that shows it, else of its module.
+
+    Raises:
+        InputError: none does.
+    """
+    module = sys.modules.get(cls.__module__)
+    if cls.__module__ == "__main__" or getattr(module, cls.__name__, None) is not cls:
+        raise InputError(
+            f"a checkpoint cannot name the class {cls.__qualname__} of {cls.__module__}: define it at the "
+            "top level of a module (my_parts.py beside the script) and import it from there"
+        )
     parts = cls.__module__.split(".")
     for length in range(1, len(parts)):
         package = ".".join(parts[:length])

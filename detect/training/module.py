@@ -115,6 +115,8 @@ class DetectionModule(L.LightningModule):
                 f"{list(data.classes.names)}: names and order must be the same"
             )
         self.detector.classes = data.classes
+        if stage == "fit":
+            self.describe()  # what no checkpoint can name is refused before the first step
         self.evaluator = CocoEvaluator(data.val)
         # DDP would send BatchNorm's averages around in every forward pass, in validation as well, where ranks
         # may have different numbers of batches. See `take_statistics_of_rank_0`.

@@ -167,6 +167,7 @@ def test_gate__the_same_file_drops_nothing(options):
 
 
 def test_export__a_drop_too_large_leaves_no_file_and_fails_the_command(tmp_path, monkeypatch, capsys):
+    exported()  # made by the real `write_verified`
     monkeypatch.setattr(
         "detect.deploy.export.write_verified", lambda model, path, **rest: copy_of_exported(path)
     )
@@ -202,6 +203,7 @@ def copy_of_exported(path):
 
 
 def test_export__int8_file_says_what_it_was_calibrated_on(options, tmp_path, monkeypatch, caplog):
+    exported()  # made by the real `write_verified`
     monkeypatch.setattr(
         "detect.deploy.export.write_verified", lambda model, path, **rest: copy_of_exported(path)
     )

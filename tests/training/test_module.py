@@ -1,4 +1,5 @@
 import math
+import sys
 from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ from detect.model.checkpoint import build_from_checkpoint, read_checkpoint
 from detect.model.detector import TorchDetector
 from detect.model.ssdlite import SSDLite
 from detect.training.build import build_module
+from detect.training.losses import MultiBoxLoss
 from detect.training.module import LOSS_UNIT, DetectionModule
 from detect.types import Batch, HeadOutputs, Target
 from tests.conftest import make_coco
@@ -213,6 +215,27 @@ def test_a_plain_trainer_trains_and_writes_a_checkpoint(tmp_path: Path) -> None:
     trainer.fit(DetectionModule(detector), datamodule=data)
     (checkpoint,) = tmp_path.rglob("*.ckpt")
     assert build_from_checkpoint(read_checkpoint(checkpoint)).classes == data.classes
+
+
+def test_a_loss_that_no_checkpoint_can_name__refused_in_set_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Mine(MultiBoxLoss):
+        """Inside a function; then as if a script defined it."""
+
+    data = DetectionData(
+        make_coco(tmp_path / "coco", train=4, val=2), image_size=(64, 64), total_batch_size=2, workers=0
+    )
+    detector = TorchDetector(MobileNetV3("small", width=0.35), num_classes=3, image_size=(64, 64))
+    module = DetectionModule(detector, loss=Mine())
+    trainer = L.Trainer(max_epochs=1, logger=False, enable_checkpointing=False, accelerator="cpu")
+    with pytest.raises(InputError, match=r"<locals>\.Mine of tests\.training\.test_module: define it at the"):
+        trainer.fit(module, datamodule=data)
+    monkeypatch.setattr(Mine, "__module__", "__main__")
+    monkeypatch.setattr(sys.modules["__main__"], "Mine", Mine, raising=False)
+    with pytest.raises(InputError, match=r"Mine of __main__: define it at the top level of a module"):
+        trainer.fit(module, datamodule=data)
+    assert trainer.global_step == 0
 
 
 @pytest.mark.parametrize(
