@@ -7,6 +7,7 @@ user names. Units of such images are dealt out, the rarest classes first, so tha
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
@@ -179,7 +180,7 @@ def _divide_files(source: Path, output: Path, options: DivideOptions) -> Divisio
         listed = SplitSource(folder / "ImageSets" / "Main" / f"{TRAIN}.txt", folder / "JPEGImages")
         whole = keep_readable(voc.read(listed), [])  # what is wrong with them is for `data check` to say
         originals = [files.pairs[Path(name.decode()).stem].image for name in whole.file_names]
-        names = byte_array([str(path.relative_to(source)) for path in originals])
+        names = byte_array([os.path.relpath(path, source) for path in originals])
         whole = replace(whole, root=source, file_names=names)
         in_val, units = choose_val(whole, options)
         val = {whole.path(int(row)).stem for row in np.flatnonzero(in_val)}

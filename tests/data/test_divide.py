@@ -44,6 +44,13 @@ def test_divide__any_usual_layout__can_be_opened(tmp_path: Path, images: str, xm
     assert {path: path.read_bytes() for path in source.rglob("*") if path.is_file()} == before
 
 
+def test_divide__path_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    label(tmp_path / "photos", STEMS, images="images", xml="annotations")
+    monkeypatch.chdir(tmp_path)
+    divided = divide(Path("photos"), Path("out"), DivideOptions(0.3))
+    assert (divided.sides["train"].images, divided.sides["val"].images) == (7, 3)
+
+
 def test_divide__same_names__same_division_whatever_the_folder(tmp_path: Path) -> None:
     divide(label(tmp_path / "a", STEMS), tmp_path / "out-a", DivideOptions(0.5))
     divide(label(tmp_path / "b", STEMS[::-1], xml="xml"), tmp_path / "out-b", DivideOptions(0.5))
