@@ -20,7 +20,7 @@ from detect.data.annotations import Annotations
 from detect.data.datamodule import DetectionData
 from detect.data.splits import DEFAULT_SPLITS, Role, recognise
 from detect.errors import InputError
-from detect.inspection.anchor_advice import fitting_scales
+from detect.inspection.anchor_advice import TRIED_SIDES, fitting_scales
 from detect.inspection.anchor_layout import AnchorLayout, class_recall, trained_boxes
 from detect.inspection.starts import Kind, Start
 from detect.inspection.step_time import measure_step, without_log
@@ -30,7 +30,7 @@ from detect.training.run_time import RunTime
 
 Budget = Literal["phone", "laptop", "gpu"]
 
-SIDES = (320, 416, 512, 640)
+SIDES = TRIED_SIDES[1:]
 """Inputs to choose from, px."""
 WANTED_MEDIAN = 32.0
 """px of the input that half of the boxes should exceed: two cells of the finest map, at stride 16."""
@@ -66,7 +66,7 @@ class BudgetSettings(NamedTuple):
 
 
 BUDGETS: dict[Budget, BudgetSettings] = {
-    "phone": BudgetSettings("small", True, 320),
+    "phone": BudgetSettings("small", True, SIDES[0]),
     "laptop": BudgetSettings("large", True, 512),
     "gpu": BudgetSettings("large", False, 640),
 }
