@@ -33,7 +33,7 @@ CHECKED = ("timm", "export", "openvino", "wandb", "mlflow", "dev")
 """Extras whose versions are held by constraints.txt: what scripts/test installs."""
 BUILD = ["setuptools>=69"]
 """What installing detect itself needs, since nothing may be fetched by then."""
-PREDICT = ["numpy>=1.26", "pillow>=10.3", "onnxruntime>=1.22"]
+PREDICT = ["numpy>=1.26", "pillow>=11.3", "onnxruntime>=1.22"]
 """What examples/numpy_detector.py imports."""
 TORCH = ("torch", "torchvision", "triton", "nvidia-", "cuda-")
 """Names or their beginnings: what another wheel index (ARG TORCH_INDEX) gives in other builds."""

@@ -210,6 +210,12 @@ def of_data(here: Path, material: Material) -> None:
     shutil.copy(material.torchvision, here)
 
 
+def of_first_detector(here: Path, material: Material) -> None:
+    for kind, name in (("Annotations", "annotations"), ("JPEGImages", "images")):
+        shutil.copytree(material.voc / kind, here / "photos" / name)
+    shutil.copytree(material.coco / "val", here / "new_photos")
+
+
 def of_deployment(here: Path, material: Material) -> None:
     shutil.copy(material.run / "checkpoints" / "best.ckpt", here)
     shutil.copytree(material.coco, here / "D")
@@ -246,8 +252,15 @@ def of_results(here: Path, material: Material) -> None:
     shutil.copytree(material.coco / "val", here / "images")
     best = material.run / "checkpoints" / "best.ckpt"
     shutil.copy(best, here / "last.ckpt")
-    (here / "runs" / "quickstart-001" / "checkpoints").mkdir(parents=True)
-    shutil.copy(best, here / "runs" / "quickstart-001" / "checkpoints")
+    quickstart = [
+        "--config",
+        "configs/quickstart.yaml",
+        "--data.root",
+        "coco128",
+        "--out",
+        "runs/quickstart-001",
+    ]
+    assert main(["fit", *quickstart, *SMALL_RUN.split()]) == 0
     shutil.copy(material.onnx, here / "fp32.onnx")
     shutil.copy(material.coco / "val" / "000.jpg", here / "BCCD" / "JPEGImages" / "BloodImage_00000.jpg")
 
@@ -258,6 +271,7 @@ GIVEN: dict[str, Callable[[Path, Material], None]] = {
     "data.md": of_data,
     "deployment.md": of_deployment,
     "docker.md": of_docker,
+    "first-detector.md": of_first_detector,
     "multi-gpu.md": of_multi_gpu,
     "published-numbers.md": of_published,
     "results.md": of_results,

@@ -28,7 +28,7 @@ SETTING = re.compile(r"[A-Z_]+=")
 """A variable of the environment, before a command."""
 OTHER_PROGRAMS = ("curl", "mkdir", "pre-commit", "source")
 """Programs of which nothing is the project's to check."""
-WRITTEN = {"birds.yaml": "configs/bccd.yaml"}
+WRITTEN = dict.fromkeys(("birds.yaml", "raccoon.yaml"), "configs/bccd.yaml")
 """Configurations that `detect init` writes on a page, and one that stands in for each."""
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
 
