@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from detect.data.readers import IMAGE_SUFFIXES
+from detect.data.readers.foreign import foreign_format
 from detect.errors import InputError
 
 XML_FOLDERS = ("", "Annotations", "annotations", "xml")
@@ -55,6 +56,8 @@ def collect(source: Path) -> Collected:
     found, files = _images(source), _xml_files(source)
     pairs = {stem: Pair(found[stem], files[stem]) for stem in sorted(found.keys() & files.keys())}
     if len(pairs) < 2:
+        if foreign := foreign_format(source):
+            raise InputError(f"{source} cannot be divided{foreign}")
         raise InputError(
             f"{source} has {len(found)} images and {len(files)} XML files, {len(pairs)} of one name: "
             "at least two are needed. They are looked for in the folder itself and in "

@@ -11,6 +11,7 @@ from detect.data.checks.boxes import clean
 from detect.data.checks.conventions import BoxConvention
 from detect.data.checks.findings import Finding
 from detect.data.readers import UNDIVIDED, Reader, SplitSource, coco, voc, yolo
+from detect.data.readers.foreign import foreign_format
 from detect.data.split_folder import XML_FOLDERS
 from detect.errors import InputError
 
@@ -95,8 +96,10 @@ def recognise(root: Path) -> Reader:
             return reader
     looked_for = "\n".join(f"    {reader.NAME}: {reader.LAYOUT}" for reader in READERS)
     found = ", ".join(sorted(path.name for path in root.iterdir())[:20]) or "nothing"
+    known = foreign_format(root)
     raise InputError(
-        f"{root} has no format that is known\n  looked for\n{looked_for}\n  found {found}{split_hint(root)}"
+        f"{root} has no format that is known{known}\n  looked for\n{looked_for}\n  found {found}"
+        + ("" if known else split_hint(root))
     )
 
 

@@ -93,7 +93,7 @@ def test_sweep__trains_exports_benchmarks_and_compares(tmp_path: Path, calls: Pa
     measured = [argument for argument in benchmark if str(argument).endswith("model.onnx")]
     assert measured == [str(tmp_path / "out" / name / "model.onnx") for name in ("a-seed0", "b-seed0")]
     table = (tmp_path / "out" / "comparison" / "table.md").read_text()
-    assert "| a | 2 | 50.0 ± 0.0" in table
+    assert "| a | 2 | 0.500 ± 0.000" in table
     assert "onnxruntime (ms)" in table.splitlines()[2]  # the rows are tied to the runs
 
 

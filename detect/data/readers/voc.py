@@ -140,7 +140,7 @@ def _lists(root: Path) -> Path:
 
 def _xml_folder(source: SplitSource) -> Path:
     """Where the paths of XML files start from: `Annotations` where a list names them."""
-    return source.annotations if source.annotations.is_dir() else _root(source) / "Annotations"
+    return _root(source) if source.annotations.is_dir() else _root(source) / "Annotations"
 
 
 def _xml_below(folder: Path) -> Iterator[Path]:

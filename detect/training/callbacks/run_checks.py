@@ -42,11 +42,13 @@ class RunChecks(Callback):
         self.folder = folder
         self.fresh = fresh
         self._explained = False
+        self._start_step = 0
         self._first_loss: float | None = None
         self._high_before = self._said_exploded = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, DetectionModule)
+        self._start_step = trainer.global_step
         if trainer.global_step > 0:
             return
         if trainer.is_global_zero:
@@ -62,7 +64,8 @@ class RunChecks(Callback):
     ) -> None:
         assert isinstance(pl_module, DetectionModule)
         step, every = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if step == 0 or self._said_exploded:
+        # Within the first accumulation window, of a resumed run too, no loss is known.
+        if step == self._start_step or self._said_exploded:
             return
         if self._first_loss is None:
             self._first_loss = pl_module.train_losses()[f"train/{TOTAL}"].item()

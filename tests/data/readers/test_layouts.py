@@ -206,8 +206,11 @@ def test_layout__images_boxes_classes_and_notes(tmp_path: Path, layout: Layout) 
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
-def test_layout__checked_and_converted(tmp_path: Path, layout: Layout) -> None:
-    root = tmp_path / "set"
+def test_layout__path_from_the_current_folder__checked_and_converted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: Layout
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = Path("set")
     layout.build(root)
     report = check(root, splits=[layout.split])
     assert report.exit_code in (0, 1)
@@ -219,10 +222,13 @@ def test_layout__checked_and_converted(tmp_path: Path, layout: Layout) -> None:
 @pytest.mark.parametrize(
     "layout", [layout for layout in LAYOUTS if layout.split == "default"], ids=lambda layout: layout.name
 )
-def test_layout__of_one_split__divided(tmp_path: Path, layout: Layout) -> None:
-    layout.build(tmp_path / "set")
-    divide(tmp_path / "set", tmp_path / "out", DivideOptions(val_share=0.5))
-    sides = [open_split(tmp_path / "out", role=role).annotations for role in ROLES]
+def test_layout__of_one_split_from_the_current_folder__divided(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: Layout
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    layout.build(Path("set"))
+    divide(Path("set"), Path("out"), DivideOptions(val_share=0.5))
+    sides = [open_split(Path("out"), role=role).annotations for role in ROLES]
     assert [len(side) for side in sides] == [1, 1]
     assert sum(len(side.boxes) for side in sides) == 3
 
