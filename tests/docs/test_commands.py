@@ -246,6 +246,7 @@ def of_published(here: Path, material: Material) -> None:
 
 
 def of_results(here: Path, material: Material) -> None:
+    of_first_detector(here, material)
     for name in ("BCCD", "bccd"):
         shutil.copytree(material.voc, here / name)
     shutil.copytree(material.coco, here / "coco128")
