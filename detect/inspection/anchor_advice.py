@@ -131,12 +131,17 @@ def _mildest(
 def _other_anchors(layout: AnchorLayout) -> Iterator[AnchorLayout]:
     """Scales for the head that is set, then the other head: with the usual scales, and with others."""
     style = layout.config.style
+    if style == "points":
+        return
     yield from _ladders(layout, style)
     yield from _ladders(layout, "torchvision" if style == "paper" else "paper")
 
 
 def _ladders(layout: AnchorLayout, style: HeadStyle) -> Iterator[AnchorLayout]:
-    """The usual scales, then even steps between other ends, the nearest to the usual first."""
+    """The usual scales, then even steps between other ends, the nearest to the usual first; points: as is."""
+    if style == "points":
+        yield layout
+        return
     ladders: list[list[float] | None] = [None]
     for low in TRIED_LOWEST:
         for high in TRIED_HIGHEST:
@@ -147,6 +152,8 @@ def _ladders(layout: AnchorLayout, style: HeadStyle) -> Iterator[AnchorLayout]:
 
 def _more_ratios(layout: AnchorLayout) -> Iterator[AnchorLayout]:
     """More shapes per cell, those that are set among them."""
+    if layout.config.style == "points":
+        return
     present = layout.config.aspect_ratios or [list(USUAL_RATIOS)] * len(layout.strides)
     for more in TRIED_RATIOS:
         ratios = [[*level, *(ratio for ratio in more if ratio not in level)] for level in present]

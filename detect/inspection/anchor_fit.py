@@ -110,11 +110,15 @@ def fit_anchors(
 def first_look(annotations: Annotations, layout: AnchorLayout, *, keep_anchors: bool) -> list[str]:
     """What a person should know of the anchors before a training: a line, and two of advice if recall is low.
 
+    Nothing of points: no IoU decides which of them are positive.
+
     Args:
         annotations: the training split.
         layout: of the anchors.
         keep_anchors: advise no other anchors: those that are set have been trained.
     """
+    if layout.config.style == "points":
+        return []
     fit = fit_anchors(annotations, layout, with_advice=False, at_most=FIRST_LOOK_BOXES)
     if not fit.all.boxes:
         return []

@@ -25,9 +25,6 @@ from detect.training.assigners import Assigner
 from detect.training.losses import DetectionLoss, MultiBoxLoss
 from detect.types import Target
 
-OF_AUGMENTATION = ("augmentations", "weak_epochs", "weak_augmentations")
-"""Keys of a `data:` section that change what the network is shown."""
-
 
 class PreviewOptions(NamedTuple):
     """What to show.
@@ -93,13 +90,11 @@ def open_preview(root: Path, options: PreviewOptions) -> Preview:
         train_split=split,
         voc_one_based=options.voc_one_based,
         box_convention=options.box_convention,
-        **_augmentations(options.config, section),
+        augmentations=_augmentations(options.config, section),
         image_size=layout.image_size,
         seed=seed if isinstance(seed, int) else 0,
     )
     data.open(("train",))
-    strong = data.train_dataset()
-    data.run_epochs = (settings.get("trainer") or {}).get("max_epochs")
     dataset = data.train_dataset()
     images = min(options.images, len(dataset))
     return Preview(
@@ -110,7 +105,7 @@ def open_preview(root: Path, options: PreviewOptions) -> Preview:
         rows=np.linspace(0, len(dataset) - 1, images).round().astype(int).tolist(),
         layout=layout,
         assigner=_assigner(options.config, settings),
-        audit=audit(strong, layout, samples=options.samples),
+        audit=audit(dataset, layout, samples=options.samples),
     )
 
 
@@ -126,13 +121,12 @@ def _choose_split(root: Path, wanted: str | None) -> str:
     )
 
 
-def _augmentations(config: Path | None, section: dict[str, Any]) -> dict[str, Any]:
-    """The section's settings of augmentation, with instances of its classes."""
-    wanted = {key: section[key] for key in OF_AUGMENTATION if key in section}
+def _augmentations(config: Path | None, section: dict[str, Any]) -> Any:
+    """Instances of the section's classes; None where it names none, which takes SSD's."""
+    wanted = {"augmentations": section.get("augmentations")}
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(DetectionData, "data")
-    data = build(parser, {"data": wanted}, what=f"{config}, data.augmentations").data
-    return {key: getattr(data, key) for key in wanted}
+    return build(parser, {"data": wanted}, what=f"{config}, data.augmentations").data.augmentations
 
 
 def _assigner(config: Path | None, settings: dict[str, Any]) -> Assigner:

@@ -13,13 +13,15 @@ from torch import Tensor
 
 from detect.errors import InputError
 
-HeadStyle = Literal["paper", "torchvision"]
+HeadStyle = Literal["paper", "torchvision", "points"]
 
 # TensorFlow's ssd_anchor_generator: even steps from the first map, which is at stride 16, to the last one.
 LOWEST_SCALE, HIGHEST_SCALE = 0.2, 0.95
 LOWEST_SCALE_STRIDE = 16
 # TensorFlow's `reduce_boxes_in_lowest_layer`: the first map has half the smallest scale once, and two more.
 REDUCED_LOWEST_SCALE = 0.1
+POINT_CELLS = 5
+"""Side of the one anchor of a cell in cells. Source: PP-PicoDet's `grid_cell_scale`."""
 DIGITS = 3  # of a scale: 0.35 and not 0.35000000000000003
 
 
@@ -29,10 +31,11 @@ class AnchorConfig:
 
     style: HeadStyle = "paper"
     """"paper": 3 anchors on the first map, unclipped, scales times the shorter side.
-    "torchvision": 6 on every map, width and height clipped to the input, stretched with it."""
+    "torchvision": 6 on every map, width and height clipped to the input, stretched with it.
+    "points": one square per cell, as anchor-free detectors have it, 5 cells wide."""
     scales: list[float] | None = None
     """One per map and one more for the last geometric mean, fractions of the input. Null: even steps from 0.2
-    at stride 16 to 0.95 on the last map, half of the next at finer strides; then 1."""
+    at stride 16 to 0.95 on the last map, half of the next at finer strides; then 1. "points" takes none."""
     aspect_ratios: list[list[float]] | None = None
     """Width over height, one list per map, besides the square. Null: 2, 1/2, 3, 1/3 on every map but the
     first of "paper"."""
@@ -41,6 +44,8 @@ class AnchorConfig:
 
     def __post_init__(self) -> None:
         ratios = [ratio for level in self.aspect_ratios or [] for ratio in level]
+        if self.style == "points" and (self.scales is not None or self.aspect_ratios is not None):
+            raise InputError("anchors of style points have neither scales nor aspect_ratios: leave them out")
         for name, values in (("scales", self.scales), ("aspect_ratios", ratios), ("steps", self.steps)):
             if values and min(values) <= 0:
                 raise InputError(f"anchors.{name} has {min(values)}; give numbers above 0")
@@ -136,6 +141,7 @@ class AnchorGenerator:
 
     def __init__(self, config: AnchorConfig, strides: Sequence[int]) -> None:
         self.config = config
+        self.strides = tuple(strides)
         scales = even_scales(strides) if config.scales is None else config.scales
         num_levels = len(strides)
         for name, length, expected in (
@@ -145,7 +151,9 @@ class AnchorGenerator:
         ):
             if length != expected:
                 raise InputError(f"anchors.{name} has {length} entries; {num_levels} maps need {expected}")
-        if config.style == "paper":
+        if config.style == "points":
+            self.shapes = [[_shape(POINT_CELLS, 1.0)] for _ in strides]
+        elif config.style == "paper":
             reduced = REDUCED_LOWEST_SCALE * min(1.0, strides[0] / LOWEST_SCALE_STRIDE)
             self.shapes = paper_shapes(scales, config.aspect_ratios, reduced=reduced)
         else:
@@ -168,7 +176,7 @@ class AnchorGenerator:
         """
         height, width = image_size
         levels = [
-            self._level(shapes, grid, image_size, self._step(i, grid, image_size))
+            self._level(shapes, grid, self._unit(i, image_size), self._step(i, grid, image_size))
             for i, (shapes, grid) in enumerate(zip(self.shapes, grid_sizes, strict=True))
         ]
         centres_sizes = torch.cat(levels)  # (A, 4) as cx, cy, w, h in float64 px
@@ -183,16 +191,21 @@ class AnchorGenerator:
             return self.config.steps[level], self.config.steps[level]
         return image_size[0] / grid[0], image_size[1] / grid[1]
 
+    def _unit(self, level: int, image_size: tuple[int, int]) -> tuple[float, float]:
+        """(height, width) in px that shapes of a map are multiplied with."""
+        if self.config.style == "points":
+            return (float(self.strides[level]),) * 2
+        # The paper's scales keep their shape on oblong inputs; torchvision's stretch with the input.
+        return image_size if self.config.style == "torchvision" else (min(image_size),) * 2
+
     def _level(
         self,
         shapes: list[AnchorShape],
         grid: tuple[int, int],
-        image_size: tuple[int, int],
+        unit: tuple[float, float],
         step: tuple[float, float],
     ) -> Tensor:
-        height, width = image_size
-        # The paper's scales keep their shape on oblong inputs; torchvision's stretch with the input.
-        unit_w, unit_h = (width, height) if self.config.style == "torchvision" else (min(image_size),) * 2
+        unit_h, unit_w = unit
         cy = (torch.arange(grid[0], dtype=torch.float64) + 0.5) * step[0]
         cx = (torch.arange(grid[1], dtype=torch.float64) + 0.5) * step[1]
         sizes = torch.tensor([[s.width * unit_w, s.height * unit_h] for s in shapes], dtype=torch.float64)

@@ -199,13 +199,14 @@ class InvertedResidual(nn.Module):
 
 
 class DepthwiseSeparable(nn.Sequential):
-    """3x3 depthwise, then 1x1, each with BatchNorm and activation: MobileNetV1's block (its Table 1)."""
+    """Depthwise, then 1x1, each with BatchNorm and activation: MobileNetV1's block (its Table 1)."""
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
         *,
+        kernel: int = 3,
         stride: int,
         activation: Activation,
         settings: ConvSettings,
@@ -214,7 +215,7 @@ class DepthwiseSeparable(nn.Sequential):
             ConvNormAct(
                 in_channels,
                 in_channels,
-                kernel=3,
+                kernel=kernel,
                 stride=stride,
                 groups=in_channels,
                 activation=activation,

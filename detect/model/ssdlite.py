@@ -165,11 +165,13 @@ class SSDLite(nn.Module):
 
 def _choose_taps(backbone: Backbone, names: Sequence[str]) -> list[Tap]:
     known = list(backbone.taps)
-    if list(names) != [name for name in known if name in names] or known[-1] not in names:
+    coarsest = [name for name in known if backbone.taps[name].stride == backbone.taps[known[-1]].stride]
+    if list(names) != [name for name in known if name in names] or not set(coarsest) & set(names):
         raise InputError(
             f"model.taps is {list(names)}; give some of {', '.join(known)}, each once and in this order, "
-            f"with {known[-1]}: layers after the last tap would learn nothing"
+            f"with {' or '.join(coarsest)}: layers after the last tap would learn nothing"
         )
+    backbone.trim(names)
     return [backbone.taps[name] for name in names]
 
 

@@ -119,7 +119,7 @@ def coco_classes() -> ClassMap:
 def _layer_table(net: SSDLite) -> dict[str, str]:
     """Our layers to torchvision's; layers, for the tensors of a layer have the same names in both."""
     assert isinstance(net.backbone, InvertedResidualBackbone)
-    index = {name: i for i, name in net.backbone.tapped.items()}
+    index = {name: i for i, name in net.backbone.expansions.items()}
     tap = index["c4"] + 1  # torchvision counts the stem as features.0
     table = {
         f"backbone.{ours}": f"backbone.{_split_at_tap(theirs, tap)}"

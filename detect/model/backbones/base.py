@@ -26,7 +26,9 @@ Rgb = tuple[float, float, float]
 Action = Literal["copied", "sliced", "fresh"]
 
 TAP_NAMES = {8: "c3", 16: "c4", 32: "c5"}
-"""The tap at each stride, in input px per cell."""
+"""The tap of the papers at each stride, in input px per cell."""
+OUTPUT_NAMES = {8: "out3", 16: "out4", 32: "out5"}
+"""The output of the last block at each stride: fewer channels than an expansion, for necks."""
 
 
 class Tap(NamedTuple):
@@ -54,7 +56,8 @@ class Backbone(Configurable, nn.Module, ABC):
 
     `c3` and `c4` are the expansion layers (after norm and activation) of the blocks that stride from 8 to 16
     and from 16 to 32, `c5` is the last layer before pooling. Source: "Searching for MobileNetV3" section 6.3,
-    MobileNetV2 6.2.
+    MobileNetV2 6.2. `out3`, `out4` and `out5`, where there are any, are the outputs of the last blocks at
+    those strides.
     """
 
     name: str
@@ -84,14 +87,16 @@ class Backbone(Configurable, nn.Module, ABC):
         if self.weights_origin is None:
             init_weights(self, scheme)
 
+    def trim(self, taps: Sequence[str]) -> None:
+        """Delete the layers after the last of `taps`: they would learn nothing."""
+
     @abstractmethod
     def forward(self, images: Tensor, taps: Sequence[str]) -> list[Tensor]:
         """The maps of the named taps, in the order of their names.
 
         Args:
             images: normalised (B, 3, H, W).
-            taps: names in `self.taps`, from fine to coarse; the last is the coarsest that there is, so that
-                every layer is used.
+            taps: names in `self.taps`, from fine to coarse; the last is one of the coarsest.
 
         Returns:
             (B, channels, H / stride, W / stride) each, sizes rounded up.
@@ -125,40 +130,57 @@ class InvertedResidualBackbone(Backbone):
         super().__init__()
         self.stem = stem
         self.blocks = nn.ModuleList(blocks)
-        self.last = last
+        self.last: ConvNormAct | None = last
         self.width = width
         self.settings = settings
         self.taps = {}
-        self.tapped: dict[int, str] = {}
+        self.expansions: dict[int, str] = {}
         """The tap at each block whose expansion is one, by index into `blocks`."""
+        self.outputs: dict[int, str] = {}
+        """The tap at each block whose output is one."""
         stride = 2  # of the stem
         for i, block in enumerate(blocks):
             if block.stride == 2 and stride in TAP_NAMES:
-                name = self.tapped[i] = TAP_NAMES[stride]
+                self._tap_output(i - 1, stride)
+                name = self.expansions[i] = TAP_NAMES[stride]
                 self.taps[name] = Tap(block.expanded_channels, stride, source=f"expansion of block{i + 1}")
             stride *= block.stride
+        self._tap_output(len(blocks) - 1, stride)
         self.taps["c5"] = Tap(last.out_channels, stride, source="last")
         init_weights(self, "kaiming")
+
+    def _tap_output(self, i: int, stride: int) -> None:
+        name = self.outputs[i] = OUTPUT_NAMES[stride]
+        block = cast(InvertedResidual, self.blocks[i])
+        self.taps[name] = Tap(block.out_channels, stride, source=f"output of block{i + 1}")
+
+    def trim(self, taps: Sequence[str]) -> None:
+        """Delete the last 1x1 where the output of the last block is the coarsest map."""
+        if "c5" not in taps:
+            self.last = None
 
     def forward(self, images: Tensor, taps: Sequence[str]) -> list[Tensor]:
         maps: dict[str, Tensor] = {}
         x = self.stem(images)
         for i, module in enumerate(self.blocks):
             block = cast(InvertedResidual, module)
-            name = self.tapped.get(i)
+            name = self.expansions.get(i)
             # V3 paper 6.3, V2 paper 6.2: the expansion layer, before its block strides.
             if name is not None and name in taps:
                 maps[name] = block.expand(x)
                 x = block.from_expanded(maps[name], x)
             else:
                 x = block(x)
-        maps["c5"] = self.last(x)
+            if i in self.outputs:
+                maps[self.outputs[i]] = x
+        if self.last is not None:
+            maps["c5"] = self.last(x)
         return [maps[name] for name in taps]
 
     def stages(self) -> dict[str, nn.Module]:
         parts: dict[str, nn.Module] = {"stem": self.stem}
         parts |= {f"block{i}": block for i, block in enumerate(self.blocks, 1)}
-        return parts | {"last": self.last}
+        return parts if self.last is None else parts | {"last": self.last}
 
 
 class ExpansionRow(NamedTuple):

@@ -2,5 +2,6 @@
 
 from detect.model.necks.base import Neck
 from detect.model.necks.fpn import FPN
+from detect.model.necks.lcpan import LCPAN
 
-__all__ = ["FPN", "Neck"]
+__all__ = ["FPN", "LCPAN", "Neck"]
