@@ -25,9 +25,18 @@ from detect.model.backbones.base import Backbone
 from detect.model.configurable import class_path
 from detect.model.detector import TorchDetector
 from detect.model.necks.base import Neck
-from detect.training.assigners import MaxIoUAssigner
+from detect.training.assigners import ATSSAssigner, MaxIoUAssigner, TaskAlignedAssigner
 from detect.training.build import detection_module
-from detect.training.losses import FocalLoss, MultiBoxLoss, SmoothL1Loss
+from detect.training.losses import (
+    CIoULoss,
+    DIoULoss,
+    FocalLoss,
+    GIoULoss,
+    MultiBoxLoss,
+    QualityFocalLoss,
+    SmoothL1Loss,
+    VarifocalLoss,
+)
 from detect.training.schedules import FlatCosine, WarmupCosine
 
 INTRODUCTION = """# Every value of a configuration
@@ -91,14 +100,14 @@ TRAINER = {
 }
 """Of Lightning's values those that matter here, and all whose default detect sets."""
 
-SWAPPED = {
+SWAPPED: dict[str, list[type]] = {
     "model.backbone": [
         cls for name in backbones.__all__ if (cls := getattr(backbones, name)) is not Backbone
     ],
     "model.neck": [cls for name in necks.__all__ if (cls := getattr(necks, name)) is not Neck],
-    "model.loss": [MultiBoxLoss, FocalLoss],
-    "model.loss.init_args.assigner": [MaxIoUAssigner],
-    "model.loss.init_args.box_loss": [SmoothL1Loss],
+    "model.loss": [MultiBoxLoss, FocalLoss, QualityFocalLoss, VarifocalLoss],
+    "model.loss.init_args.assigner": [MaxIoUAssigner, ATSSAssigner, TaskAlignedAssigner],
+    "model.loss.init_args.box_loss": [SmoothL1Loss, GIoULoss, DIoULoss, CIoULoss],
     "model.schedule": [WarmupCosine, FlatCosine],
     "data.augmentations": [
         augment.RandomIoUCrop,
@@ -175,6 +184,8 @@ def meanings(cls: type | Callable[..., Any]) -> dict[str, str]:
 def values_of(cls: type | Callable[..., Any], prefix: str) -> Iterator[Value]:
     """The values that `cls` takes, those of nested dataclasses after their own row."""
     is_plain_class = isinstance(cls, type) and not dataclasses.is_dataclass(cls)
+    if is_plain_class and "__init__" not in vars(cls):
+        return  # nothing can be set
     hints = get_type_hints(vars(cls)["__init__"] if is_plain_class else cls)
     said = meanings(cls)
     factories = {

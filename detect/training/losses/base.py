@@ -32,6 +32,7 @@ class LossTerms(NamedTuple):
     terms: dict[str, Tensor]
     """By name, such as loss_cls; logs, tables and curves follow the names."""
     positives: Tensor
+    """Number of positive anchors; the sum of their qualities where a loss weighs them by it."""
 
     @property
     def total(self) -> Tensor:
@@ -112,14 +113,25 @@ class DetectionLoss(Configurable, nn.Module, ABC):
         with torch.autocast(device_type=anchors.device.type, enabled=False):
             head_outputs = HeadOutputs(head_outputs.cls_logits.float(), head_outputs.box_deltas.float())
             detached = HeadOutputs(*(output.detach() for output in head_outputs))
-            assignment = self.assigner(detached, anchors, levels, target)
+            assignment = self.assign(detached, anchors, levels, target)
             terms = self.terms(head_outputs, anchors, assignment)
             if tuple(terms) != self.term_names:
                 raise InputError(
                     f"{type(self).__name__} returns the terms {', '.join(terms)}; its term_names are "
                     f"{', '.join(self.term_names)}"
                 )
-            return LossTerms(terms, assignment.foreground.sum().float())
+            return LossTerms(terms, self.positives(assignment))
+
+    def assign(
+        self, head_outputs: HeadOutputs, anchors: Tensor, levels: tuple[int, ...], target: Target
+    ) -> Assignment:
+        """What the assigner says; the arguments are as in `forward`, float32 and detached."""
+        assignment: Assignment = self.assigner(head_outputs, anchors, levels, target)
+        return assignment
+
+    def positives(self, assignment: Assignment) -> Tensor:
+        """What the terms are divided by, a scalar; see `LossTerms`."""
+        return assignment.foreground.sum().float()
 
     def terms(self, head_outputs: HeadOutputs, anchors: Tensor, assignment: Assignment) -> dict[str, Tensor]:
         """Sums over the batch, scalars by name; the arguments are float32 and as in `forward`."""

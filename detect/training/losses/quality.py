@@ -1,0 +1,173 @@
+"""Class losses whose target is how well the predicted box lies: scores then rank boxes as the metric does."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from detect.boxes import paired_iou
+from detect.errors import InputError
+from detect.model.box_coder import decode
+from detect.training.assigners import Assigner, Assignment
+from detect.training.losses.base import DetectionLoss, require_not_negative
+from detect.training.losses.box import BoxLoss
+from detect.training.losses.iou import GIoULoss
+from detect.types import HeadOutputs, ScoreActivation, Target
+
+
+class QualityLoss(DetectionLoss):
+    """Sigmoid scores on the K object columns; the target of a positive anchor is the quality of its box.
+
+    The quality is the soft target of the assigner where it gives one, else the IoU of the predicted box.
+    Box losses are weighted by it, and every term is divided by its sum.
+
+    Args:
+        prior: probability of an object that a fresh head starts from.
+        assigner: see `DetectionLoss`.
+        box_loss: null: GIoULoss.
+        cls_weight: factor on the class loss.
+        box_weight: factor on the box loss.
+    """
+
+    score_activation: ScoreActivation = "sigmoid"
+
+    def __init__(
+        self,
+        *,
+        prior: float,
+        assigner: Assigner | None,
+        box_loss: BoxLoss | None,
+        cls_weight: float,
+        box_weight: float,
+    ) -> None:
+        box_loss = GIoULoss() if box_loss is None else box_loss
+        super().__init__(assigner=assigner, box_loss=box_loss, box_weight=box_weight)
+        if not 0 < prior < 1:
+            raise InputError(f"loss.prior is {prior}; give a probability between 0 and 1")
+        require_not_negative(cls_weight=cls_weight)
+        self.prior = prior
+        self.cls_weight = cls_weight
+
+    def assign(
+        self, head_outputs: HeadOutputs, anchors: Tensor, levels: tuple[int, ...], target: Target
+    ) -> Assignment:
+        assignment = super().assign(head_outputs, anchors, levels, target)
+        quality = assignment.soft_targets
+        if quality is None:
+            quality = paired_iou(decode(head_outputs.box_deltas, anchors), assignment.boxes)
+        return assignment._replace(soft_targets=torch.where(assignment.foreground, quality, 0.0))
+
+    def positives(self, assignment: Assignment) -> Tensor:
+        return _quality(assignment).sum()
+
+    def terms(self, head_outputs: HeadOutputs, anchors: Tensor, assignment: Assignment) -> dict[str, Tensor]:
+        weights = assignment.weights * _quality(assignment)
+        box_loss = self.box_loss(head_outputs.box_deltas, assignment.boxes, anchors) * weights
+        class_sum = self.class_loss(head_outputs.cls_logits, assignment)
+        return {
+            "loss_cls": self.cls_weight * class_sum,
+            "loss_box": self.box_weight * torch.where(assignment.foreground, box_loss, 0.0).sum(),
+        }
+
+    def class_loss(self, cls_logits: Tensor, assignment: Assignment) -> Tensor:
+        logits = cls_logits[..., 1:]
+        classes = torch.arange(1, logits.shape[-1] + 1, device=logits.device)
+        is_label = assignment.labels.unsqueeze(-1) == classes  # (B, A, K)
+        truth = torch.where(is_label, _quality(assignment).unsqueeze(-1), 0.0)
+        cross_entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+        loss = (self.factor(logits, truth, is_label) * cross_entropy).sum(-1) * assignment.weights
+        return torch.where(assignment.foreground | assignment.background, loss, 0.0).sum()
+
+    @abstractmethod
+    def factor(self, logits: Tensor, truth: Tensor, is_label: Tensor) -> Tensor:
+        """(B, A, K) on the cross-entropy of logits (B, A, K) with `truth`, which is 0 but for the labels."""
+
+    def prior_bias(self, num_classes: int) -> Tensor:
+        bias = torch.full((num_classes + 1,), -math.log((1 - self.prior) / self.prior))
+        bias[0] = 0.0
+        return bias
+
+
+def _quality(assignment: Assignment) -> Tensor:
+    """(B, A) in 0..1, 0 where not positive; `assign` has set it."""
+    if assignment.soft_targets is None:
+        raise TypeError("the assignment of a QualityLoss comes from its `assign`")
+    return assignment.soft_targets
+
+
+class QualityFocalLoss(QualityLoss):
+    """|quality - score|^beta times cross-entropy, for every anchor and class.
+
+    Args:
+        beta: how fast easy examples fade.
+        prior: probability of an object that a fresh head starts from.
+        assigner: a class of detect.training.assigners, which decides which anchors are positive; null:
+            MaxIoUAssigner.
+        box_loss: a class of detect.training.losses for the boxes of positive anchors; null: GIoULoss.
+        cls_weight: factor on the class loss.
+        box_weight: factor on the box loss.
+
+    Source: Generalized Focal Loss (arXiv 2006.04388) eq. 2.
+    """
+
+    def __init__(
+        self,
+        *,
+        beta: float = 2.0,
+        prior: float = 0.01,
+        assigner: Assigner | None = None,
+        box_loss: BoxLoss | None = None,
+        cls_weight: float = 1.0,
+        box_weight: float = 2.5,
+    ) -> None:
+        super().__init__(
+            prior=prior, assigner=assigner, box_loss=box_loss, cls_weight=cls_weight, box_weight=box_weight
+        )
+        require_not_negative(beta=beta)
+        self.beta = beta
+
+    def factor(self, logits: Tensor, truth: Tensor, is_label: Tensor) -> Tensor:
+        return (truth - logits.sigmoid()).abs() ** self.beta
+
+
+class VarifocalLoss(QualityLoss):
+    """Cross-entropy, weighted by the quality where positive and by alpha * score^gamma elsewhere.
+
+    Args:
+        alpha: weight of what is not positive.
+        gamma: how fast easy background fades.
+        prior: probability of an object that a fresh head starts from.
+        assigner: a class of detect.training.assigners, which decides which anchors are positive; null:
+            MaxIoUAssigner.
+        box_loss: a class of detect.training.losses for the boxes of positive anchors; null: GIoULoss.
+        cls_weight: factor on the class loss.
+        box_weight: factor on the box loss.
+
+    Source: VarifocalNet (arXiv 2008.13367) eq. 2; that the factor has no gradient, PaddleDetection's
+    `varifocal_loss.py`.
+    """
+
+    def __init__(
+        self,
+        *,
+        alpha: float = 0.75,
+        gamma: float = 2.0,
+        prior: float = 0.01,
+        assigner: Assigner | None = None,
+        box_loss: BoxLoss | None = None,
+        cls_weight: float = 1.0,
+        box_weight: float = 2.5,
+    ) -> None:
+        super().__init__(
+            prior=prior, assigner=assigner, box_loss=box_loss, cls_weight=cls_weight, box_weight=box_weight
+        )
+        require_not_negative(alpha=alpha, gamma=gamma)
+        self.alpha = alpha
+        self.gamma = gamma
+
+    def factor(self, logits: Tensor, truth: Tensor, is_label: Tensor) -> Tensor:
+        return torch.where(is_label, truth, self.alpha * logits.detach().sigmoid() ** self.gamma)
