@@ -33,7 +33,8 @@ NOT_SHOWN = {
     "fit": {f"trainer.{key}" for key in REFUSED},
     "validate": {
         *(f"data.{key}" for key in ("train_split", "train_annotations", "train_images", "total_batch_size")),
-        *(f"data.{key}" for key in ("augmentations", "repeat_threshold", "seed")),
+        *(f"data.{key}" for key in ("augmentations", "weak_epochs", "weak_augmentations")),
+        *(f"data.{key}" for key in ("repeat_threshold", "seed")),
     },
 }
 """Options that work, or are refused with what to do instead, and that no help lists."""
@@ -155,6 +156,7 @@ def class_settings() -> dict[str, dict[str, list[str]]]:
         settings = {value.key for cls in classes for value in values_of(cls, "")}
         names = [cls.__name__ for cls in classes]
         found[slot.replace(".init_args", "")] = {"names": names, "settings": sorted(settings)}
+    found["data.weak_augmentations"] = found["data.augmentations"]
     return found
 
 

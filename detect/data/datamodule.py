@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from detect.data.annotations import Annotations
 from detect.data.augment.plan import layout_of
-from detect.data.augment.transforms import Augmentation, default_augmentations
+from detect.data.augment.transforms import Augmentation, default_augmentations, flips_of
 from detect.data.cache import GB, CachePlace, NothingFitsError, PixelCache
 from detect.data.checks.conventions import BoxConvention
 from detect.data.checks.findings import Finding, summarise
@@ -70,6 +70,9 @@ class DetectionData(LightningDataModule):
         workers: loading processes per device; null chooses by the cores, 0 loads in the training process.
         prefetch: batches that each worker prepares ahead; more smooths slow disks and takes memory.
         augmentations: classes of detect.data.augment, in order, Mosaic first; null takes SSD's.
+        weak_epochs: epochs at the end of a run that show `weak_augmentations` in place of `augmentations`, so
+            that it ends on images as validation sees them. A resumed run counts from its own last epoch.
+        weak_augmentations: the same kind of list; null takes the flips of `augmentations`.
         repeat_threshold: show training images of classes that fewer than this share of the images hold more
             often, by LVIS's rule; null shows each once per epoch.
         cache: keep decoded images in ram (/dev/shm) or on disk ($DETECT_CACHE); null decodes every time.
@@ -100,6 +103,8 @@ class DetectionData(LightningDataModule):
         workers: int | None = None,
         prefetch: int = 2,
         augmentations: list[Augmentation] | None = None,
+        weak_epochs: int = 0,
+        weak_augmentations: list[Augmentation] | None = None,
         repeat_threshold: float | None = None,
         cache: CachePlace | None = None,
         cache_gb: float = 8.0,
@@ -109,11 +114,11 @@ class DetectionData(LightningDataModule):
     ) -> None:
         super().__init__()
         _require_at_least(1, total_batch_size=total_batch_size, prefetch=prefetch)
-        if workers is not None:
-            _require_at_least(0, workers=workers)
+        _require_at_least(0, workers=workers or 0, weak_epochs=weak_epochs)
         if cache is not None and not cache_gb > 0:
             raise InputError(f"data.cache_gb is {cache_gb}; give more than 0, or leave data.cache out")
-        layout_of(augmentations or [])  # refuses an order that cannot be
+        for steps in (augmentations, weak_augmentations):
+            layout_of(steps or [])  # refuses an order that cannot be
         self.allow_zero_length_dataloader_with_multiple_devices = True  # a rank may have no validation image
         self.root = None if root is None else Path(root)
         self.split_names = {"train": train_split, "val": val_split}
@@ -127,6 +132,9 @@ class DetectionData(LightningDataModule):
         self.workers = workers
         self.prefetch = prefetch
         self.augmentations = augmentations
+        self.weak_epochs, self.weak_augmentations = weak_epochs, weak_augmentations
+        self.run_epochs: int | None = None
+        """Epochs of the run, which the module says at set-up; None: there is none, and no last epoch."""
         self.repeat_threshold = repeat_threshold
         self.cache = cache
         self.cache_gb = cache_gb
@@ -216,6 +224,9 @@ class DetectionData(LightningDataModule):
             rank_zero_info(
                 f"{sampler.dropped_per_epoch} images of each epoch, others each time, fill no batch"
             )
+        if dataset.weak_from is not None:
+            names = ", ".join(type(step).__name__ for step in dataset.weak_augmentations) or "none"
+            rank_zero_info(f"weak augmentations from epoch {dataset.weak_from + 1} on: {names}")
         dataset.cache = self._open_cache(dataset, "train")
         self._require_shared_memory(plan.batch_size, dataset.most_boxes)
         return TrainLoader(dataset, batch_sampler=sampler, **self._loader_options())
@@ -223,7 +234,15 @@ class DetectionData(LightningDataModule):
     def train_dataset(self) -> DetectionDataset:
         """The training split as the network is shown it."""
         augmentations = self.augmentations if self.augmentations is not None else default_augmentations()
-        return DetectionDataset(self.train, self.image_size, augmentations=augmentations, seed=self.seed)
+        weak, epochs = self.weak_augmentations, self.run_epochs
+        return DetectionDataset(
+            self.train,
+            self.image_size,
+            augmentations=augmentations,
+            weak_augmentations=flips_of(augmentations) if weak is None else weak,
+            weak_from=max(0, epochs - self.weak_epochs) if epochs is not None and self.weak_epochs else None,
+            seed=self.seed,
+        )
 
     def val_dataloader(self) -> DetectionLoader:
         trainer = self.trainer

@@ -76,6 +76,8 @@ class DetectionDataset(Dataset[Sample]):
         annotations: the split.
         image_size: (H, W) of the network input.
         augmentations: the steps of a plan, in order; None shows every image whole.
+        weak_augmentations: the steps from the epoch `weak_from` on.
+        weak_from: the first epoch, from 0, with `weak_augmentations`; None: there is none.
         seed: of the augmentations.
         resize_rule: how whole images are resized; a view that was augmented always is by "antialias".
         cache: decoded pixels of `annotations` at `draft_scales`.
@@ -90,6 +92,8 @@ class DetectionDataset(Dataset[Sample]):
         image_size: tuple[int, int],
         *,
         augmentations: Sequence[Augmentation] | None = None,
+        weak_augmentations: Sequence[Augmentation] = (),
+        weak_from: int | None = None,
         seed: int = 0,
         resize_rule: ResizeRule = "antialias",
         cache: PixelCache | None = None,
@@ -97,7 +101,12 @@ class DetectionDataset(Dataset[Sample]):
         self.annotations = annotations
         self.image_size = image_size
         self.augmentations = augmentations
-        self._layout = layout_of(augmentations or [])
+        self.weak_augmentations, self.weak_from = weak_augmentations, weak_from
+        self._layouts = [
+            layout
+            for steps in (augmentations or [], weak_augmentations)
+            if (layout := layout_of(steps)) is not None
+        ]
         self.seed = seed
         self.resize_rule = resize_rule
         self.cache = cache
@@ -153,23 +162,29 @@ class DetectionDataset(Dataset[Sample]):
 
     def plan(self, key: SampleKey) -> Plan:
         """What `key` shows of which images, and where: all but the pixels."""
-        plan = self.layout(key)
-        if self.augmentations is None:
+        plan, steps = self.layout(key), self.steps(key.epoch)
+        if steps is None:
             return plan
         rng = np.random.default_rng((self.seed, key.epoch, key.row, key.copy))
-        return tuple(self._augmented(tile, self.augmentations, rng) for tile in plan)
+        return tuple(self._augmented(tile, steps, rng) for tile in plan)
+
+    def steps(self, epoch: int) -> Sequence[Augmentation] | None:
+        """The augmentations of an epoch, from 0; None shows every image whole."""
+        is_weak = self.weak_from is not None and epoch >= self.weak_from
+        return self.weak_augmentations if is_weak else self.augmentations
 
     def layout(self, key: SampleKey) -> Plan:
         """Which images `key` shows and where, before each of them is augmented."""
-        if self._layout is None:
+        layout = layout_of(self.steps(key.epoch) or [])
+        if layout is None:
             return single_image(key.row, self._orig_size(key.row), self.image_size)
         rng = np.random.default_rng((self.seed, key.epoch, key.row, key.copy, LAYOUT_STREAM))
-        return self._layout.tiles(key.row, self.annotations.sizes, self.image_size, rng)
+        return layout.tiles(key.row, self.annotations.sizes, self.image_size, rng)
 
     @property
     def shows_several(self) -> bool:
         """Whether a sample may show several images."""
-        return self._layout is not None
+        return bool(self._layouts)
 
     def count_boxes(self, key: SampleKey) -> int:
         """Boxes of all images that `key` shows: the sample has no more."""
@@ -179,7 +194,7 @@ class DetectionDataset(Dataset[Sample]):
     @property
     def most_boxes(self) -> int:
         """No sample has more boxes."""
-        images = 1 if self._layout is None else self._layout.max_images
+        images = max((layout.max_images for layout in self._layouts), default=1)
         return images * int(np.diff(self.annotations.offsets).max(initial=0))
 
     def _augmented(self, tile: Tile, steps: Sequence[Augmentation], rng: np.random.Generator) -> Tile:

@@ -25,6 +25,9 @@ from detect.training.assigners import Assigner
 from detect.training.losses import DetectionLoss, MultiBoxLoss
 from detect.types import Target
 
+OF_AUGMENTATION = ("augmentations", "weak_epochs", "weak_augmentations")
+"""Keys of a `data:` section that change what the network is shown."""
+
 
 class PreviewOptions(NamedTuple):
     """What to show.
@@ -90,11 +93,13 @@ def open_preview(root: Path, options: PreviewOptions) -> Preview:
         train_split=split,
         voc_one_based=options.voc_one_based,
         box_convention=options.box_convention,
-        augmentations=_augmentations(options.config, section),
+        **_augmentations(options.config, section),
         image_size=layout.image_size,
         seed=seed if isinstance(seed, int) else 0,
     )
     data.open(("train",))
+    strong = data.train_dataset()
+    data.run_epochs = (settings.get("trainer") or {}).get("max_epochs")
     dataset = data.train_dataset()
     images = min(options.images, len(dataset))
     return Preview(
@@ -105,7 +110,7 @@ def open_preview(root: Path, options: PreviewOptions) -> Preview:
         rows=np.linspace(0, len(dataset) - 1, images).round().astype(int).tolist(),
         layout=layout,
         assigner=_assigner(options.config, settings),
-        audit=audit(dataset, layout, samples=options.samples),
+        audit=audit(strong, layout, samples=options.samples),
     )
 
 
@@ -121,12 +126,13 @@ def _choose_split(root: Path, wanted: str | None) -> str:
     )
 
 
-def _augmentations(config: Path | None, section: dict[str, Any]) -> Any:
-    """Instances of the section's classes; None where it names none, which takes SSD's."""
-    wanted = {"augmentations": section.get("augmentations")}
+def _augmentations(config: Path | None, section: dict[str, Any]) -> dict[str, Any]:
+    """The section's settings of augmentation, with instances of its classes."""
+    wanted = {key: section[key] for key in OF_AUGMENTATION if key in section}
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(DetectionData, "data")
-    return build(parser, {"data": wanted}, what=f"{config}, data.augmentations").data.augmentations
+    data = build(parser, {"data": wanted}, what=f"{config}, data.augmentations").data
+    return {key: getattr(data, key) for key in wanted}
 
 
 def _assigner(config: Path | None, settings: dict[str, Any]) -> Assigner:

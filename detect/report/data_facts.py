@@ -13,7 +13,7 @@ from detect.data.annotations import Annotations
 from detect.data.datamodule import DetectionData
 from detect.inspection.anchor_fit import MEDIUM_AREA, SMALL_AREA
 
-OF_MODEL = ("image_size", "resize_rule", "seed", "augmentations")
+OF_MODEL = ("image_size", "resize_rule", "seed", "augmentations", "weak_augmentations")
 """Keys of a `data:` section that do not say where the data is."""
 
 

@@ -54,6 +54,8 @@ def write_preview(path: Path, preview: Preview, *, epochs: int, anchors: bool) -
         "class_rows": _kept_rows(audit.by_class()),
         "seed": dataset.seed,
         "augmentations": [_in_words(type(step), vars(step)) for step in dataset.augmentations or []],
+        "weak_from": None if dataset.weak_from is None else dataset.weak_from + 1,
+        "weak": [type(step).__name__ for step in dataset.weak_augmentations],
     }
     write_page(path, "preview.html", values)
 
@@ -71,12 +73,15 @@ def _facts(audit: AugmentationAudit) -> list[tuple[str, str]]:
 
 
 def _strip(preview: Preview, row: int, *, epochs: int, anchors: bool) -> dict[str, Any]:
-    """Name of an image, and a panel and caption of it whole and in each epoch."""
+    """Name of an image, and a panel and caption of it whole, in each epoch and in the first weak one."""
     whole = preview.whole[SampleKey(0, row, 0)]
     panels = [_panel(preview, whole, "whole", anchors=anchors)]
-    for key in (SampleKey(epoch, row, 0) for epoch in range(epochs)):
+    weak_from = preview.dataset.weak_from
+    shown = [*range(epochs), *([] if weak_from is None or weak_from < epochs else [weak_from])]
+    for key in (SampleKey(epoch, row, 0) for epoch in shown):
         images = len(preview.dataset.layout(key))
         name = f"epoch {key.epoch + 1}" + (f", {images} images" if images > 1 else "")
+        name += ", weak" if weak_from is not None and key.epoch >= weak_from else ""
         panels.append(_panel(preview, preview.dataset[key], name, anchors=anchors))
     return {"name": preview.dataset.annotations.file_names[row].decode(errors="replace"), "panels": panels}
 

@@ -123,6 +123,7 @@ class DetectionModule(L.LightningModule):
         self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]
         self.length = run_length(self.trainer, self.max_steps)
         set_epochs(self.trainer, self.length.epochs)
+        data.run_epochs = self.length.epochs
         if self.compile_step:
             # Compiling the bound method keeps the keys of the state dict; mode and shapes stay static.
             self.loss_terms = torch.compile(self.loss_terms, fullgraph=True)  # type: ignore[method-assign]

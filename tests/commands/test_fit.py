@@ -14,6 +14,8 @@ import yaml
 from detect.commands.fit import fit, next_commands, quiet_lightning
 from detect.commands.fit_cli import FitCLI
 from detect.commands.main import main
+from detect.data.augment.plan import Plan
+from detect.data.dataset import DetectionDataset, SampleKey
 from detect.errors import InputError, RunStopped
 from detect.model.checkpoint import build_from_checkpoint, read_checkpoint
 from tests.conftest import make_coco
@@ -102,6 +104,30 @@ def test_a_killed_run_that_goes_on_ends_as_if_never_stopped(
     fit_until(EndAt(hook, step), args, monkeypatch)
     assert fit(args) == 0
     assert run_differences(straight, tmp_path / "run") == []
+
+
+def test_a_run_killed_in_its_weak_epoch_ends_as_if_never_stopped(
+    case: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mosaic = "[{class_path: detect.data.augment.Mosaic, init_args: {probability: 1.0}}]"
+    more = ["--data.weak_epochs", "1", "--data.augmentations", mosaic, "--checkpoint_minutes", "0"]
+    shown: list[tuple[int, int]] = []
+    own = DetectionDataset.plan
+
+    def spy(self: DetectionDataset, key: SampleKey) -> Plan:
+        plan = own(self, key)
+        shown.append((key.epoch, len(plan)))
+        return plan
+
+    args = fit_args(*case, tmp_path / "run", *more)
+    fit_until(EndAt("batch_start", STEPS_PER_EPOCH + 2), args, monkeypatch)
+    assert fit([*args, "--ckpt_path", "last"]) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(DetectionDataset, "plan", spy)
+        assert fit(fit_args(*case, tmp_path / "straight", *more)) == 0
+    assert run_differences(tmp_path / "straight", tmp_path / "run") == []
+    assert {(0, 4), (1, 1)} <= set(shown)
+    assert (1, 4) not in shown
 
 
 @pytest.mark.parametrize(

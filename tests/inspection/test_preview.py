@@ -64,6 +64,20 @@ def test_open_preview__with_a_config__shows_what_its_training_shows(root: Path, 
     )
 
 
+def test_open_preview__weak_epochs__are_those_of_the_run_and_not_in_the_audit(
+    root: Path, tmp_path: Path
+) -> None:
+    strong = {"class_path": "detect.data.augment.RandomZoomOut", "init_args": {"probability": 1.0}}
+    data = {"augmentations": [strong], "weak_epochs": 2}
+    config = write_config(tmp_path / "a.yaml", data=data, trainer={"max_epochs": 3})
+    preview = open_preview(root, QUICK._replace(config=config, samples=15))
+    assert preview.dataset.weak_from == 1
+    assert len(preview.dataset.steps(1) or []) == 0
+    plain = write_config(tmp_path / "b.yaml", data={"augmentations": [strong]})
+    expected = open_preview(root, QUICK._replace(config=plain, samples=15)).audit
+    np.testing.assert_array_equal(preview.audit.after_px, expected.after_px)
+
+
 def test_open_preview__mosaics__are_those_of_the_training(root: Path, tmp_path: Path) -> None:
     mosaic = {"class_path": "detect.data.augment.Mosaic", "init_args": {"probability": 1.0}}
     config = write_config(tmp_path / "a.yaml", data={"augmentations": [mosaic]})

@@ -47,6 +47,21 @@ def test_page__names_are_escaped(page: str) -> None:
     assert "&lt;coco&gt;" in page
 
 
+def test_page__weak_epochs_are_shown_too(tmp_path: Path) -> None:
+    root = make_coco(tmp_path / "coco", train=5)
+    preview = open_preview(root, PreviewOptions(images=2, epochs=2, samples=10))
+    given = preview.dataset
+    for weak_from, captions in ((4, ["epoch 5, weak"]), (1, ["epoch 2, weak"])):
+        shown = DetectionDataset(
+            given.annotations, given.image_size, augmentations=[Mosaic(1.0)], weak_from=weak_from
+        )
+        write_preview(tmp_path / "page.html", preview._replace(dataset=shown), epochs=2, anchors=False)
+        page = (tmp_path / "page.html").read_text(encoding="utf-8")
+        found = sorted(set(re.findall(r"epoch \d+, weak", page)))
+        assert found == captions
+        assert f"From epoch {weak_from + 1} on: none." in page
+
+
 def test_page__mosaics_say_how_many_images_they_show(tmp_path: Path) -> None:
     root = make_coco(tmp_path / "coco", train=5)
     preview = open_preview(root, PreviewOptions(images=2, epochs=2, samples=10))

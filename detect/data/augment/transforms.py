@@ -216,6 +216,11 @@ def default_augmentations() -> list[Augmentation]:
     return [PhotometricDistort(), RandomZoomOut(), RandomIoUCrop(), RandomHorizontalFlip()]
 
 
+def flips_of(steps: Sequence[Augmentation]) -> list[Augmentation]:
+    """The steps that mirror an image and do nothing else, in their order."""
+    return [step for step in steps if isinstance(step, RandomHorizontalFlip | RandomVerticalFlip)]
+
+
 def _best_iou_of_centred(crops: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
     """(T,) the best IoU of each of (4, T) crops with the (G, 4) boxes whose centre it holds; -1 for none."""
     box_x0, box_y0, box_x1, box_y1 = np.ascontiguousarray(boxes.T)  # each (G,)
