@@ -138,7 +138,7 @@ def loss_alone(module: DetectionModule, batch: Batch, target: Target) -> Callabl
     leaves = HeadOutputs(*(output.clone().requires_grad_() for output in outputs))
 
     def step() -> None:
-        torch.autograd.grad(module.loss_of(leaves, target).total, list(leaves))
+        torch.autograd.grad(module.loss_of(leaves, target, batch.images.shape[-2:]).total, list(leaves))
 
     return step
 

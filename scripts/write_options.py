@@ -34,7 +34,7 @@ NOT_SHOWN = {
     "validate": {
         *(f"data.{key}" for key in ("train_split", "train_annotations", "train_images", "total_batch_size")),
         *(f"data.{key}" for key in ("augmentations", "weak_epochs", "weak_augmentations")),
-        *(f"data.{key}" for key in ("repeat_threshold", "seed")),
+        *(f"data.{key}" for key in ("multi_scale", "repeat_threshold", "seed")),
     },
 }
 """Options that work, or are refused with what to do instead, and that no help lists."""

@@ -27,6 +27,7 @@ from detect.data.checks.splits import (
     without_undecodable,
 )
 from detect.data.dataset import DetectionDataset, collate, padded_box_count
+from detect.data.multi_scale import MultiScale, sizes_between
 from detect.data.repeats import describe_repeats, repeat_factors
 from detect.data.sampler import BatchPlan, DetectionLoader, TrainLoader, TrainSampler, ValSampler
 from detect.data.splits import OpenedSplit, Role, open_split
@@ -73,6 +74,8 @@ class DetectionData(LightningDataModule):
         weak_epochs: epochs at the end of a run that show `weak_augmentations` in place of `augmentations`, so
             that it ends on images as validation sees them. A resumed run counts from its own last epoch.
         weak_augmentations: the same kind of list; null takes the flips of `augmentations`.
+        multi_scale: least and greatest shorter side of the input in training, drawn per step among the
+            multiples of 32; null: model.image_size. Validation and weak epochs keep model.image_size.
         repeat_threshold: show training images of classes that fewer than this share of the images hold more
             often, by LVIS's rule; null shows each once per epoch.
         cache: keep decoded images in ram (/dev/shm) or on disk ($DETECT_CACHE); null decodes every time.
@@ -105,6 +108,7 @@ class DetectionData(LightningDataModule):
         augmentations: list[Augmentation] | None = None,
         weak_epochs: int = 0,
         weak_augmentations: list[Augmentation] | None = None,
+        multi_scale: tuple[int, int] | None = None,
         repeat_threshold: float | None = None,
         cache: CachePlace | None = None,
         cache_gb: float = 8.0,
@@ -119,6 +123,8 @@ class DetectionData(LightningDataModule):
             raise InputError(f"data.cache_gb is {cache_gb}; give more than 0, or leave data.cache out")
         for steps in (augmentations, weak_augmentations):
             layout_of(steps or [])  # refuses an order that cannot be
+        if multi_scale is not None:
+            sizes_between(multi_scale, image_size)  # refuses what is no range
         self.allow_zero_length_dataloader_with_multiple_devices = True  # a rank may have no validation image
         self.root = None if root is None else Path(root)
         self.split_names = {"train": train_split, "val": val_split}
@@ -133,6 +139,7 @@ class DetectionData(LightningDataModule):
         self.prefetch = prefetch
         self.augmentations = augmentations
         self.weak_epochs, self.weak_augmentations = weak_epochs, weak_augmentations
+        self.multi_scale = multi_scale
         self.run_epochs: int | None = None
         """Epochs of the run, which the module says at set-up; None: there is none, and no last epoch."""
         self.repeat_threshold = repeat_threshold
@@ -216,6 +223,7 @@ class DetectionData(LightningDataModule):
             seed=self.seed,
             repeats=repeats,
             count_boxes=dataset.count_boxes if dataset.shows_several else None,
+            multi_scale=self.scales(),
         )
         rank_zero_info(f"{plan}; {sampler.steps_per_epoch} steps per epoch")
         if repeats is not None:
@@ -234,15 +242,37 @@ class DetectionData(LightningDataModule):
     def train_dataset(self) -> DetectionDataset:
         """The training split as the network is shown it."""
         augmentations = self.augmentations if self.augmentations is not None else default_augmentations()
-        weak, epochs = self.weak_augmentations, self.run_epochs
+        weak = self.weak_augmentations
         return DetectionDataset(
             self.train,
             self.image_size,
+            largest_size=self.train_sizes[-1],
             augmentations=augmentations,
             weak_augmentations=flips_of(augmentations) if weak is None else weak,
-            weak_from=max(0, epochs - self.weak_epochs) if epochs is not None and self.weak_epochs else None,
+            weak_from=self._weak_from,
             seed=self.seed,
         )
+
+    @property
+    def train_sizes(self) -> tuple[tuple[int, int], ...]:
+        """(H, W) of every input that training may have, the largest last."""
+        if self.multi_scale is None:
+            return (self.image_size,)
+        return tuple(sorted({*sizes_between(self.multi_scale, self.image_size), self.image_size}))
+
+    def scales(self) -> MultiScale | None:
+        """The size of the input in each step; None: always `image_size`."""
+        if self.multi_scale is None:
+            return None
+        sizes = sizes_between(self.multi_scale, self.image_size)
+        return MultiScale(sizes, self.seed, until=self._weak_from)
+
+    @property
+    def _weak_from(self) -> int | None:
+        """The first epoch of the run, from 0, with weak augmentations."""
+        if self.run_epochs is None or not self.weak_epochs:
+            return None
+        return max(0, self.run_epochs - self.weak_epochs)
 
     def val_dataloader(self) -> DetectionLoader:
         trainer = self.trainer
@@ -311,7 +341,8 @@ class DetectionData(LightningDataModule):
         """Check before a worker starts that there is room for what the workers of both loaders prepare."""
         settings = self.loader_settings()
         world_size = self.trainer.world_size if self.trainer else 1
-        batches = [batch_bytes(train_batch_size, self.image_size, boxes=padded_box_count(most_boxes))]
+        size = self.train_sizes[-1]
+        batches = [batch_bytes(train_batch_size, size, boxes=padded_box_count(most_boxes))]
         if "val" in self._opened:
             value_bytes = 1 if self.resize_rule == "antialias" else 4
             val_batch_size = self._val_batch_size(world_size)

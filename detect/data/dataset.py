@@ -40,6 +40,8 @@ class SampleKey(NamedTuple):
     """Boxes of the batch after padding; the same on every rank."""
     copy: int = 0
     """Which showing of the image in this epoch, where it is repeated: each is augmented otherwise."""
+    image_size: tuple[int, int] | None = None
+    """(H, W) of the network input; None: the data set's."""
 
 
 class ShownBoxes(NamedTuple):
@@ -74,7 +76,8 @@ class DetectionDataset(Dataset[Sample]):
 
     Args:
         annotations: the split.
-        image_size: (H, W) of the network input.
+        image_size: (H, W) of the network input, where a key has none.
+        largest_size: (H, W) of the largest input that a key has; None: `image_size`.
         augmentations: the steps of a plan, in order; None shows every image whole.
         weak_augmentations: the steps from the epoch `weak_from` on.
         weak_from: the first epoch, from 0, with `weak_augmentations`; None: there is none.
@@ -91,6 +94,7 @@ class DetectionDataset(Dataset[Sample]):
         annotations: Annotations,
         image_size: tuple[int, int],
         *,
+        largest_size: tuple[int, int] | None = None,
         augmentations: Sequence[Augmentation] | None = None,
         weak_augmentations: Sequence[Augmentation] = (),
         weak_from: int | None = None,
@@ -112,7 +116,8 @@ class DetectionDataset(Dataset[Sample]):
         self.cache = cache
         self.in_hand: InHand | None = None
         """Where a loader looks when no batch comes."""
-        self.draft_scales = draft_scales(annotations, image_size, training=augmentations is not None)
+        drafted = largest_size or image_size
+        self.draft_scales = draft_scales(annotations, drafted, training=augmentations is not None)
 
     def __len__(self) -> int:
         return len(self.annotations)
@@ -148,7 +153,7 @@ class DetectionDataset(Dataset[Sample]):
         shown = self._map(plan)
         places = shown.places[shown.kept]
         return Sample(
-            image=self._image(plan, decoded),
+            image=self._image(plan, decoded, self._size_of(key)),
             boxes=shown.boxes,
             labels=self.annotations.labels[places],
             ignore=self.annotations.ignore[places],
@@ -175,11 +180,11 @@ class DetectionDataset(Dataset[Sample]):
 
     def layout(self, key: SampleKey) -> Plan:
         """Which images `key` shows and where, before each of them is augmented."""
-        layout = layout_of(self.steps(key.epoch) or [])
+        layout, image_size = layout_of(self.steps(key.epoch) or []), self._size_of(key)
         if layout is None:
-            return single_image(key.row, self._orig_size(key.row), self.image_size)
+            return single_image(key.row, self._orig_size(key.row), image_size)
         rng = np.random.default_rng((self.seed, key.epoch, key.row, key.copy, LAYOUT_STREAM))
-        return layout.tiles(key.row, self.annotations.sizes, self.image_size, rng)
+        return layout.tiles(key.row, self.annotations.sizes, image_size, rng)
 
     @property
     def shows_several(self) -> bool:
@@ -196,6 +201,10 @@ class DetectionDataset(Dataset[Sample]):
         """No sample has more boxes."""
         images = max((layout.max_images for layout in self._layouts), default=1)
         return images * int(np.diff(self.annotations.offsets).max(initial=0))
+
+    def _size_of(self, key: SampleKey) -> tuple[int, int]:
+        """(H, W) of the input."""
+        return key.image_size or self.image_size
 
     def _augmented(self, tile: Tile, steps: Sequence[Augmentation], rng: np.random.Generator) -> Tile:
         objects = self._boxes(tile.row)[~self.annotations.ignore[self.annotations.rows(tile.row)]]
@@ -228,15 +237,15 @@ class DetectionDataset(Dataset[Sample]):
         return height, width
 
     def _image(
-        self, plan: Plan, decoded: Mapping[int, NDArray[np.uint8]]
+        self, plan: Plan, decoded: Mapping[int, NDArray[np.uint8]], image_size: tuple[int, int]
     ) -> NDArray[np.uint8] | NDArray[np.float32]:
         scales = {row: self._file_scale(pixels, row) for row, pixels in decoded.items()}
         if self.augmentations is None:
-            return resize_pixels(decoded[plan[0].row], self.image_size, self.resize_rule)
+            return resize_pixels(decoded[plan[0].row], image_size, self.resize_rule)
         parts = [render(decoded[row], view, area.size, file_scale=scales[row]) for row, view, area in plan]
-        if len(parts) == 1 and parts[0].shape[:2] == self.image_size:
+        if len(parts) == 1 and parts[0].shape[:2] == image_size:
             return parts[0]
-        image = np.empty((*self.image_size, 3), dtype=np.uint8)
+        image = np.empty((*image_size, 3), dtype=np.uint8)
         image[:] = FILL
         for part, (_, _, (x0, y0, x1, y1)) in zip(parts, plan, strict=True):
             image[y0:y1, x0:x1] = part

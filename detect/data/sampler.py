@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Sampler
 
 from detect.data.dataset import DetectionDataset, Sample, SampleKey, padded_box_count
+from detect.data.multi_scale import MultiScale
 from detect.data.repeats import draw_repeats
 from detect.data.stall import InHand, stall_reported
 from detect.errors import InputError
@@ -100,6 +101,7 @@ class TrainSampler(Sampler[list[SampleKey]]):
         seed: of the order.
         repeats: (N,) of `repeats.repeat_factors`; None shows no image twice in an epoch.
         count_boxes: boxes of all images that a sample shows; None: each shows its own image alone.
+        multi_scale: the size of each global batch; None: all have the data set's.
 
     Raises:
         InputError: fewer images than one global batch.
@@ -114,11 +116,12 @@ class TrainSampler(Sampler[list[SampleKey]]):
         seed: int = 0,
         repeats: NDArray[np.float64] | None = None,
         count_boxes: Callable[[SampleKey], int] | None = None,
+        multi_scale: MultiScale | None = None,
     ) -> None:
         require_full_batch(len(box_counts), plan.total_batch_size)
         self.box_counts = box_counts
         self.plan, self.rank, self.seed, self.repeats = plan, rank, seed, repeats
-        self.count_boxes = count_boxes
+        self.count_boxes, self.multi_scale = count_boxes, multi_scale
         self.epoch = 0
         self.start_batch = 0
         """Batches of this epoch that were trained on already; iteration starts after them."""
@@ -142,6 +145,7 @@ class TrainSampler(Sampler[list[SampleKey]]):
             seed=self.seed,
             repeats=self.repeats,
             count_boxes=self.count_boxes,
+            multi_scale=self.multi_scale,
         )
 
     def order(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -179,20 +183,27 @@ class TrainSampler(Sampler[list[SampleKey]]):
             step, micro_step = divmod(batch, self.plan.accumulate)
             first = step * self.plan.total_batch_size
             together = slice(first, first + self.plan.total_batch_size)
-            padded = padded_box_count(self._most_boxes(epoch, rows[together], copies[together]))
+            size = self.multi_scale.size(epoch, step) if self.multi_scale else None
+            padded = padded_box_count(self._most_boxes(epoch, rows[together], copies[together], size))
             first += (micro_step * self.plan.world_size + self.rank) * self.plan.batch_size
             own = slice(first, first + self.plan.batch_size)
             yield [
-                SampleKey(epoch, row, padded, copy)
+                SampleKey(epoch, row, padded, copy, size)
                 for row, copy in zip(rows[own].tolist(), copies[own].tolist(), strict=True)
             ]
 
-    def _most_boxes(self, epoch: int, rows: NDArray[np.int64], copies: NDArray[np.int64]) -> int:
+    def _most_boxes(
+        self,
+        epoch: int,
+        rows: NDArray[np.int64],
+        copies: NDArray[np.int64],
+        image_size: tuple[int, int] | None,
+    ) -> int:
         """No sample of a global batch has more boxes."""
         if self.count_boxes is None:
             return int(self.box_counts[rows].max())
         return max(
-            self.count_boxes(SampleKey(epoch, row, 0, copy))
+            self.count_boxes(SampleKey(epoch, row, 0, copy, image_size))
             for row, copy in zip(rows.tolist(), copies.tolist(), strict=True)
         )
 

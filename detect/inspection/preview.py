@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from detect.config.unknown_keys import build
 from detect.data.checks.conventions import BoxConvention
 from detect.data.datamodule import DetectionData
 from detect.data.dataset import DetectionDataset, Sample
+from detect.data.multi_scale import MultiScale
 from detect.data.splits import DEFAULT_SPLITS, recognise
 from detect.errors import InputError
 from detect.inspection.anchor_layout import MATCH_IOU, AnchorLayout
@@ -25,7 +27,7 @@ from detect.training.assigners import Assigner
 from detect.training.losses import DetectionLoss, MultiBoxLoss
 from detect.types import Target
 
-OF_AUGMENTATION = ("augmentations", "weak_epochs", "weak_augmentations")
+OF_AUGMENTATION = ("augmentations", "weak_epochs", "weak_augmentations", "multi_scale")
 """Keys of a `data:` section that change what the network is shown."""
 
 
@@ -64,6 +66,8 @@ class Preview(NamedTuple):
     """The same images without augmentation."""
     rows: list[int]
     """Images to show."""
+    multi_scale: MultiScale | None
+    """The sizes of the input; they are drawn per image here, and per step in training."""
     layout: AnchorLayout
     assigner: Assigner
     """Decides which anchors are positive."""
@@ -107,6 +111,7 @@ def open_preview(root: Path, options: PreviewOptions) -> Preview:
         split=split,
         dataset=dataset,
         whole=DetectionDataset(data.train, layout.image_size),
+        multi_scale=data.scales(),
         rows=np.linspace(0, len(dataset) - 1, images).round().astype(int).tolist(),
         layout=layout,
         assigner=_assigner(options.config, settings),
@@ -156,7 +161,8 @@ class MatchedAnchors(NamedTuple):
 
 
 def matched_anchors(sample: Sample, layout: AnchorLayout, assigner: Assigner) -> MatchedAnchors:
-    """Match as the loss does."""
+    """Match as the loss does, with the anchors of the sample's size."""
+    layout = replace(layout, image_size=sample.image.shape[:2])
     levels = [torch.from_numpy(level.reshape(-1, 4)) for level in layout.levels()]
     anchors = torch.cat(levels)
     boxes = torch.from_numpy(sample.boxes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,15 @@ from detect.types import INPUT_SIZE, HeadOutputs
 TAPS = ("c4", "c5")
 """The taps of every detector of the MobileNet papers."""
 MIN_STD = 1 / 255  # pixels in 0..255, as Caffe's networks take them
+
+
+class LevelAnchors(NamedTuple):
+    """The anchors of an input size."""
+
+    boxes: Tensor
+    """(A, 4) xyxy, px of the input."""
+    levels: tuple[int, ...]
+    """Anchors of each map, which follow each other in `boxes`; their sum is A."""
 
 
 class SSDLite(nn.Module):
@@ -86,13 +95,10 @@ class SSDLite(nn.Module):
 
         self.register_buffer("mean", torch.tensor(mean or backbone.mean), persistent=False)
         self.register_buffer("std", torch.tensor(std or backbone.std), persistent=False)
-        anchor_boxes = self.anchor_generator(self.grid_sizes, self.image_size)
-        self.register_buffer("anchors", anchor_boxes, persistent=False)
-        self.level_sizes = tuple(
-            rows * columns * k
-            for (rows, columns), k in zip(self.grid_sizes, self.anchor_generator.per_cell, strict=True)
-        )
+        anchors_of_input, self.level_sizes = self._make_anchors(self.image_size)
+        self.register_buffer("anchors", anchors_of_input, persistent=False)
         """Anchors of each map, which follow each other in `anchors`."""
+        self._other_anchors: dict[tuple[int, int], LevelAnchors] = {}
         self._constants = {name: getattr(self, name).clone() for name in ("mean", "std", "anchors")}
         self._init_weights(init)
 
@@ -125,6 +131,24 @@ class SSDLite(nn.Module):
         if init != "normal":  # wider, a fresh head's outputs would lie far from what its biases say
             for head in [*self.cls_heads, *self.box_heads]:
                 init_weights(cast(PredictionHead, head).predictor, "normal")
+
+    def anchors_of(self, image_size: Sequence[int]) -> LevelAnchors:
+        """The anchors of an input of any (H, W), made once: training may have several sizes."""
+        size = (int(image_size[0]), int(image_size[1]))
+        if size == self.image_size:
+            return LevelAnchors(self.anchors, self.level_sizes)
+        known = self._other_anchors.get(size)
+        if known is None or known.boxes.device != self.anchors.device:
+            boxes, levels = self._make_anchors(size)
+            known = LevelAnchors(boxes.to(self.anchors.device), levels)
+            self._other_anchors[size] = known
+        return known
+
+    def _make_anchors(self, image_size: tuple[int, int]) -> LevelAnchors:
+        grids = grid_sizes(image_size, self.strides)
+        per_cell = zip(grids, self.anchor_generator.per_cell, strict=True)
+        levels = tuple(rows * columns * k for (rows, columns), k in per_cell)
+        return LevelAnchors(self.anchor_generator(grids, image_size), levels)
 
     def restore_constants(self) -> None:
         """Set the buffers that are no weights to what they were built with.

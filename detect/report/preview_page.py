@@ -78,10 +78,14 @@ def _strip(preview: Preview, row: int, *, epochs: int, anchors: bool) -> dict[st
     panels = [_panel(preview, whole, "whole", anchors=anchors)]
     weak_from = preview.dataset.weak_from
     shown = [*range(epochs), *([] if weak_from is None or weak_from < epochs else [weak_from])]
-    for key in (SampleKey(epoch, row, 0) for epoch in shown):
+    scales = preview.multi_scale
+    for epoch in shown:
+        key = SampleKey(epoch, row, 0, image_size=scales.size(epoch, row) if scales else None)
         images = len(preview.dataset.layout(key))
-        name = f"epoch {key.epoch + 1}" + (f", {images} images" if images > 1 else "")
-        name += ", weak" if weak_from is not None and key.epoch >= weak_from else ""
+        name = f"epoch {epoch + 1}" + (f", {images} images" if images > 1 else "")
+        name += ", weak" if weak_from is not None and epoch >= weak_from else ""
+        if key.image_size is not None:
+            name += f", {key.image_size[1]} x {key.image_size[0]} px"
         panels.append(_panel(preview, preview.dataset[key], name, anchors=anchors))
     return {"name": preview.dataset.annotations.file_names[row].decode(errors="replace"), "panels": panels}
 

@@ -5,6 +5,7 @@ No arithmetic on boxes stands here; the order of the calls is the order of the d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -40,6 +41,9 @@ from detect.types import Batch, ClassMap, Detections, HeadOutputs, Target
 LOSS_UNIT = 256.0
 """Divides the summed loss before backward, so that gradients stay in the range of float16: about the
 positives of a batch. The exact number divides the gradients once it is known."""
+
+PADDED_COUNTS = 8
+"""Numbers of padded boxes, 8, 16, ... 1024: each size of the input has as many graphs at most."""
 
 
 def default_optimizer(params: Any) -> torch.optim.Optimizer:
@@ -125,6 +129,7 @@ class DetectionModule(L.LightningModule):
         set_epochs(self.trainer, self.length.epochs)
         data.run_epochs = self.length.epochs
         if self.compile_step:
+            allow_graphs(len(data.train_sizes))
             # Compiling the bound method keeps the keys of the state dict; mode and shapes stay static.
             self.loss_terms = torch.compile(self.loss_terms, fullgraph=True)  # type: ignore[method-assign]
 
@@ -154,16 +159,19 @@ class DetectionModule(L.LightningModule):
 
     def loss_terms(self, images: Tensor, target: Target) -> LossTerms:
         """Forward and loss of a batch: the part that torch.compile takes whole."""
-        return self.loss_of(self.net(images), target)
+        return self.loss_of(self.net(images), target, images.shape[-2:])
 
-    def loss_of(self, head_outputs: HeadOutputs, target: Target) -> LossTerms:
-        """The loss of what the network gave."""
-        terms: LossTerms = self.loss(head_outputs, self.net.anchors, self.net.level_sizes, target)
+    def loss_of(self, head_outputs: HeadOutputs, target: Target, image_size: Sequence[int]) -> LossTerms:
+        """The loss of what the network gave for an input of `image_size` (H, W)."""
+        anchors, levels = self.net.anchors_of(image_size)
+        terms: LossTerms = self.loss(head_outputs, anchors, levels, target)
         return terms
 
     def on_train_start(self) -> None:
         self._window_sums = self._no_sums()
         self._epoch_sums = self._epoch_sums.to(self.device)
+        for image_size in data_of(self.trainer).train_sizes:
+            self.net.anchors_of(image_size)  # here and not in a graph of torch.compile
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
         # Torch marks its fused optimizers so; they alone ask the device whether to leave out an update.
@@ -221,7 +229,7 @@ class DetectionModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         head_outputs = self.net(self.detector.layout(batch.images))
-        self._val_sums += self.loss_of(head_outputs, batch.target).stacked()
+        self._val_sums += self.loss_of(head_outputs, batch.target, batch.images.shape[-2:]).stacked()
         self.evaluator.update(batch.sample_idx, self.detector.detections(head_outputs, batch.orig_size))
 
     def on_validation_epoch_start(self) -> None:
@@ -308,6 +316,15 @@ def check_class_count(num_classes: int, classes: ClassMap) -> None:
             f"model.num_classes is {num_classes}, but the data has {classes.num_classes} classes "
             f"({', '.join(classes.names[:8])}): give model.num_classes null to follow it"
         )
+
+
+def allow_graphs(image_sizes: int) -> None:
+    """Let torch.compile make a graph for each size of the input and each number of padded boxes.
+
+    It refuses a ninth where nothing is said.
+    """
+    limit = PADDED_COUNTS * image_sizes
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, limit)
 
 
 def _logged(stage: str, sums: LossTerms) -> dict[str, Tensor]:

@@ -103,7 +103,8 @@ def finite_losses(module: DetectionModule, batch: Batch) -> list[bool]:
     images, target = _on_device(batch, module.device)
     head_outputs = net(images)
     losses = [
-        module.loss_of(_of_image(head_outputs, i), _of_image(target, i)).stacked() for i in range(len(images))
+        module.loss_of(_of_image(head_outputs, i), _of_image(target, i), images.shape[-2:]).stacked()
+        for i in range(len(images))
     ]
     finite: list[bool] = torch.stack(losses).isfinite().all(1).tolist()
     return finite

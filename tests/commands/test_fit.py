@@ -18,6 +18,9 @@ from detect.data.augment.plan import Plan
 from detect.data.dataset import DetectionDataset, SampleKey
 from detect.errors import InputError, RunStopped
 from detect.model.checkpoint import build_from_checkpoint, read_checkpoint
+from detect.training.losses import LossTerms
+from detect.training.module import DetectionModule
+from detect.types import Target
 from tests.conftest import make_coco
 from tests.fit_cases import (
     EPOCHS,
@@ -106,28 +109,39 @@ def test_a_killed_run_that_goes_on_ends_as_if_never_stopped(
     assert run_differences(straight, tmp_path / "run") == []
 
 
-def test_a_run_killed_in_its_weak_epoch_ends_as_if_never_stopped(
+def test_a_killed_run_of_several_images_and_sizes_ends_as_if_never_stopped(
     case: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The first epoch shows mosaics at sizes of the input that change, the second one weak augmentations."""
     mosaic = "[{class_path: detect.data.augment.Mosaic, init_args: {probability: 1.0}}]"
-    more = ["--data.weak_epochs", "1", "--data.augmentations", mosaic, "--checkpoint_minutes", "0"]
-    shown: list[tuple[int, int]] = []
-    own = DetectionDataset.plan
+    more = ["--data.augmentations", mosaic, "--data.weak_epochs", "1", "--data.multi_scale", "[32, 128]"]
+    more += ["--checkpoint_minutes", "0"]
+    images, sizes = set(), []
+    own_plan, own_terms = DetectionDataset.plan, DetectionModule.loss_terms
 
-    def spy(self: DetectionDataset, key: SampleKey) -> Plan:
-        plan = own(self, key)
-        shown.append((key.epoch, len(plan)))
-        return plan
+    def plan(self: DetectionDataset, key: SampleKey) -> Plan:
+        made = own_plan(self, key)
+        if self.augmentations is not None:
+            images.add((key.epoch, len(made)))
+        return made
 
+    def loss_terms(self: DetectionModule, images: torch.Tensor, target: Target) -> LossTerms:
+        sizes.append(tuple(images.shape[-2:]))
+        return own_terms(self, images, target)
+
+    monkeypatch.setattr(DetectionDataset, "plan", plan)
+    monkeypatch.setattr(DetectionModule, "loss_terms", loss_terms)
     args = fit_args(*case, tmp_path / "run", *more)
-    fit_until(EndAt("batch_start", STEPS_PER_EPOCH + 2), args, monkeypatch)
+    fit_until(EndAt("batch_start", STEPS_PER_EPOCH - 1), args, monkeypatch)
     assert fit([*args, "--ckpt_path", "last"]) == 0
-    with monkeypatch.context() as patch:
-        patch.setattr(DetectionDataset, "plan", spy)
-        assert fit(fit_args(*case, tmp_path / "straight", *more)) == 0
+    of_two_parts = list(sizes)
+    sizes.clear()
+    assert fit(fit_args(*case, tmp_path / "straight", *more)) == 0
     assert run_differences(tmp_path / "straight", tmp_path / "run") == []
-    assert {(0, 4), (1, 1)} <= set(shown)
-    assert (1, 4) not in shown
+    assert of_two_parts == sizes
+    assert len(set(sizes[:STEPS_PER_EPOCH])) > 1
+    assert sizes[STEPS_PER_EPOCH:] == [(64, 64)] * STEPS_PER_EPOCH
+    assert images == {(0, 4), (1, 1)}
 
 
 @pytest.mark.parametrize(

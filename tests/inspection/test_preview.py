@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,22 @@ def test_open_preview__weak_epochs__are_those_of_the_run_and_not_in_the_audit(
     plain = write_config(tmp_path / "b.yaml", data={"augmentations": [strong]})
     expected = open_preview(root, QUICK._replace(config=plain, samples=15)).audit
     np.testing.assert_array_equal(preview.audit.after_px, expected.after_px)
+
+
+def test_matched_anchors__of_another_input__are_those_of_its_size(root: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path / "a.yaml", data={"augmentations": [], "multi_scale": [64, 160]})
+    preview = open_preview(root, QUICK._replace(config=config))
+    assert preview.multi_scale is not None
+    assert preview.multi_scale.seed == 7
+    assert preview.multi_scale.sizes[0] == (64, 96)  # 64 * 128 / 96 = 85 px, rounded to 32
+    for size in ((64, 96), (160, 224)):
+        sample = preview.dataset[SampleKey(0, 1, 8, image_size=size)]
+        layout = replace(preview.layout, image_size=size)
+        expected = matched_anchors(sample, layout, preview.assigner)
+        found = matched_anchors(sample, preview.layout, preview.assigner)
+        np.testing.assert_array_equal(found.boxes, expected.boxes)
+        assert len(found.boxes)
+        assert found.boxes.max() > max(size) / 4
 
 
 def test_open_preview__mosaics__are_those_of_the_training(root: Path, tmp_path: Path) -> None:

@@ -44,6 +44,27 @@ def test_outputs__fit_the_anchors_at_any_size(style, image_size):
     assert [tuple(m.shape[2:]) for m in maps] == net.grid_sizes
 
 
+@pytest.mark.parametrize("style", ["paper", "torchvision"])
+@pytest.mark.parametrize("image_size", [(320, 320), (256, 192), (288, 352)])
+def test_anchors_of__another_size__are_those_of_a_network_of_this_size(style, image_size):
+    net = SSDLite(MobileNetV3("small"), 5, anchors=AnchorConfig(style)).eval()
+    alone = SSDLite(MobileNetV3("small"), 5, image_size=image_size, anchors=AnchorConfig(style))
+    boxes, levels = net.anchors_of(image_size)
+    torch.testing.assert_close(boxes, alone.anchors, rtol=0, atol=0)
+    assert levels == alone.level_sizes
+    assert net(torch.zeros(1, 3, *image_size)).box_deltas.shape == (1, len(boxes), 4)
+    assert net.anchors_of(torch.Size(image_size)).boxes is boxes  # made once
+    assert (boxes is net.anchors) == (image_size == net.image_size)
+
+
+def test_anchors_of__are_no_weights_and_follow_the_device():
+    net = SSDLite(MobileNetV1(width=0.25), 3, image_size=(64, 64))
+    names = {name for name, _ in net.named_buffers()} | net.state_dict().keys()
+    net.anchors_of((96, 96))
+    assert {name for name, _ in net.named_buffers()} | net.state_dict().keys() == names
+    assert net.to("meta").anchors_of((96, 96)).boxes.device.type == "meta"
+
+
 @pytest.mark.parametrize("family", [MobileNetV1, MobileNetV2, MnasNetA1, MobileNetV3])
 @pytest.mark.parametrize(
     ("taps", "strides"),

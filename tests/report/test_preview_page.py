@@ -7,6 +7,7 @@ import pytest
 
 from detect.data.augment import Mosaic
 from detect.data.dataset import DetectionDataset
+from detect.data.multi_scale import MultiScale
 from detect.inspection.preview import PreviewOptions, open_preview
 from detect.report.preview_page import write_preview
 from tests.conftest import make_coco
@@ -45,6 +46,15 @@ def test_page__says_what_becomes_of_the_boxes(page: str) -> None:
 def test_page__names_are_escaped(page: str) -> None:
     assert "<coco>" not in page
     assert "&lt;coco&gt;" in page
+
+
+def test_page__says_the_size_of_each_input(tmp_path: Path) -> None:
+    root = make_coco(tmp_path / "coco", train=5)
+    preview = open_preview(root, PreviewOptions(images=2, epochs=2, samples=10))
+    preview = preview._replace(multi_scale=MultiScale(((64, 96), (96, 128)), seed=0))
+    write_preview(tmp_path / "page.html", preview, epochs=2, anchors=True)
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert len(re.findall(r"epoch [12], (?:96 x 64|128 x 96) px: \d+ boxes, \d+ anchors", page)) == 2 * 2 * 2
 
 
 def test_page__weak_epochs_are_shown_too(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import lightning as L
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     FakeCopyMode,
@@ -23,7 +24,7 @@ from detect.model.detector import TorchDetector
 from detect.model.ssdlite import SSDLite
 from detect.training.build import build_module
 from detect.training.losses import MultiBoxLoss
-from detect.training.module import LOSS_UNIT, DetectionModule
+from detect.training.module import LOSS_UNIT, DetectionModule, allow_graphs
 from detect.types import Batch, HeadOutputs, Target
 from tests.conftest import make_coco
 
@@ -90,6 +91,34 @@ def test_the_step_compiles_without_a_graph_break(module: DetectionModule) -> Non
     found = compiled(images, target)
     assert found.terms.keys() == expected.terms.keys()
     torch.testing.assert_close(found.stacked(), expected.stacked(), rtol=1e-4, atol=1e-4)
+    torch.compiler.reset()
+
+
+def test_the_loss_of_another_size__is_that_of_a_module_of_this_size() -> None:
+    torch.manual_seed(0)
+    module = build_module(SETTINGS)
+    alone = build_module({**SETTINGS, "image_size": [96, 128]})
+    alone.load_state_dict(module.state_dict())
+    images, target = torch.randint(0, 256, (2, 3, 96, 128), dtype=torch.uint8), random_target(2)
+    expected = alone.loss_terms(images, target).stacked()
+    torch.testing.assert_close(module.loss_terms(images, target).stacked(), expected, rtol=0, atol=0)
+
+
+@pytest.mark.slow
+def test_the_step_compiles_once_per_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
+    sizes = [(64, 64), (64, 96)]
+    allow_graphs(len(sizes))
+    module, target = build_module(SETTINGS), random_target(2)
+    for size in sizes:
+        module.net.anchors_of(size)
+    graphs = CompileCounter()
+    compiled = torch.compile(module.loss_terms, backend=graphs, fullgraph=True)
+    for size in (*sizes, *sizes):
+        images = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)
+        expected = module.loss_terms(images, target).stacked()
+        torch.testing.assert_close(compiled(images, target).stacked(), expected, rtol=1e-4, atol=1e-4)
+    assert graphs.frame_count == len(sizes)
     torch.compiler.reset()
 
 

@@ -115,7 +115,8 @@ def check_fresh_loss(module: DetectionModule, batch: Batch) -> float:
     )
     head_outputs = net(images)
     cls_logits = head_outputs.cls_logits.float()
-    labels = module.loss.assigner(head_outputs, net.anchors, net.level_sizes, target).labels
+    anchors, levels = net.anchors_of(images.shape[-2:])
+    labels = module.loss.assigner(head_outputs, anchors, levels, target).labels
     bias = module.loss.prior_bias(net.num_classes).to(cls_logits)
     measured = F.cross_entropy(cls_logits.flatten(0, 1), labels.flatten()).item()
     expected = F.cross_entropy(bias.expand_as(cls_logits).flatten(0, 1), labels.flatten()).item()
