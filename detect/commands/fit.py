@@ -99,6 +99,8 @@ def fit(args: list[str], *, before_training: Callable[[Path], None] | None = Non
     if cli.trainer.is_global_zero:
         write_descriptions(cli, args)
     console.print(f"run folder: {cli.run_folder}", highlight=False, markup=False)
+    if cli.anchors is not None:
+        console.print(cli.anchors.sentence, highlight=False, markup=False)
     if cli.resume is None:
         start_from_weights(cli, console)
         look_at_anchors(cli, console)

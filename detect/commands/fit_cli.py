@@ -20,6 +20,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from detect.commands.arguments import add_trust_argument
+from detect.commands.auto_anchors import settle_anchors
 from detect.config.trusted_classes import refuse_foreign_classes, refuse_foreign_words
 from detect.config.unknown_keys import constructor_errors, explain
 from detect.data.datamodule import DetectionData
@@ -160,6 +161,11 @@ class FitCLI(LightningCLI):
         check_class_count(self.config.model.num_classes, self.data.classes)
         settings = self.plain_config()
         refuse_foreign_classes(settings, "the configuration", follow_files=True)
+        self.anchors = settle_anchors(settings["model"], self.data.train, resume=self.resume)
+        if self.anchors is not None:
+            for key, value in self.anchors.values.items():
+                self.config.model.anchors[key] = value
+            settings = self.plain_config()
         if self.resume is not None:
             refuse_changes(self.resume, settings)
             refuse_other_data(self.resume, self.described_data)

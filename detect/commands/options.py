@@ -14,6 +14,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -132,12 +133,17 @@ def _table() -> dict[str, Any]:
 
 
 def in_todays_words(name: str, args: Sequence[str]) -> list[str]:
-    """The words of a command with `OTHER_SPELLINGS` replaced where the command knows today's."""
+    """The words of a command with `OTHER_SPELLINGS` replaced where the command knows today's.
+
+    `--model.anchors auto` becomes `--model.anchors.scales auto`: the group takes values by name alone.
+    """
     flags = Options(name).flags
     words = []
-    for word in args:
+    for word, following in zip_longest(args, args[1:]):
         flag, equals, value = word.partition("=")
         today = OTHER_SPELLINGS.get(flag)
+        if flag == "--model.anchors" and (value if equals else following) == "auto":
+            today, flag = "--model.anchors.scales", ""
         words.append(f"{today}{equals}{value}" if today in flags and flag not in flags else word)
     return words
 
@@ -245,6 +251,8 @@ def _check_value(options: Options, key: str, value: Any, path: Path | None) -> N
     text, place = str(value), f"{path}: " if path else ""
     if key == "model.image_size" and text.isdigit():
         raise InputError(f"{place}{key} is height and width: give [{text},{text}] instead of {text}")
+    if key == "model.anchors.scales" and text.isalpha() and text not in ("auto", "null"):
+        raise InputError(f"{place}{key} is {text}: give auto, null or a list of fractions of the input")
     if key in options.sections and text[:1] != "{" and not Path(text).is_file():
         words = right_words("backbone" if key == "model" and "." not in text else key, text, options.knows)
         hint = f"; {words}" if words else ""

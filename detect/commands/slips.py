@@ -42,6 +42,7 @@ SLIPS: dict[str, tuple[str, ...]] = {
     "max_det": ("--model.postprocess.max_detections {}",),
     "input inputs image images source": ("--source {}",),
     "split": ("--data.val_split {}",),
+    "anchors autoanchor auto_anchor model.anchors": ("--model.anchors auto",),
 }
 """Names of other tools (lower case, `_` for `-`), and what says it here: the first that the command knows."""
 NO_DEVICE = "a GPU is used where there is one; CUDA_VISIBLE_DEVICES= in front of the command hides it"
@@ -122,6 +123,7 @@ what to train
   --model.init_from FILE           a detector of yours to start from; its classes may be others
   --model.backbone NAME            MobileNetV1, MobileNetV2, MobileNetV3, MnasNetA1, or Timm for any of timm
   --model.backbone.weights FILE    weights of a classifier for it; imagenet: the published ones
+  --model.anchors auto             anchors whose scales are fitted to the training boxes
   --model.image_size [H,W]         input in pixels (320 x 320); more finds smaller objects and takes longer
 
 how long, how fast

@@ -1,4 +1,7 @@
-"""Class paths and settings of earlier versions, which configurations, checkpoints and manifests may hold."""
+"""Class paths and settings of earlier versions, which configurations, checkpoints and manifests may hold.
+
+And the one short form of a setting: `anchors: auto`.
+"""
 
 from __future__ import annotations
 
@@ -59,11 +62,17 @@ def without_idle_settings(value: Any, *, any_value: bool = False) -> Any:
 def renamed(value: Any, *, tell: Callable[[str, str], None] | None = None) -> Any:
     """Plain values of an earlier version as this one reads them: class paths, and settings that did nothing.
 
+    `model: {anchors: auto}` becomes `model: {anchors: {scales: auto}}`.
+
     Args:
         value: text, or dictionaries and lists of it.
         tell: called with the old and the new path of each that is replaced.
     """
-    return without_idle_settings(_renamed_paths(value, tell))
+    value = without_idle_settings(_renamed_paths(value, tell))
+    match value:
+        case {"model": {"anchors": "auto"} as model}:
+            return {**value, "model": {**model, "anchors": {"scales": "auto"}}}
+    return value
 
 
 def renamed_run(config: Any) -> Any:

@@ -17,7 +17,7 @@ from detect.inspection.anchor_layout import (
     class_recall,
     trained_boxes,
 )
-from detect.model.anchors import HeadStyle, even_scales
+from detect.model.anchors import AUTO, HeadStyle, even_scales
 
 TRIED_BOXES = 4000
 """So many boxes, evenly over the split, choose between settings."""
@@ -31,6 +31,8 @@ TRIED_RATIOS = ((), (1.5, 0.667), (5.0, 0.2))
 """Ratios besides the usual ones, on every map."""
 WORTHWHILE = 0.02
 """A smaller gain in recall is no reason to leave what is set."""
+LOW_RECALL = 0.9
+"""Below this mean anchor recall of the classes, scales are fitted."""
 
 
 class Advice(NamedTuple):
@@ -100,6 +102,60 @@ def advise(annotations: Annotations, layout: AnchorLayout) -> list[Advice]:
         for tried in (scales, ratios, side, both)
         if tried
     ]
+
+
+class ChosenScales(NamedTuple):
+    """The scales that suit a data set, and the mean anchor recall of its classes."""
+
+    layout: AnchorLayout
+    """Its scales are null where the usual ones do."""
+    usual: float
+    """Recall with the usual scales."""
+    share: float
+    """Recall with those of `layout`."""
+
+    @property
+    def numbers(self) -> list[float]:
+        """The scales as numbers, the usual ones too."""
+        scales = self.layout.config.scales
+        return even_scales(self.layout.strides) if scales is None else [*map(float, scales)]
+
+
+def choose_scales(annotations: Annotations, layout: AnchorLayout) -> ChosenScales:
+    """The usual scales, or others where those fit badly; the same for `detect init` and `anchors: auto`.
+
+    Args:
+        annotations: the training split.
+        layout: of the anchors; its own scales do not count.
+    """
+    usual = replace(layout, config=replace(layout.config, scales=None))
+    boxes = trained_boxes(annotations)
+    recall = class_recall(boxes, usual) if len(boxes.boxes) else 1.0
+    if recall >= LOW_RECALL:
+        return ChosenScales(usual, recall, recall)
+    fitting = fitting_scales(annotations, usual)
+    changed = fitting.layout.config.scales is not None
+    return ChosenScales(fitting.layout, recall, fitting.share if changed else recall)
+
+
+def settled(layout: AnchorLayout, annotations: Annotations) -> AnchorLayout:
+    """`layout` with the numbers that "auto" scales become on a training split."""
+    if layout.config.scales != AUTO:
+        return layout
+    numbers = choose_scales(annotations, layout).numbers
+    return replace(layout, config=replace(layout.config, scales=numbers))
+
+
+def advise_auto(annotations: Annotations, layout: AnchorLayout) -> Advice | None:
+    """What `--model.anchors auto` would reach; None where it gains less than `WORTHWHILE`."""
+    boxes = trained_boxes(annotations, at_most=TRIED_BOXES)
+    if layout.config.style == "points" or not len(boxes.boxes):
+        return None
+    fitted = choose_scales(annotations, layout).layout
+    share = anchor_recall(boxes, fitted)
+    if share < anchor_recall(boxes, layout) + WORTHWHILE:
+        return None
+    return Advice({"model.anchors": AUTO}, round(share, 4), fitted.count)
 
 
 def fitting_scales(annotations: Annotations, layout: AnchorLayout) -> Tried:

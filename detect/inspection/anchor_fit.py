@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detect.data.annotations import Annotations
-from detect.inspection.anchor_advice import Advice, advise
+from detect.inspection.anchor_advice import Advice, advise, advise_auto
 from detect.inspection.anchor_layout import MATCH_IOU, AnchorLayout, best_anchors, trained_boxes
 
 SMALL_AREA, MEDIUM_AREA = 32.0**2, 96.0**2
@@ -54,6 +54,8 @@ class AnchorFit:
     by_level: list[int]
     """Number of boxes whose best anchor is on each map."""
     advice: list[Advice]
+    auto: Advice | None
+    """What `--model.anchors auto` would reach, where there is advice and it is worth it."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; the keys are listed in docs/data.md."""
@@ -89,6 +91,7 @@ def fit_anchors(
     met = best.iou >= MATCH_IOU
     areas = (boxes.boxes[:, 2:] - boxes.boxes[:, :2]).prod(axis=1)
     size = np.digitize(areas, [SMALL_AREA, MEDIUM_AREA])
+    advised = with_advice and met.sum() < LOW_SHARE * len(met)
     return AnchorFit(
         layout,
         boxes_wh=on_input[:, 2:] - on_input[:, :2],
@@ -103,12 +106,13 @@ def fit_anchors(
             )
         ),
         by_level=np.bincount(best.level, minlength=len(layout.levels())).tolist(),
-        advice=advise(annotations, layout) if with_advice and met.sum() < LOW_SHARE * len(met) else [],
+        advice=advise(annotations, layout) if advised else [],
+        auto=advise_auto(annotations, layout) if advised else None,
     )
 
 
 def first_look(annotations: Annotations, layout: AnchorLayout, *, keep_anchors: bool) -> list[str]:
-    """What a person should know of the anchors before a training: a line, and two of advice if recall is low.
+    """What a person should know of the anchors before a training: a line, and advice if recall is low.
 
     Nothing of points: no IoU decides which of them are positive.
 
@@ -127,7 +131,10 @@ def first_look(annotations: Annotations, layout: AnchorLayout, *, keep_anchors: 
     if fit.all.met < LOW_SHARE * fit.all.boxes:
         advice = [one for one in advise(annotations, layout) if one.keeps_anchors or not keep_anchors]
         # The cheapest, and the one with the highest recall.
-        lines += [f"  more with {one}" for one in (advice if len(advice) < 2 else (advice[0], advice[-1]))]
+        advice = advice if len(advice) < 2 else [advice[0], advice[-1]]
+        if not keep_anchors and (auto := advise_auto(annotations, layout)) is not None:
+            advice.append(auto)
+        lines += [f"  more with {one}" for one in advice]
     return lines
 
 

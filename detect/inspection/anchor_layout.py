@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from detect.boxes import iou_of_pairs
 from detect.data.annotations import Annotations
-from detect.model.anchors import AnchorConfig, AnchorGenerator, grid_sizes
+from detect.model.anchors import AUTO, AnchorConfig, AnchorGenerator, grid_sizes
 from detect.model.backbones import MobileNetV3
+from detect.model.checkpoint import build_detector
 from detect.model.ssdlite import SSDLite
 from detect.training.assigners.max_iou import IOU_THRESHOLD
 
@@ -42,6 +43,20 @@ class AnchorLayout:
         with torch.device("meta"):
             return cls.of(SSDLite(MobileNetV3(), num_classes=1))
 
+    @classmethod
+    def of_settings(cls, model: dict[str, Any]) -> AnchorLayout:
+        """The anchors of a `model:` section, which may leave the classes open; "auto" scales stay "auto".
+
+        Raises:
+            InputError: a setting is wrong.
+        """
+        with torch.device("meta"):
+            net = build_detector({**without_auto(model), "num_classes": model.get("num_classes") or 1}).net
+        layout = cls.of(net)
+        if not has_auto(model) or layout.config.style == "points":
+            return layout
+        return replace(layout, config=replace(layout.config, scales=AUTO))
+
     def levels(self) -> list[NDArray[np.float32]]:
         """(rows, columns, per cell, 4) xyxy px of the input, one array per map."""
         generator = AnchorGenerator(self.config, self.strides)
@@ -55,6 +70,16 @@ class AnchorLayout:
     def count(self) -> int:
         """Anchors of all maps."""
         return sum(level[..., 0].size for level in self.levels())
+
+
+def has_auto(model: dict[str, Any]) -> bool:
+    """Whether the scales of a `model:` section wait for data."""
+    return (model.get("anchors") or {}).get("scales") == AUTO
+
+
+def without_auto(model: dict[str, Any]) -> dict[str, Any]:
+    """A `model:` section with the usual scales where they wait for data."""
+    return {**model, "anchors": {**model["anchors"], "scales": None}} if has_auto(model) else model
 
 
 class BestAnchors(NamedTuple):

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from detect.config.model_section import read_model_section
 from detect.data.annotations import Annotations
@@ -28,9 +27,9 @@ from detect.data.checks.splits import (
 )
 from detect.data.splits import DEFAULT_SPLITS, Role, not_divided, open_split, recognise
 from detect.errors import InputError
+from detect.inspection.anchor_advice import settled
 from detect.inspection.anchor_fit import AnchorFit, fit_anchors
 from detect.inspection.anchor_layout import AnchorLayout
-from detect.model.checkpoint import build_detector
 
 EXIT_CLEAN, EXIT_FINDINGS, EXIT_UNTRAINABLE = 0, 1, 2
 
@@ -133,6 +132,8 @@ def check(
         _check_split(report, name, voc_one_based=voc_one_based, box_convention=box_convention)
     _check_across(report)
     report.findings = merge(report.findings)
+    if report.splits:
+        layout = settled(layout, report.splits.get(train) or next(iter(report.splits.values())))
     for name, content in report.splits.items():
         report.fits[name] = fit_anchors(content, layout, with_advice=name == train)
     return report
@@ -192,7 +193,7 @@ def merge(findings: list[Located]) -> list[Located]:
 
 
 def read_layout(config: Path | None) -> AnchorLayout:
-    """The anchors of a config's detector.
+    """The anchors of a config's detector; see `anchor_advice.settled` for scales that are "auto".
 
     Raises:
         InputError: no such file, no `model:` section, or a setting is wrong.
@@ -204,10 +205,7 @@ def read_layout(config: Path | None) -> AnchorLayout:
     settings = read_model_section(config)
     if settings is None:
         raise InputError(f"{config} has no `model:` section with a backbone")
-    # Anchors do not depend on the classes, which may come from the data.
-    with torch.device("meta"):
-        net = build_detector({**settings, "num_classes": settings.get("num_classes") or 1}).net
-    return AnchorLayout.of(net)
+    return AnchorLayout.of_settings(settings)
 
 
 def tail_advice(fit: AnchorFit) -> str:

@@ -120,7 +120,7 @@ def _anchor_lines(report: DataReport) -> list[RenderableType]:
     head = Text.assemble("\n", (title, "bold"), f" ({fit.layout.config.style} head, {width} x {height} px)")
     sizes = ", ".join(f"{name} {share}" for name, share in fit.by_size.items() if share.boxes)
     lines: list[RenderableType] = [head, Text(f"  anchor recall at IoU 0.5: {fit.all}; {sizes}")]
-    lines += [Text(f"  higher with {advice}") for advice in fit.advice]
+    lines += [Text(f"  higher with {advice}") for advice in (*fit.advice, fit.auto) if advice is not None]
     lines.append(Text(f"  {tail_advice(fit)}"))
     return lines
 

@@ -20,8 +20,8 @@ from detect.data.annotations import Annotations
 from detect.data.datamodule import DetectionData
 from detect.data.splits import DEFAULT_SPLITS, Role, recognise
 from detect.errors import InputError
-from detect.inspection.anchor_advice import TRIED_SIDES, fitting_scales
-from detect.inspection.anchor_layout import AnchorLayout, class_recall, trained_boxes
+from detect.inspection.anchor_advice import TRIED_SIDES, choose_scales
+from detect.inspection.anchor_layout import AnchorLayout, trained_boxes
 from detect.inspection.starts import Kind, Start
 from detect.inspection.step_time import measure_step, without_log
 from detect.model.anchors import AnchorConfig
@@ -34,8 +34,6 @@ SIDES = TRIED_SIDES[1:]
 """Inputs to choose from, px."""
 WANTED_MEDIAN = 32.0
 """px of the input that half of the boxes should exceed: two cells of the finest map, at stride 16."""
-LOW_RECALL = 0.9
-"""Below this mean anchor recall of the classes, scales are fitted."""
 STEPS: dict[Kind, int] = {"none": 3000, "imagenet": 2000, "detector": 1500}
 """Optimizer steps that a small set needs from each start."""
 LEARNING_RATE = 0.02
@@ -229,15 +227,11 @@ def choose_anchors(train: Annotations, model: dict[str, Any], reasons: dict[str,
     if learnt is not None:
         reasons["model.anchors"] = "those that the start has learnt"
         return dict(learnt)
-    recall = class_recall(trained_boxes(train), layout)
-    what = "the usual ones"
-    if recall < LOW_RECALL:
-        fitting = fitting_scales(train, layout)
-        if fitting.layout.config.scales is not None:
-            what = f"fitted to the boxes (the usual ones: {recall:.0%})"
-            config, recall = fitting.layout.config, fitting.share
-    reasons["model.anchors"] = f"{what}; anchor recall at IoU 0.5, mean of the classes: {recall:.0%}"
-    return {"style": config.style} | ({} if config.scales is None else {"scales": config.scales})
+    chosen = choose_scales(train, layout)
+    scales = chosen.layout.config.scales
+    what = "the usual ones" if scales is None else f"fitted to the boxes (the usual ones: {chosen.usual:.0%})"
+    reasons["model.anchors"] = f"{what}; anchor recall at IoU 0.5, mean of the classes: {chosen.share:.0%}"
+    return {"style": config.style} | ({} if scales is None else {"scales": scales})
 
 
 def choose_batch(images: int) -> int:

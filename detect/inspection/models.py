@@ -14,6 +14,7 @@ from rich.text import Text
 
 from detect.config.model_section import read_model_section
 from detect.errors import InputError
+from detect.inspection.anchor_layout import without_auto
 from detect.model.checkpoint import build_detector
 from detect.model.counts import PAPER_CLASSES, Counts, count
 from detect.model.ssdlite import TAPS, SSDLite
@@ -110,7 +111,7 @@ def count_config(path: Path, settings: dict[str, Any]) -> Model:
     num_classes = settings.get("num_classes")
     try:
         with torch.device("meta"):
-            net = build_detector({**settings, "num_classes": num_classes or PAPER_CLASSES}).net
+            net = build_detector({**without_auto(settings), "num_classes": num_classes or PAPER_CLASSES}).net
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     return Model(path, net, num_classes, count(net, net.image_size), paper_row(net, num_classes))

@@ -20,6 +20,7 @@ from detect.data.dataset import DetectionDataset, Sample
 from detect.data.multi_scale import MultiScale
 from detect.data.splits import DEFAULT_SPLITS, recognise
 from detect.errors import InputError
+from detect.inspection.anchor_advice import settled
 from detect.inspection.anchor_layout import MATCH_IOU, AnchorLayout
 from detect.inspection.augmentation_audit import AugmentationAudit, audit
 from detect.inspection.data_check import read_layout
@@ -104,6 +105,7 @@ def open_preview(root: Path, options: PreviewOptions) -> Preview:
     data.open(("train",))
     strong = data.train_dataset()
     data.run_epochs = (settings.get("trainer") or {}).get("max_epochs")
+    layout = settled(layout, data.train)
     dataset = data.train_dataset()
     images = min(options.images, len(dataset))
     return Preview(

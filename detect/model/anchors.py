@@ -15,6 +15,8 @@ from detect.errors import InputError
 
 HeadStyle = Literal["paper", "torchvision", "points"]
 
+AUTO: Literal["auto"] = "auto"
+
 # TensorFlow's ssd_anchor_generator: even steps from the first map, which is at stride 16, to the last one.
 LOWEST_SCALE, HIGHEST_SCALE = 0.2, 0.95
 LOWEST_SCALE_STRIDE = 16
@@ -33,9 +35,10 @@ class AnchorConfig:
     """"paper": 3 anchors on the first map, unclipped, scales times the shorter side.
     "torchvision": 6 on every map, width and height clipped to the input, stretched with it.
     "points": one square per cell, as anchor-free detectors have it, 5 cells wide."""
-    scales: list[float] | None = None
+    scales: list[float] | Literal["auto"] | None = None
     """One per map and one more for the last geometric mean, fractions of the input. Null: even steps from 0.2
-    at stride 16 to 0.95 on the last map, half of the next at finer strides; then 1. "points" takes none."""
+    at stride 16 to 0.95 on the last map, half of the next at finer strides; then 1. "auto", for which
+    `anchors: auto` is short: `detect fit` takes them from the training boxes, once. "points" takes none."""
     aspect_ratios: list[list[float]] | None = None
     """Width over height, one list per map, besides the square. Null: 2, 1/2, 3, 1/3 on every map but the
     first of "paper"."""
@@ -44,9 +47,10 @@ class AnchorConfig:
 
     def __post_init__(self) -> None:
         ratios = [ratio for level in self.aspect_ratios or [] for ratio in level]
-        if self.style == "points" and (self.scales is not None or self.aspect_ratios is not None):
+        scales = None if isinstance(self.scales, str) else self.scales
+        if self.style == "points" and (scales is not None or self.aspect_ratios is not None):
             raise InputError("anchors of style points have neither scales nor aspect_ratios: leave them out")
-        for name, values in (("scales", self.scales), ("aspect_ratios", ratios), ("steps", self.steps)):
+        for name, values in (("scales", scales), ("aspect_ratios", ratios), ("steps", self.steps)):
             if values and min(values) <= 0:
                 raise InputError(f"anchors.{name} has {min(values)}; give numbers above 0")
 
@@ -136,12 +140,18 @@ class AnchorGenerator:
             leaves open follows from them.
 
     Raises:
-        InputError: a list of `config` has a length that does not fit the number of maps.
+        InputError: a list of `config` has a length that does not fit the number of maps, or the scales still
+            wait for data.
     """
 
     def __init__(self, config: AnchorConfig, strides: Sequence[int]) -> None:
         self.config = config
         self.strides = tuple(strides)
+        if isinstance(config.scales, str):
+            raise InputError(
+                "model.anchors.scales is auto, which only `detect fit` turns into numbers, by its training "
+                "boxes: give a checkpoint or RUN/config.yaml, which hold them, or null for the usual scales"
+            )
         scales = even_scales(strides) if config.scales is None else config.scales
         num_levels = len(strides)
         for name, length, expected in (

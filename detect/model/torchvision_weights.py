@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 from torchvision.models.detection import SSDLite320_MobileNet_V3_Large_Weights
 
 from detect.errors import InputError
-from detect.model.anchors import AnchorConfig
+from detect.model.anchors import AnchorConfig, even_scales
 from detect.model.backbones import MobileNetV3
 from detect.model.backbones.base import InvertedResidualBackbone
 from detect.model.backbones.layer_names import torchvision_layout
@@ -92,7 +93,10 @@ def to_torchvision(net: SSDLite) -> dict[str, Tensor]:
         reasons.append(f"its backbone is {backbone.name}, not mobilenet_v3_large")
     if backbone.width != 1.0:
         reasons.append(f"its width is {backbone.width}, not 1.0")
-    if net.anchor_generator.config != AnchorConfig("torchvision"):
+    anchors = net.anchor_generator.config
+    if anchors.scales == even_scales(net.strides):  # the usual ones, written as numbers
+        anchors = replace(anchors, scales=None)
+    if anchors != AnchorConfig("torchvision"):
         reasons.append("its anchors are not torchvision's: `anchors: {style: torchvision}` and nothing else")
     if net.taps != TAPS or net.neck is not None:
         reasons.append("its heads do not stand on c4 and c5: `taps: [c4, c5]` and no neck")

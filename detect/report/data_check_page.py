@@ -116,6 +116,6 @@ def _fit(report: DataReport) -> dict[str, Any] | None:
         "recall": str(fit.all),
         "by_size": ", ".join(f"{name} {share}" for name, share in fit.by_size.items() if share.boxes),
         "tail": tail_advice(fit),
-        "advice": [(one.effect, one.flags) for one in fit.advice],
+        "advice": [(one.effect, one.flags) for one in (*fit.advice, fit.auto) if one is not None],
         "plots": anchor_plots(fit),
     }

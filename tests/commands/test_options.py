@@ -264,6 +264,15 @@ def test_other_spellings__every_command_takes_both(name: str) -> None:
             assert in_todays_words(name, [old, "x", f"{old}=y"]) == [today, "x", f"{today}=y"]
 
 
+@pytest.mark.parametrize("name", ["fit", "sweep", "reproduce"])
+def test_auto_anchors__the_group_takes_values_by_name(name: str) -> None:
+    full = "--model.anchors.scales"
+    words = ["--model.anchors", "auto", "--out", "auto", "--model.anchors=auto"]
+    assert in_todays_words(name, words) == [full, "auto", "--out", "auto", f"{full}=auto"]
+    others = ["--model.anchors", "{style: paper}", "--model.anchors", "anchors.yaml", "--model.anchors"]
+    assert in_todays_words(name, others) == others
+
+
 def test_other_spellings__work(coco_root: Path, tmp_path: Path) -> None:
     words = [str(coco_root), "--to", "yolo", "--output", str(tmp_path / "copy"), "--splits", "train"]
     assert main(["data", "convert", *words]) == 0

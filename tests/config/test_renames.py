@@ -67,6 +67,13 @@ def test_flags_may_say_the_old_paths() -> None:
     ]
 
 
+def test_auto_anchors_in_their_full_form() -> None:
+    kept = {"image_size": [320, 320]}
+    assert renamed({"model": kept | {"anchors": "auto"}}) == {"model": kept | {"anchors": {"scales": "auto"}}}
+    for value in ({"anchors": "auto"}, {"model": {"anchors": "anchors.yaml"}}, {"model": {"anchors": None}}):
+        assert renamed(value) == value
+
+
 def idle_sections(divisor: int, padding: str) -> dict[str, Any]:
     """All values of the settings that backbones took, as a run folder of an earlier version holds them."""
     settings = {"bn_eps": 1e-3, "padding": padding, "squeeze_divisor": divisor}

@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from detect.inspection.anchor_advice import WORTHWHILE, settled
 from detect.inspection.anchor_fit import Share, first_look, fit_anchors
 from detect.inspection.anchor_layout import AnchorLayout
+from detect.model.anchors import AnchorConfig
 from detect.training.build import build_module
 from tests.coco_cases import annotations_of, coco_dict
 from tests.data_sets import open_boxes
@@ -69,7 +71,8 @@ def test_share__as_text() -> None:
 
 def test_first_look__few_are_met__says_what_would_meet_more(tmp_path: Path) -> None:
     found = open_boxes(tmp_path, [[x, y, 30, 22] for x in range(3, 600, 61) for y in range(5, 440, 47)])
-    line, *more = first_look(found, DEFAULT, keep_anchors=False)
+    line, *more, auto = first_look(found, DEFAULT, keep_anchors=False)
+    assert auto.startswith("  more with --model.anchors auto: ")
     assert line.startswith("anchor recall at IoU 0.5: 0.0% of the training boxes (small 0.0%)")
     assert len(more) == 2
     assert all("more with --model." in one for one in more)
@@ -88,3 +91,16 @@ def test_first_look__anchors_that_fit__one_line(tmp_path: Path) -> None:
     said = first_look(found, DEFAULT, keep_anchors=False)
     assert said == ["anchor recall at IoU 0.5: 100.0% of the training boxes (large 100.0%)"]
     assert first_look(replace(found, ignore=np.array([True])), DEFAULT, keep_anchors=False) == []
+
+
+def test_first_look__scales_would_help__names_auto(tmp_path: Path) -> None:
+    found = open_boxes(tmp_path, [[x, y, 44, 36] for x in range(3, 590, 61) for y in range(5, 430, 47)])
+    auto = "  more with --model.anchors auto: "
+    assert first_look(found, DEFAULT, keep_anchors=False)[-1].startswith(auto)
+    fit = fit_anchors(found, DEFAULT)
+    assert fit.auto is not None
+    assert fit.auto.share >= fit.all.met / fit.all.boxes + WORTHWHILE
+    fitted = settled(replace(DEFAULT, config=AnchorConfig(scales="auto")), found)
+    assert fit_anchors(found, fitted).all.met == pytest.approx(fit.auto.share * fit.all.boxes, abs=0.1)
+    for layout, keep in ((DEFAULT, True), (fitted, False)):
+        assert "auto" not in "".join(first_look(found, layout, keep_anchors=keep))

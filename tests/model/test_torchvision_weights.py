@@ -16,7 +16,7 @@ from torchvision.transforms.functional import to_tensor
 
 from detect.api import Detector
 from detect.errors import InputError
-from detect.model.anchors import AnchorConfig
+from detect.model.anchors import AnchorConfig, even_scales
 from detect.model.backbones import MobileNetV2, MobileNetV3
 from detect.model.ssdlite import SSDLite
 from detect.model.torchvision_weights import coco_classes, from_torchvision, to_torchvision
@@ -229,3 +229,6 @@ def test_what_torchvision_cannot_build_is_not_exported() -> None:
             to_torchvision(SSDLite(MobileNetV3(width=0.5), 3, anchors=torchvision_anchors))
         with pytest.raises(InputError, match=r"its anchors are not torchvision's.*its input is 256x320"):
             to_torchvision(SSDLite(MobileNetV3(), 3, image_size=(256, 320)))
+        # The usual scales may be written as numbers, as `anchors: auto` does.
+        usual = AnchorConfig("torchvision", scales=even_scales((16, 32, 64, 128, 256, 512)))
+        assert to_torchvision(SSDLite(MobileNetV3(), 3, anchors=usual))
