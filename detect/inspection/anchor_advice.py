@@ -180,7 +180,7 @@ def _mildest(
 ) -> Tried | None:
     """Of `layouts`, the mildest first, the first that does nearly as well as the best; None: not worth it."""
     tried = [Tried(layout, recall(boxes, layout)) for layout in layouts]
-    enough = max(than.share + WORTHWHILE, max(one.share for one in tried) - WORTHWHILE)
+    enough = max(than.share + WORTHWHILE, max((one.share for one in tried), default=0) - WORTHWHILE)
     return next((one for one in tried if one.share >= enough), None)
 
 

@@ -9,7 +9,7 @@ import pytest
 from jsonargparse import ArgumentParser
 
 from detect.data.annotations import Annotations
-from detect.inspection.anchor_advice import WORTHWHILE, Advice, advise
+from detect.inspection.anchor_advice import WORTHWHILE, Advice, advise, advise_auto
 from detect.inspection.anchor_layout import AnchorLayout, anchor_recall, trained_boxes
 from detect.model.anchors import AnchorConfig
 from tests.data_sets import open_boxes
@@ -98,3 +98,10 @@ def test_advice__flags_for_a_shell() -> None:
     )
     assert not advice.keeps_anchors
     assert Advice({"model.image_size": [512, 512]}, 0.5, 1000).keeps_anchors
+
+
+def test_advise__points__another_input_alone(tmp_path: Path) -> None:
+    points = replace(DEFAULT, config=AnchorConfig("points"))
+    advice = advise(scattered(tmp_path, 24, 30), points)
+    assert all(one.keeps_anchors for one in advice)
+    assert advise_auto(scattered(tmp_path / "b", 24, 30), points) is None
