@@ -26,6 +26,7 @@ from detect.model.configurable import class_path
 from detect.model.detector import TorchDetector
 from detect.model.necks.base import Neck
 from detect.training.assigners import ATSSAssigner, MaxIoUAssigner, TaskAlignedAssigner
+from detect.training.averaging import AveragedWeights
 from detect.training.build import detection_module
 from detect.training.losses import (
     CIoULoss,
@@ -89,7 +90,8 @@ TRAINER = {
     "gradient_clip_val": "Largest norm of the gradient; null: no limit. 1 to 10 where a loss jumps.",
     "log_every_n_steps": "Optimizer steps between two rows of the loggers.",
     "enable_progress_bar": "False where output goes to a file.",
-    "callbacks": "Lightning callbacks by class_path: early stopping, averaged weights.",
+    "callbacks": "Lightning callbacks by class_path, such as early stopping; `AveragedWeights` for averaged "
+    "weights.",
     "logger": "Lightning loggers by class_path; null: TensorBoard. metrics.csv is written in any case.",
     "deterministic": "True asks torch for kernels that give the same bits on a GPU each time; slower. A CPU "
     "gives the same bits in any case.",
@@ -240,6 +242,8 @@ def configuration_page() -> str:
         lines += [f"## Classes for `{key}`", ""]
         for cls in classes:
             lines += class_section(cls)
+    # Not in SWAPPED: any of Lightning's may stand there as well.
+    lines += ["## A class for `trainer.callbacks`", "", *class_section(AveragedWeights)]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 

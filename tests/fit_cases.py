@@ -40,7 +40,7 @@ TINY: dict[str, Any] = {
         "enable_progress_bar": False,
         "callbacks": [
             {
-                "class_path": "lightning.pytorch.callbacks.EMAWeightAveraging",
+                "class_path": "detect.training.averaging.AveragedWeights",
                 "init_args": {"decay": 0.9},
             }
         ],

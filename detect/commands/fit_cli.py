@@ -30,6 +30,7 @@ from detect.evaluation.metrics import METRICS
 from detect.model.checkpoint import build_detector, read_checkpoint, without_weights
 from detect.model.weights import refuse_other_backbone
 from detect.system.ranks import rank_by_environment
+from detect.training.averaging import AveragedWeights
 from detect.training.build import MODEL_DEFAULTS, detection_module, model_parser
 from detect.training.callbacks.checkpoints import RunCheckpoints
 from detect.training.callbacks.loader_advice import LoaderAdvice
@@ -198,10 +199,17 @@ class FitCLI(LightningCLI):
             kwargs["logger"] = TensorBoardLogger(
                 self.run_folder, name="tensorboard", version="", purge_step=done
             )
-        for callback in config.get("callbacks") or []:
+        callbacks = config.get("callbacks") or []
+        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        for callback in callbacks:
             check_monitor(callback, losses=[TOTAL, *self.model.loss.term_names])
+            if isinstance(callback, AveragedWeights) and not self.model.statistics_images:
+                raise InputError(
+                    "model.statistics_images is 0: AveragedWeights would be validated with BatchNorm's "
+                    "statistics of the raw weights; leave it out, or give 2 or more"
+                )
         kwargs["plugins"] = [*(config.get("plugins") or []), AtomicCheckpointIO()]
-        kwargs["callbacks"] = [*(config.get("callbacks") or []), *self._callbacks()]
+        kwargs["callbacks"] = [*callbacks, *self._callbacks()]
         kwargs["default_root_dir"] = str(self.run_folder)
         # See `lightning_loops.shorten_last_epoch`.
         self.model.max_steps, kwargs["max_steps"] = self._max_steps(), -1

@@ -25,6 +25,7 @@ TRUSTED_MODULES = (
     "detect.model.necks",
     "detect.data.augment",
     "detect.training.assigners",
+    "detect.training.averaging",
     "detect.training.losses",
     "detect.training.module",
     "detect.training.schedules",

@@ -12,7 +12,7 @@ from detect.config.unknown_keys import build
 from detect.model.checkpoint import Checkpoint, load_weights, without_weights
 from detect.model.detector import TorchDetector
 from detect.training.losses import DetectionLoss, MultiBoxLoss
-from detect.training.module import DetectionModule, default_optimizer
+from detect.training.module import STATISTICS_IMAGES, DetectionModule, default_optimizer
 from detect.training.parameters import ParameterConfig
 from detect.training.schedules import Schedule
 
@@ -27,6 +27,7 @@ def detection_module(
     schedule: Schedule | None = None,
     parameters: ParameterConfig = ParameterConfig(),
     init_from: str | None = None,
+    statistics_images: int = STATISTICS_IMAGES,
     compile: bool = False,
     **detector: Any,
 ) -> DetectionModule:
@@ -42,6 +43,9 @@ def detection_module(
         parameters: freezing, learning rates by part, weight decay by kind.
         init_from: a checkpoint to start from; its classes may be others, heads are copied by class name.
             `detect fit` reads it, once the classes of the data are known.
+        statistics_images: before each validation, BatchNorm's statistics are recomputed from so many
+            training images, for the weights that are validated (and kept in checkpoints): running averages
+            lag behind in short runs. 0: the running averages.
         compile: run forward and loss through torch.compile; it takes minutes at the start, so for runs of
             hours.
         detector: arguments of TorchDetector.
@@ -54,6 +58,7 @@ def detection_module(
         optimizer=optimizer,
         schedule=schedule,
         parameters=parameters,
+        statistics_images=statistics_images,
         compile=compile,
     )
 

@@ -13,6 +13,7 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
@@ -24,6 +25,7 @@ from detect.evaluation.metrics import metric_names
 from detect.model.detector import TorchDetector
 from detect.model.ssdlite import SSDLite
 from detect.system.ranks import sum_over_ranks, take_statistics_of_rank_0
+from detect.training.batch_norm import images_of_epoch, norms_in_training, recompute_statistics
 from detect.training.finite_guard import FiniteGuard
 from detect.training.lightning_loops import set_epochs, validate_on_every_rank
 from detect.training.losses import DetectionLoss, LossTerms, MultiBoxLoss
@@ -34,13 +36,15 @@ from detect.training.parameters import (
     parameter_groups,
     scale_learning_rates,
 )
-from detect.training.run_state import RunLength, data_of, run_length
+from detect.training.run_state import RunLength, data_of, run_length, train_loader
 from detect.training.schedules import Schedule, WarmupCosine
 from detect.types import Batch, ClassMap, Detections, HeadOutputs, Target
 
 LOSS_UNIT = 256.0
 """Divides the summed loss before backward, so that gradients stay in the range of float16: about the
 positives of a batch. The exact number divides the gradients once it is known."""
+STATISTICS_IMAGES = 64
+"""As good as 256 in the measurement of docs/results.md."""
 
 PADDED_COUNTS = 8
 """Numbers of padded boxes, 8, 16, ... 1024: each size of the input has as many graphs at most."""
@@ -62,7 +66,12 @@ class DetectionModule(L.LightningModule):
         optimizer: from the parameters to an optimizer; its lr belongs to the total batch size.
         schedule: null: WarmupCosine.
         parameters: freezing, learning rates by part, weight decay by kind.
+        statistics_images: training images for BatchNorm's statistics before each validation of a fit; 0: the
+            running averages of training.
         compile: run forward and loss through torch.compile.
+
+    Raises:
+        InputError: `statistics_images` is 1 or negative.
     """
 
     evaluator: CocoEvaluator
@@ -82,9 +91,12 @@ class DetectionModule(L.LightningModule):
         optimizer: OptimizerCallable = default_optimizer,
         schedule: Schedule | None = None,
         parameters: ParameterConfig = ParameterConfig(),
+        statistics_images: int = STATISTICS_IMAGES,
         compile: bool = False,
     ) -> None:
         super().__init__()
+        if statistics_images < 0 or statistics_images == 1:
+            raise InputError(f"model.statistics_images is {statistics_images}; give 0, or 2 or more")
         self.detector = detector
         self.loss = MultiBoxLoss() if loss is None else loss
         detector.postprocess.activation = self.loss.score_activation
@@ -94,6 +106,7 @@ class DetectionModule(L.LightningModule):
         freeze(self.net, parameters.freeze)
         self.optimizer_from = optimizer
         self.schedule = WarmupCosine() if schedule is None else schedule
+        self.statistics_images = statistics_images
         self.compile_step = compile
         self.max_steps: int | None = None
         """End the run after so many optimizer steps, before the trainer's epochs are over."""
@@ -236,6 +249,8 @@ class DetectionModule(L.LightningModule):
         self.evaluator.reset()
         self._val_sums = self._no_sums()
         self.net.restore_constants()
+        if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
+            self._recompute_statistics()
         take_statistics_of_rank_0(self.net)
 
     def on_validation_epoch_end(self) -> None:
@@ -287,6 +302,24 @@ class DetectionModule(L.LightningModule):
         for name in ("_parameters", "_buffers", "_modules"):
             copied.__dict__[name] = deepcopy(self.__dict__[name], memo)
         return copied
+
+    def _recompute_statistics(self) -> None:
+        """Give the weights that are validated, raw or averaged, their own BatchNorm statistics.
+
+        Every rank does the same work: alone, SyncBatchNorm would wait for the others.
+        """
+        self.train()  # all but frozen parts
+        norms = norms_in_training(self.net)
+        self.eval()
+        if not norms or not self.statistics_images:
+            return
+        trainer = self.trainer
+        images = images_of_epoch(
+            train_loader(trainer), epoch=trainer.current_epoch, count=self.statistics_images
+        )
+        with trainer.precision_plugin.forward_context():
+            shown = (self.detector.layout(some.to(self.device)) for some in images)
+            recompute_statistics(norms, self.net, shown)
 
     def _no_sums(self) -> Tensor:
         """(T + 1,) zeros: the start of a sum of `LossTerms.stacked`."""
