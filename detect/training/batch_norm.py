@@ -56,13 +56,14 @@ def recompute_statistics(
 
     Source: PreciseBN (arXiv 2105.07576) section 3; torch's `swa_utils.update_bn` knows no frozen parts.
     """
-    before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
+    before = [(norm, norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
     for norm, _, _ in before:
-        norm.num_batches_tracked = torch.zeros_like(norm.num_batches_tracked)
+        norm.reset_running_stats()
         norm.momentum = None  # torch's word for the mean over all batches
         norm.train()
     for images in batches:
         forward(images)
     for norm, momentum, tracked in before:
-        norm.momentum, norm.num_batches_tracked = momentum, tracked
+        norm.momentum = momentum
+        norm.num_batches_tracked.copy_(tracked)
         norm.eval()

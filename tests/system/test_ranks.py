@@ -53,10 +53,12 @@ def test_two_ranks_make_the_step_of_one(tmp_path: Path) -> None:
     for number in (1, 2):
         args = fit_args(config, data, tmp_path / f"on{number}", *step)
         run(*args, *(ranks(number) if number > 1 else ()), module="tests.fit_ranks")
-    one, two = (read_raw(tmp_path / f"on{number}")["current_model_state"] for number in (1, 2))
+    read = [read_raw(tmp_path / f"on{number}") for number in (1, 2)]
     start = read_raw(tmp_path / "warm")["state_dict"]
-    for key, weights in one.items():
-        torch.testing.assert_close(two[key], weights, rtol=1e-5, atol=1e-5, msg=key)
+    for state in ("state_dict", "current_model_state"):  # averaged, with statistics of a validation; raw
+        one, two = (raw[state] for raw in read)
+        for key, weights in one.items():
+            torch.testing.assert_close(two[key], weights, rtol=1e-5, atol=1e-5, msg=key)
     moved = max((one[key].float() - start[key].float()).abs().max().item() for key in one)
     assert moved > 1e-3
     rows = [next(csv.DictReader((tmp_path / f"on{number}" / "metrics.csv").open())) for number in (1, 2)]

@@ -50,7 +50,7 @@ def test_mean_and_variance_by_hand_whatever_was_there_before() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5)).eval()
     norm = net[1]
     assert isinstance(norm, nn.BatchNorm2d)
-    norm.running_mean, norm.num_batches_tracked = torch.full((4,), 7.0), torch.tensor(9)
+    norm.running_mean, norm.num_batches_tracked = torch.full((4,), torch.nan), torch.tensor(9)
     batches = [torch.rand(2, 3, 6, 6), torch.rand(3, 3, 6, 6)]
     with torch.no_grad():
         seen = [net[0](batch).transpose(0, 1).flatten(1) for batch in batches]  # (C, B * h * w)

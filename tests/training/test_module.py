@@ -1,3 +1,4 @@
+import inspect
 import math
 import sys
 from copy import deepcopy
@@ -19,10 +20,10 @@ from torch._subclasses.fake_tensor import (
 from detect.data.datamodule import DetectionData
 from detect.errors import InputError
 from detect.model.backbones import MobileNetV3
-from detect.model.checkpoint import build_from_checkpoint, read_checkpoint
+from detect.model.checkpoint import TRAINING_KEYS, build_from_checkpoint, read_checkpoint
 from detect.model.detector import TorchDetector
 from detect.model.ssdlite import SSDLite
-from detect.training.build import build_module
+from detect.training.build import build_module, detection_module
 from detect.training.losses import MultiBoxLoss
 from detect.training.module import LOSS_UNIT, DetectionModule, allow_graphs
 from detect.types import Batch, HeadOutputs, Target
@@ -120,6 +121,10 @@ def test_the_step_compiles_once_per_size(monkeypatch: pytest.MonkeyPatch) -> Non
         torch.testing.assert_close(compiled(images, target).stacked(), expected, rtol=1e-4, atol=1e-4)
     assert graphs.frame_count == len(sizes)
     torch.compiler.reset()
+
+
+def test_settings_of_training_are_known_where_the_detector_alone_is_built() -> None:
+    assert {*inspect.signature(detection_module).parameters} - {"detector"} == TRAINING_KEYS
 
 
 def test_the_number_of_classes_is_needed() -> None:
