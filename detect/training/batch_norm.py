@@ -56,7 +56,7 @@ def recompute_statistics(
 
     Source: PreciseBN (arXiv 2105.07576) section 3; torch's `swa_utils.update_bn` knows no frozen parts.
     """
-    before = [(norm, norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
+    before = [(norm, norm.momentum, norm.get_buffer("num_batches_tracked").clone()) for norm in norms]
     for norm, _, _ in before:
         norm.reset_running_stats()
         norm.momentum = None  # torch's word for the mean over all batches
@@ -65,5 +65,5 @@ def recompute_statistics(
         forward(images)
     for norm, momentum, tracked in before:
         norm.momentum = momentum
-        norm.num_batches_tracked.copy_(tracked)
+        norm.get_buffer("num_batches_tracked").copy_(tracked)
         norm.eval()
