@@ -225,9 +225,10 @@ def table(values: Sequence[Value]) -> list[str]:
 
 
 def class_section(cls: type) -> list[str]:
-    """A class that can be chosen, with its init_args."""
+    """A class that can be chosen, with its init_args where it has any."""
     summary = parse_from_object(cls).short_description or ""
-    return [f"### `{class_path(cls)}`", "", summary, "", *table(list(values_of(cls, ""))), ""]
+    values = list(values_of(cls, ""))
+    return [f"### `{class_path(cls)}`", "", summary, "", *([*table(values), ""] if values else [])]
 
 
 def configuration_page() -> str:

@@ -10,6 +10,8 @@ from typing import Any, Self
 
 from detect.errors import InputError
 
+ANY_ARGUMENTS = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
 
 class Configurable:
     """Base of the classes that a configuration names: backbones, necks, losses.
@@ -22,12 +24,15 @@ class Configurable:
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Note the arguments; wrong ones are left for the constructor to refuse."""
         self = super().__new__(cls)
+        signature = inspect.signature(cls.__init__)
         try:
-            bound = inspect.signature(cls.__init__).bind(self, *args, **kwargs)
+            bound = signature.bind(self, *args, **kwargs)
         except TypeError:  # a copy is made without arguments; it takes the attributes of the original
             return self
         bound.apply_defaults()
-        self.__dict__["init_args"] = dict(list(bound.arguments.items())[1:])
+        # A class without a constructor of its own has torch's, which takes any arguments and uses none.
+        named = [name for name, p in signature.parameters.items() if p.kind not in ANY_ARGUMENTS][1:]
+        self.__dict__["init_args"] = {name: bound.arguments[name] for name in named}
         return self
 
     def to_settings(self) -> dict[str, Any]:

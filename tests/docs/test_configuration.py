@@ -43,7 +43,7 @@ def test_the_page_is_up_to_date() -> None:
 )
 def test_every_value_is_explained(cls: type, prefix: str) -> None:
     values = list(values_of(cls, prefix))
-    assert values
+    assert values or "__init__" not in vars(cls)
     for value in values:
         assert len(value.meaning.split()) >= LEAST_WORDS, value.key
         assert "see `" not in value.meaning.lower(), value.key

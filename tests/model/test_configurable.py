@@ -7,7 +7,7 @@ import torch
 from detect.model.backbones import MobileNetV3
 from detect.model.blocks import SqueezeSettings
 from detect.model.configurable import Configurable, class_path, plain
-from detect.training.losses import FocalLoss
+from detect.training.losses import FocalLoss, GIoULoss
 
 
 @dataclass(frozen=True)
@@ -58,3 +58,10 @@ def test_a_class_has_the_path_of_the_package_that_shows_it() -> None:
 
 def test_plain() -> None:
     assert plain({"a": (1, Pair((3, 4)))}) == {"a": [1, {"sides": [3, 4]}]}
+
+
+def test_settings__of_a_class_without_a_constructor() -> None:
+    assert GIoULoss().to_settings() == {
+        "class_path": "detect.training.losses.GIoULoss",
+        "init_args": {},
+    }

@@ -23,10 +23,12 @@ class QualityLoss(DetectionLoss):
     """Sigmoid scores on the K object columns; the target of a positive anchor is the quality of its box.
 
     The quality is the soft target of the assigner where it gives one, else the IoU of the predicted box.
-    Box losses are weighted by it, and every term is divided by its sum.
 
     Args:
         prior: probability of an object that a fresh head starts from.
+        weigh: weigh positive anchors by their quality and divide every term by its sum, as the papers; else
+            positives weigh 1 and their number divides. Boxes that lie badly at first, small ones above all,
+            then learn as quickly as others: in short runs from random weights they hardly learn otherwise.
         assigner: see `DetectionLoss`.
         box_loss: null: GIoULoss.
         cls_weight: factor on the class loss.
@@ -39,6 +41,7 @@ class QualityLoss(DetectionLoss):
         self,
         *,
         prior: float,
+        weigh: bool,
         assigner: Assigner | None,
         box_loss: BoxLoss | None,
         cls_weight: float,
@@ -50,6 +53,7 @@ class QualityLoss(DetectionLoss):
             raise InputError(f"loss.prior is {prior}; give a probability between 0 and 1")
         require_not_negative(cls_weight=cls_weight)
         self.prior = prior
+        self.weigh = weigh
         self.cls_weight = cls_weight
 
     def assign(
@@ -62,10 +66,10 @@ class QualityLoss(DetectionLoss):
         return assignment._replace(soft_targets=torch.where(assignment.foreground, quality, 0.0))
 
     def positives(self, assignment: Assignment) -> Tensor:
-        return _quality(assignment).sum()
+        return _quality(assignment).sum() if self.weigh else super().positives(assignment)
 
     def terms(self, head_outputs: HeadOutputs, anchors: Tensor, assignment: Assignment) -> dict[str, Tensor]:
-        weights = assignment.weights * _quality(assignment)
+        weights = assignment.weights * (_quality(assignment) if self.weigh else 1.0)
         box_loss = self.box_loss(head_outputs.box_deltas, assignment.boxes, anchors) * weights
         class_sum = self.class_loss(head_outputs.cls_logits, assignment)
         return {
@@ -105,6 +109,8 @@ class QualityFocalLoss(QualityLoss):
     Args:
         beta: how fast easy examples fade.
         prior: probability of an object that a fresh head starts from.
+        weigh: weigh positives by the quality of their boxes, as the paper; slow for small objects in short
+            runs from random weights.
         assigner: a class of detect.training.assigners, which decides which anchors are positive; null:
             MaxIoUAssigner.
         box_loss: a class of detect.training.losses for the boxes of positive anchors; null: GIoULoss.
@@ -119,13 +125,19 @@ class QualityFocalLoss(QualityLoss):
         *,
         beta: float = 2.0,
         prior: float = 0.01,
+        weigh: bool = False,
         assigner: Assigner | None = None,
         box_loss: BoxLoss | None = None,
         cls_weight: float = 1.0,
         box_weight: float = 2.5,
     ) -> None:
         super().__init__(
-            prior=prior, assigner=assigner, box_loss=box_loss, cls_weight=cls_weight, box_weight=box_weight
+            prior=prior,
+            weigh=weigh,
+            assigner=assigner,
+            box_loss=box_loss,
+            cls_weight=cls_weight,
+            box_weight=box_weight,
         )
         require_not_negative(beta=beta)
         self.beta = beta
@@ -135,12 +147,14 @@ class QualityFocalLoss(QualityLoss):
 
 
 class VarifocalLoss(QualityLoss):
-    """Cross-entropy, weighted by the quality where positive and by alpha * score^gamma elsewhere.
+    """Cross-entropy, weighted by alpha * score^gamma where not positive and, with `weigh`, by the quality.
 
     Args:
         alpha: weight of what is not positive.
         gamma: how fast easy background fades.
         prior: probability of an object that a fresh head starts from.
+        weigh: weigh positives by the quality of their boxes, as the paper; slow for small objects in short
+            runs from random weights.
         assigner: a class of detect.training.assigners, which decides which anchors are positive; null:
             MaxIoUAssigner.
         box_loss: a class of detect.training.losses for the boxes of positive anchors; null: GIoULoss.
@@ -157,17 +171,24 @@ class VarifocalLoss(QualityLoss):
         alpha: float = 0.75,
         gamma: float = 2.0,
         prior: float = 0.01,
+        weigh: bool = False,
         assigner: Assigner | None = None,
         box_loss: BoxLoss | None = None,
         cls_weight: float = 1.0,
         box_weight: float = 2.5,
     ) -> None:
         super().__init__(
-            prior=prior, assigner=assigner, box_loss=box_loss, cls_weight=cls_weight, box_weight=box_weight
+            prior=prior,
+            weigh=weigh,
+            assigner=assigner,
+            box_loss=box_loss,
+            cls_weight=cls_weight,
+            box_weight=box_weight,
         )
         require_not_negative(alpha=alpha, gamma=gamma)
         self.alpha = alpha
         self.gamma = gamma
 
     def factor(self, logits: Tensor, truth: Tensor, is_label: Tensor) -> Tensor:
-        return torch.where(is_label, truth, self.alpha * logits.detach().sigmoid() ** self.gamma)
+        of_positives = truth if self.weigh else torch.ones_like(truth)
+        return torch.where(is_label, of_positives, self.alpha * logits.detach().sigmoid() ** self.gamma)

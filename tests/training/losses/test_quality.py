@@ -33,7 +33,7 @@ def score(logit: float) -> float:
 
 
 def test_quality_focal__by_hand():
-    sums = QualityFocalLoss()(one_positive(), ANCHORS, (2,), TARGET)
+    sums = QualityFocalLoss(weigh=True)(one_positive(), ANCHORS, (2,), TARGET)
     expected = (score(-1.0) - 0.5) ** 2 * cross_entropy(-1.0, 0.5)
     expected += sum(score(logit) ** 2 * cross_entropy(logit, 0) for logit in (0.5, -2.0, 1.0))
     assert sums.terms["loss_cls"].item() == pytest.approx(expected, rel=1e-5)
@@ -42,16 +42,19 @@ def test_quality_focal__by_hand():
     assert sums.terms["loss_box"].item() == pytest.approx(2.5 * 0.5 * 0.5, rel=1e-4)
 
 
-def test_varifocal__by_hand():
-    sums = VarifocalLoss()(one_positive(), ANCHORS, (2,), TARGET)
-    expected = 0.5 * cross_entropy(-1.0, 0.5)
+@pytest.mark.parametrize("weigh", [True, False])
+def test_varifocal__by_hand(weigh):
+    sums = VarifocalLoss(weigh=weigh)(one_positive(), ANCHORS, (2,), TARGET)
+    expected = (0.5 if weigh else 1.0) * cross_entropy(-1.0, 0.5)
     expected += sum(0.75 * score(logit) ** 2 * cross_entropy(logit, 0) for logit in (0.5, -2.0, 1.0))
     assert sums.terms["loss_cls"].item() == pytest.approx(expected, rel=1e-5)
+    assert sums.positives.item() == pytest.approx(0.5 if weigh else 1.0)
+    assert sums.terms["loss_box"].item() == pytest.approx(2.5 * 0.5 * (0.5 if weigh else 1.0), rel=1e-4)
 
 
 def test_varifocal__its_factor_has_no_gradient():
     outputs = one_positive()
-    terms = VarifocalLoss()(outputs, ANCHORS, (2,), TARGET).terms
+    terms = VarifocalLoss(weigh=True)(outputs, ANCHORS, (2,), TARGET).terms
     gradient = torch.autograd.grad(terms["loss_cls"], outputs.cls_logits)[0]
     # d/dx of cross-entropy is score - truth.
     assert gradient[0, 1, 2].item() == pytest.approx(0.75 * score(1.0) ** 2 * score(1.0), rel=1e-5)
@@ -93,7 +96,7 @@ def test_quality_losses__no_boxes_and_the_prior(loss, anchors):  # noqa: F811
     assert isinstance(loss.box_loss, GIoULoss)
 
 
-@pytest.mark.parametrize("arguments", [{"prior": 0.0}, {"cls_weight": -1.0}, {"beta": -1.0}])
+@pytest.mark.parametrize("arguments", [{"prior": 0.0}, {"cls_weight": -1.0}, {"beta": -1.0}], ids=str)
 def test_quality_focal__out_of_range__refused(arguments):
     with pytest.raises(InputError, match=rf"loss.{next(iter(arguments))} is"):
         QualityFocalLoss(**arguments)
