@@ -7,6 +7,8 @@ resize and normalisation of its detectors, ours, and ours with the cache of deco
 clock starts). Every one makes IoU crop, flip and 320 x 320 batches. Figures are images per second of the
 worker's processor time (per core, whatever else the machine does) and of wall time; `ratio` and
 `ratio_cached` are medians over rounds of the first, `ratio_wall` and `ratio_cached_wall` of the second.
+`time_ratio` has the processor time of an image that each layout makes, Mosaic, CopyPaste and MixUp, over that
+of an image without one: `decoded` every time, and `cached`.
 Without `--root` and without coco128 beside the repository, photographs are generated.
 """
 
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import operator
 import os
 import statistics
 import tempfile
@@ -32,7 +35,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.transforms import v2
 
 from detect.data.annotations import Annotations
-from detect.data.augment.transforms import RandomHorizontalFlip, RandomIoUCrop
+from detect.data.augment import CopyPaste, MixUp, Mosaic, RandomHorizontalFlip, RandomIoUCrop
 from detect.data.cache import PixelCache
 from detect.data.datamodule import start_worker
 from detect.data.dataset import DetectionDataset, SampleKey, collate
@@ -158,6 +161,34 @@ def measure(annotations: Annotations, rounds: int, cache_folder: Path) -> dict[s
     return figures
 
 
+def layout_ratios(annotations: Annotations, rounds: int) -> dict[str, dict[str, float]]:
+    """Processor time of a sample of each layout over that of a plain one; medians of paired rounds."""
+    steps = [RandomIoUCrop(), RandomHorizontalFlip()]
+    layouts = {layout.__name__: [layout(1.0)] for layout in (Mosaic, CopyPaste, MixUp)}
+    ratios: dict[str, dict[str, float]] = {}
+    for kind in ("decoded", "cached"):
+        datasets = {
+            name: DetectionDataset(annotations, IMAGE_SIZE, augmentations=[*layout, *steps])
+            for name, layout in {"plain": [], **layouts}.items()
+        }
+        for dataset in datasets.values() if kind == "cached" else ():
+            dataset.cache = PixelCache(annotations, dataset.draft_scales, place="disk", limit_gb=2)
+            for row in range(len(annotations)):
+                dataset.pixels(row)
+        seconds: dict[str, list[float]] = {name: [] for name in datasets}
+        for epoch in range(rounds):
+            for name, dataset in datasets.items():
+                start = time.process_time()
+                for row in range(len(annotations)):
+                    dataset[SampleKey(epoch, row, 0)]
+                seconds[name].append(time.process_time() - start)
+        ratios[kind] = {
+            name: statistics.median(map(operator.truediv, seconds[name], seconds["plain"]))
+            for name in layouts
+        }
+    return ratios
+
+
 def median_ratio(figures: dict[str, list[dict[str, float]]], name: str, clock: str) -> float:
     pairs = zip(figures[name], figures["torchvision"], strict=True)
     return statistics.median(ours[clock] / theirs[clock] for ours, theirs in pairs)
@@ -205,11 +236,13 @@ def main() -> None:
                 f"{root} has {len(annotations)} images, at least {2 * BATCH_SIZE // PASSES} are needed"
             )
         figures = measure(annotations, arguments.rounds, Path(folder) / "cache")
+        time_ratio = layout_ratios(annotations, arguments.rounds)
     result: dict[str, Any] = {
         "ratio": median_ratio(figures, "ours", "cpu"),
         "ratio_cached": median_ratio(figures, "ours_cached", "cpu"),
         "ratio_wall": median_ratio(figures, "ours", "wall"),
         "ratio_cached_wall": median_ratio(figures, "ours_cached", "wall"),
+        "time_ratio": time_ratio,
         "images": len(annotations),
         "root": root.name,
         "batch_size": BATCH_SIZE,
@@ -223,6 +256,9 @@ def main() -> None:
         print(f"{name:12} {cpu:18.1f} {wall:14.1f}")
     for kind in ("ratio", "ratio_cached"):
         print(f"{kind:12} {result[kind]:18.2f} {result[kind + '_wall']:14.2f}   (medians of paired rounds)")
+    print(f"{'time of':12} {'decoded':>18} {'cached':>14}   (over an image without a layout)")
+    for name, value in time_ratio["decoded"].items():
+        print(f"{name:12} {value:18.2f} {time_ratio['cached'][name]:14.2f}")
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
 

@@ -118,6 +118,8 @@ SWAPPED: dict[str, list[type]] = {
         augment.RandomHorizontalFlip,
         augment.RandomVerticalFlip,
         augment.Mosaic,
+        augment.CopyPaste,
+        augment.MixUp,
     ],
 }
 """Values that are objects of a class, and the classes to choose from."""

@@ -70,7 +70,8 @@ class DetectionData(LightningDataModule):
             where memory runs out: gradients of several passes are then added up to the same step.
         workers: loading processes per device; null chooses by the cores, 0 loads in the training process.
         prefetch: batches that each worker prepares ahead; more smooths slow disks and takes memory.
-        augmentations: classes of detect.data.augment, in order, Mosaic first; null takes SSD's.
+        augmentations: classes of detect.data.augment, in order, first what shows several images, such as
+            Mosaic; null takes SSD's.
         weak_epochs: epochs at the end of a run that show `weak_augmentations` in place of `augmentations`, so
             that it ends on images as validation sees them. A resumed run counts from its own last epoch.
         weak_augmentations: the same kind of list; null takes the flips of `augmentations`.

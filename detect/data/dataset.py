@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -16,9 +17,9 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, default_collate
 
 from detect.data.annotations import Annotations
-from detect.data.augment.plan import Plan, Tile, layout_of, single_image, tile_boxes
+from detect.data.augment.plan import Plan, Tile, drop_hidden, layout_of, single_image, tile_boxes
 from detect.data.augment.transforms import Augmentation
-from detect.data.augment.view import FILL, render, resize_pixels, snap_view
+from detect.data.augment.view import FILL, blend, render, resize_pixels, snap_view
 from detect.data.cache import PixelCache
 from detect.data.images.decode import JPEG_SUFFIXES, choose_draft_scales, load_pixels
 from detect.data.stall import InHand
@@ -50,7 +51,7 @@ class ShownBoxes(NamedTuple):
     boxes: NDArray[np.float32]
     """(G', 4) xyxy px of the input."""
     kept: NDArray[np.bool_]
-    """(G,), G' of them true; G boxes are in the images of the plan."""
+    """(G,), G' of them true; G boxes are in the images of the plan, or in what is pasted of them."""
     places: NDArray[np.int64]
     """(G,) places in the annotations' boxes, tile after tile."""
 
@@ -184,7 +185,7 @@ class DetectionDataset(Dataset[Sample]):
         if layout is None:
             return single_image(key.row, self._orig_size(key.row), image_size)
         rng = np.random.default_rng((self.seed, key.epoch, key.row, key.copy, LAYOUT_STREAM))
-        return layout.tiles(key.row, self.annotations.sizes, image_size, rng)
+        return layout.tiles(key.row, self.annotations, image_size, rng)
 
     @property
     def shows_several(self) -> bool:
@@ -192,9 +193,19 @@ class DetectionDataset(Dataset[Sample]):
         return bool(self._layouts)
 
     def count_boxes(self, key: SampleKey) -> int:
-        """Boxes of all images that `key` shows: the sample has no more."""
-        offsets = self.annotations.offsets
-        return sum(int(offsets[tile.row + 1] - offsets[tile.row]) for tile in self.layout(key))
+        """Boxes of all that `key` shows of its images: the sample has no more."""
+        return sum(self._most_of(tile) for tile in self.layout(key))
+
+    def _most_of(self, tile: Tile) -> int:
+        """Boxes of a tile's image; where its rectangle is fixed those that it meets."""
+        rows = self.annotations.rows(tile.row)
+        if not tile.fixed:
+            return rows.stop - rows.start
+        reach = int(self.draft_scales[tile.row])  # `snap_view` moves an edge by less
+        boxes, view = self.annotations.boxes[rows], tile.view
+        along_x = (boxes[:, 0] < view.x1 + reach) & (boxes[:, 2] > view.x0 - reach)
+        along_y = (boxes[:, 1] < view.y1 + reach) & (boxes[:, 3] > view.y0 - reach)
+        return int((along_x & along_y).sum())
 
     @property
     def most_boxes(self) -> int:
@@ -212,8 +223,11 @@ class DetectionDataset(Dataset[Sample]):
         for augment in steps:
             view = augment(view, objects, rng)
         grid_px = int(self.draft_scales[tile.row])
+        if tile.fixed:
+            seen = tile.view
+            view = replace(view, x0=seen.x0, y0=seen.y0, x1=seen.x1, y1=seen.y1)
         view = snap_view(view, self._orig_size(tile.row), tile.area.size, grid_px=grid_px)
-        return Tile(tile.row, view, tile.area)
+        return tile._replace(view=view)
 
     def _boxes(self, row: int) -> NDArray[np.float64]:
         """(G, 4) xyxy px of the file, cut to the image: what overhangs it cannot be seen."""
@@ -221,16 +235,17 @@ class DetectionDataset(Dataset[Sample]):
         return np.clip(self.annotations.boxes[self.annotations.rows(row)], 0, (width, height, width, height))
 
     def _map(self, plan: Plan) -> ShownBoxes:
-        rows = [self.annotations.rows(tile.row) for tile in plan]
-        mapped = [
-            tile_boxes(self._boxes(tile.row), tile, ignore=self.annotations.ignore[of_image])
-            for tile, of_image in zip(plan, rows, strict=True)
-        ]
-        return ShownBoxes(
-            np.concatenate([one.boxes for one in mapped]),
-            np.concatenate([one.kept for one in mapped]),
-            np.concatenate([np.arange(of_image.start, of_image.stop) for of_image in rows]),
-        )
+        shown = []
+        for place, tile in enumerate(plan, 1):
+            of_image = self.annotations.rows(tile.row)
+            places = np.arange(of_image.start, of_image.stop)
+            mapped = tile_boxes(self._boxes(tile.row), tile, ignore=self.annotations.ignore[of_image])
+            if tile.fixed:  # the rest of its image was never to be seen
+                places, mapped = places[mapped.kept], mapped._replace(kept=mapped.kept[mapped.kept])
+            later = [one.area for one in plan[place:] if one.opacity == 1 and one.area.meets(tile.area)]
+            mapped = drop_hidden(mapped, later, ignore=self.annotations.ignore[places])
+            shown.append((*mapped, places))
+        return ShownBoxes(*map(np.concatenate, zip(*shown, strict=True)))
 
     def _orig_size(self, row: int) -> tuple[int, int]:
         height, width = self.annotations.sizes[row].tolist()
@@ -242,13 +257,17 @@ class DetectionDataset(Dataset[Sample]):
         scales = {row: self._file_scale(pixels, row) for row, pixels in decoded.items()}
         if self.augmentations is None:
             return resize_pixels(decoded[plan[0].row], image_size, self.resize_rule)
-        parts = [render(decoded[row], view, area.size, file_scale=scales[row]) for row, view, area in plan]
+        parts = [
+            render(decoded[tile.row], tile.view, tile.area.size, file_scale=scales[tile.row]) for tile in plan
+        ]
         if len(parts) == 1 and parts[0].shape[:2] == image_size:
             return parts[0]
         image = np.empty((*image_size, 3), dtype=np.uint8)
         image[:] = FILL
-        for part, (_, _, (x0, y0, x1, y1)) in zip(parts, plan, strict=True):
-            image[y0:y1, x0:x1] = part
+        for part, tile in zip(parts, plan, strict=True):
+            x0, y0, x1, y1 = tile.area
+            below = image[y0:y1, x0:x1]
+            below[:] = part if tile.opacity == 1 else blend(below, part, tile.opacity)
         return image
 
     def _file_scale(self, pixels: NDArray[np.uint8], row: int) -> int:

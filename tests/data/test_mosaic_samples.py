@@ -58,7 +58,7 @@ def test_plan__is_a_pure_function_of_seed_epoch_and_row(annotations: Annotations
     backwards = [dataset[key] for key in reversed(KEYS)][::-1]
     for sample, other in zip(forwards, backwards, strict=True):
         assert_same(sample, other)
-    repeats = [SampleKey(epoch, row, 32, copy) for epoch, row, _, _ in KEYS for copy in (0, 1)]
+    repeats = [SampleKey(epoch, row, 32, copy) for epoch, row, *_ in KEYS for copy in (0, 1)]
     others = DetectionDataset(annotations, SIZE, augmentations=dataset.augmentations, seed=6)
     for plans in (
         {one.plan(key) for one in (dataset, others) for key in repeats},
@@ -78,7 +78,7 @@ def test_layout__has_random_numbers_of_its_own(annotations: Annotations) -> None
     dataset.plan(SampleKey(2, 3, 8))
     steps = np.random.default_rng((5, 2, 3))  # as without a layout
     assert drawn == steps.random(4).tolist()
-    same = Mosaic(1.0).tiles(3, annotations.sizes, SIZE, np.random.default_rng((5, 2, 3)))
+    same = Mosaic(1.0).tiles(3, annotations, SIZE, np.random.default_rng((5, 2, 3)))
     assert dataset.layout(SampleKey(2, 3, 8)) != same
 
 
@@ -110,7 +110,7 @@ def test_sample__each_tile_shows_its_image_as_alone(annotations: Annotations) ->
     dataset = mosaics(annotations, *steps)
     for key in KEYS:
         image = dataset[key].image
-        for row, view, area in dataset.plan(key):
+        for row, view, area, *_ in dataset.plan(key):
             part = render(dataset.pixels(row), view, area.size)
             np.testing.assert_array_equal(image[area.y0 : area.y1, area.x0 : area.x1], part)
 
@@ -206,9 +206,9 @@ class Corner(Layout):
     max_images = 2
 
     def tiles(
-        self, row: int, sizes: np.ndarray, image_size: tuple[int, int], rng: np.random.Generator
+        self, row: int, images: Annotations, image_size: tuple[int, int], rng: np.random.Generator
     ) -> Plan:
-        view = View.whole(tuple(sizes[row].tolist()))
+        view = View.whole(tuple(images.sizes[row].tolist()))
         return Tile(row, view, Area(0, 0, 20, 16)), Tile(row, view, Area(40, 32, 60, 48))
 
 

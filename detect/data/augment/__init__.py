@@ -1,5 +1,7 @@
 """Augmentations: plans that are pure functions of their random numbers, each image rendered in one resize."""
 
+from detect.data.augment.copy_paste import CopyPaste
+from detect.data.augment.mixup import MixUp
 from detect.data.augment.mosaic import Mosaic
 from detect.data.augment.plan import Layout
 from detect.data.augment.transforms import (
@@ -14,7 +16,9 @@ from detect.data.augment.transforms import (
 
 __all__ = [
     "Augmentation",
+    "CopyPaste",
     "Layout",
+    "MixUp",
     "Mosaic",
     "PhotometricDistort",
     "RandomHorizontalFlip",

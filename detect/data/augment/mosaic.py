@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from detect.data.annotations import Annotations
 from detect.data.augment.plan import Area, Layout, Plan, Tile, single_image
 from detect.data.augment.transforms import require_share
 from detect.data.augment.view import View
@@ -36,9 +36,9 @@ class Mosaic(Layout):
         self.probability, self.centre = probability, centre
 
     def tiles(
-        self, row: int, sizes: NDArray[np.int32], image_size: tuple[int, int], rng: np.random.Generator
+        self, row: int, images: Annotations, image_size: tuple[int, int], rng: np.random.Generator
     ) -> Plan:
-        height, width = image_size
+        sizes, (height, width) = images.sizes, image_size
         if rng.random() >= self.probability:
             return single_image(row, tuple(sizes[row].tolist()), image_size)
         share_x, share_y = rng.uniform(*self.centre, size=2).tolist()

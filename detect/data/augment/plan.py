@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from detect.data.annotations import Annotations
 from detect.data.augment.transforms import Augmentation
 from detect.data.augment.view import MappedBoxes, View, boxes_to_input
 from detect.errors import InputError
@@ -32,6 +33,11 @@ class Area(NamedTuple):
         """(H, W)."""
         return self.y1 - self.y0, self.x1 - self.x0
 
+    def meets(self, other: Area) -> bool:
+        """Whether they share a pixel."""
+        along_x = self.x0 < other.x1 and other.x0 < self.x1
+        return along_x and self.y0 < other.y1 and other.y0 < self.y1
+
 
 class Tile(NamedTuple):
     """One image of a plan."""
@@ -42,10 +48,16 @@ class Tile(NamedTuple):
     """What is seen of it."""
     area: Area
     """Where: the view is stretched to it."""
+    opacity: float = 1.0
+    """1 covers what lies below; less blends with it."""
+    fixed: bool = False
+    """Whether later steps leave the rectangle that is seen: they mirror and colour it alone."""
 
 
 Plan = tuple[Tile, ...]
-"""The tiles of one input. They do not overlap; where there is none, the input has the colour `view.FILL`."""
+"""The tiles of one input, each over those before it; where there is none, the input has `view.FILL`."""
+HIDDEN_SHARE = 0.5
+"""Boxes of which later tiles cover more are dropped: most of what one sees there is another object."""
 
 
 class Layout(ABC):
@@ -62,13 +74,13 @@ class Layout(ABC):
 
     @abstractmethod
     def tiles(
-        self, row: int, sizes: NDArray[np.int32], image_size: tuple[int, int], rng: np.random.Generator
+        self, row: int, images: Annotations, image_size: tuple[int, int], rng: np.random.Generator
     ) -> Plan:
         """Images of the split, what is shown of each before it is augmented, and where.
 
         Args:
             row: the image whose turn it is; the first tile shows it.
-            sizes: (N, 2) height and width of each upright file of the split.
+            images: the split, whose sizes and boxes may decide.
             image_size: (H, W) of the input.
             rng: random numbers that belong to the seed, the epoch and `row`.
         """
@@ -87,6 +99,40 @@ def tile_boxes(boxes: NDArray[np.float64], tile: Tile, *, ignore: NDArray[np.boo
     if x0 or y0:
         return mapped._replace(boxes=mapped.boxes + np.array([x0, y0, x0, y0], dtype=np.float32))
     return mapped
+
+
+def drop_hidden(mapped: MappedBoxes, covers: Sequence[Area], *, ignore: NDArray[np.bool_]) -> MappedBoxes:
+    """Boxes of a tile without those that other tiles hide.
+
+    A box of which more than `HIDDEN_SHARE` is covered is dropped; a region to ignore where all of it is. What
+    stays keeps its whole box, as the annotations of covered objects mostly do.
+
+    Args:
+        mapped: of `tile_boxes`, G given and G' kept.
+        covers: areas of later, opaque tiles.
+        ignore: (G,) crowd and difficult boxes.
+    """
+    if not covers or not len(mapped.boxes):
+        return mapped
+    share = covered_share(mapped.boxes, covers)
+    seen = np.where(ignore[mapped.kept], share < 1, share <= HIDDEN_SHARE)
+    kept = mapped.kept.copy()
+    kept[kept] = seen
+    return MappedBoxes(mapped.boxes[seen], kept)
+
+
+def covered_share(boxes: NDArray[np.float32], covers: Sequence[Area]) -> NDArray[np.float64]:
+    """(G,) the share of each of (G, 4) boxes xyxy that lies under the union of at least one area."""
+    areas = np.array(covers)  # (C, 4)
+    xs, ys = np.unique(areas[:, 0::2]), np.unique(areas[:, 1::2])  # edges of a grid of cells
+    under = np.zeros((len(ys) - 1, len(xs) - 1), dtype=np.bool_)
+    for x0, y0, x1, y1 in areas:
+        under[np.ix_((ys[:-1] >= y0) & (ys[1:] <= y1), (xs[:-1] >= x0) & (xs[1:] <= x1))] = True
+    x0, y0, x1, y1 = boxes.astype(np.float64).T[:, :, None]  # each (G, 1)
+    widths = np.maximum(np.minimum(x1, xs[1:]) - np.maximum(x0, xs[:-1]), 0)  # (G, columns)
+    heights = np.maximum(np.minimum(y1, ys[1:]) - np.maximum(y0, ys[:-1]), 0)  # (G, rows)
+    covered: NDArray[np.float64] = ((heights @ under) * widths).sum(axis=1)
+    return covered / ((x1 - x0) * (y1 - y0))[:, 0]
 
 
 def layout_of(steps: Sequence[Augmentation]) -> Layout | None:

@@ -156,6 +156,12 @@ def render(
     return _flip(canvas, flips).numpy()
 
 
+def blend(below: NDArray[np.uint8], above: NDArray[np.uint8], opacity: float) -> NDArray[np.uint8]:
+    """Two images of one shape: `opacity` (0..1) of `above`, the rest of `below`, to the nearest value."""
+    mixed = torch.lerp(torch.from_numpy(below).float(), torch.from_numpy(above).float(), opacity)
+    return mixed.round_().to(torch.uint8).numpy()
+
+
 def resize_pixels(
     pixels: NDArray[np.uint8], image_size: tuple[int, int], rule: ResizeRule
 ) -> NDArray[np.uint8] | NDArray[np.float32]:

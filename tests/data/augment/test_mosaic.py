@@ -1,18 +1,22 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from detect.data.augment import Mosaic
 from detect.data.augment.plan import Area, Plan, single_image
 from detect.errors import InputError
 
-SIZES = np.array([[120, 160], [50, 200], [300, 100], [80, 80], [64, 48]], dtype=np.int32)
+SIZES: NDArray[np.int32] = np.array([[120, 160], [50, 200], [300, 100], [80, 80], [64, 48]], dtype=np.int32)
+IMAGES = SimpleNamespace(sizes=SIZES)
 IMAGE_SIZE = (96, 128)
 
 
 def draw(mosaic: Mosaic, seed: int, row: int = 2, image_size: tuple[int, int] = IMAGE_SIZE) -> Plan:
-    return mosaic.tiles(row, SIZES, image_size, np.random.default_rng(seed))
+    return mosaic.tiles(row, IMAGES, image_size, np.random.default_rng(seed))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("seed", range(20))
