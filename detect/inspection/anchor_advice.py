@@ -31,8 +31,6 @@ TRIED_RATIOS = ((), (1.5, 0.667), (5.0, 0.2))
 """Ratios besides the usual ones, on every map."""
 WORTHWHILE = 0.02
 """A smaller gain in recall is no reason to leave what is set."""
-LOW_RECALL = 0.9
-"""Below this mean anchor recall of the classes, scales are fitted."""
 
 
 class Advice(NamedTuple):
@@ -122,7 +120,7 @@ class ChosenScales(NamedTuple):
 
 
 def choose_scales(annotations: Annotations, layout: AnchorLayout) -> ChosenScales:
-    """The usual scales, or others where those fit badly; the same for `detect init` and `anchors: auto`.
+    """The usual scales, or others that fit better; the same for `detect init` and `anchors: auto`.
 
     Args:
         annotations: the training split.
@@ -131,8 +129,6 @@ def choose_scales(annotations: Annotations, layout: AnchorLayout) -> ChosenScale
     usual = replace(layout, config=replace(layout.config, scales=None))
     boxes = trained_boxes(annotations)
     recall = class_recall(boxes, usual) if len(boxes.boxes) else 1.0
-    if recall >= LOW_RECALL:
-        return ChosenScales(usual, recall, recall)
     fitting = fitting_scales(annotations, usual)
     changed = fitting.layout.config.scales is not None
     return ChosenScales(fitting.layout, recall, fitting.share if changed else recall)

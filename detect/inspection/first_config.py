@@ -219,7 +219,7 @@ def box_sides(train: Annotations, side: int) -> NDArray[np.float32]:
 
 
 def choose_anchors(train: Annotations, model: dict[str, Any], reasons: dict[str, str]) -> dict[str, Any]:
-    """The usual scales, or others where they fit badly; those of the start where it has learnt some."""
+    """The usual scales, or others where they fit better; those of the start where it has learnt some."""
     learnt = model.get("anchors")
     config = AnchorConfig(**(learnt or {"style": "torchvision"}))
     side = model["image_size"]

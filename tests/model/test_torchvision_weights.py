@@ -96,7 +96,8 @@ def test_settings_are_read_from_the_shapes(pair: tuple[SSD, DetectionModule]) ->
     model, module = pair
     assert module.net.num_classes == K
     tail = model.backbone.features[1][3][0].out_channels
-    assert [tap.channels for tap in module.net.backbone.taps.values()][1:] == [672, tail]
+    net = module.net
+    assert [net.backbone.taps[name].channels for name in net.taps] == [672, tail]
     assert module.net.backbone.reduced_tail == (tail == 480)
     assert module.detector.resize_rule == "torchvision"
     assert module.loss.min_negatives == 0
