@@ -1,8 +1,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
+from detect.inspection.anchor_layout import without_auto
+from detect.model.counts import count
 from detect.training.build import build_module
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -11,7 +14,7 @@ TABLE6 = sorted((CONFIGS / "table6").glob("*.yaml"))
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.stem)
 def test_every_configuration_builds(path: Path) -> None:
-    settings = yaml.safe_load(path.read_text())["model"]
+    settings = without_auto(yaml.safe_load(path.read_text())["model"])
     settings.setdefault("num_classes", 3)
     init_args = settings["backbone"].setdefault("init_args", {})
     init_args.pop("weights", None)  # building needs no download
@@ -31,3 +34,14 @@ def test_compared_configurations_differ_in_the_backbone_alone() -> None:
         without_backbone.append(config)
     for path, config in zip(TABLE6, without_backbone, strict=True):
         assert config == without_backbone[0], path.name
+
+
+@pytest.mark.parametrize(("name", "most_madds"), [("v3_large", 0.49e9), ("v3_small", 0.38e9)])
+def test_plus__costs_no_more_than_ssdlite(name: str, most_madds: float) -> None:
+    section = yaml.safe_load((CONFIGS / "plus" / f"{name}.yaml").read_text())["model"]
+    section["backbone"]["init_args"].pop("weights")
+    assert section["num_classes"] == 80
+    with torch.device("meta"):
+        net = build_module(section).net
+        assert count(net, (320, 320)).madds <= most_madds
+    assert net.strides[0] == 8

@@ -13,7 +13,14 @@ from detect.training.build import build_module
 from detect.training.parameters import parameter_groups, parts_of
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-RECIPES = ("torchvision", "paper", "paddle")
+RECIPES = (
+    "recipes/torchvision",
+    "recipes/paper",
+    "recipes/paddle",
+    "plus/v3_large",
+    "plus/v3_small",
+    "plus/v2",
+)
 
 
 def model_section(name: str) -> dict:
@@ -23,7 +30,7 @@ def model_section(name: str) -> dict:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_takes_a_few_steps_on_photographs(name: str, coco128: Path, tmp_path: Path) -> None:
-    config = CONFIGS / "recipes" / f"{name}.yaml"
+    config = CONFIGS / f"{name}.yaml"
     overrides = {
         "data.root": coco128,
         "data.val_split": "train2017",
@@ -35,7 +42,7 @@ def test_a_recipe_takes_a_few_steps_on_photographs(name: str, coco128: Path, tmp
         "trainer.accelerator": "cpu",
         "out": tmp_path / "run",
     }
-    if name == "paddle":
+    if "weights" in model_section(name)["backbone"]["init_args"]:
         overrides["model.backbone.init_args.weights"] = "null"  # no network in tests
     flags = [f"--{key}={value}" for key, value in overrides.items()]
     assert main(["fit", "--config", str(config), *flags]) in (0, 1)
@@ -50,6 +57,7 @@ def test_a_recipe_takes_a_few_steps_on_photographs(name: str, coco128: Path, tmp
         ("recipes/torchvision", 6 * (400 + 100 + 25 + 9 + 4 + 1)),
         ("recipes/paper", 3 * 400 + 6 * (100 + 25 + 9 + 4 + 1)),
         ("recipes/paddle", 4 * 400 + 6 * (100 + 25 + 9 + 4 + 1)),
+        ("plus/v3_large", 6 * (1600 + 400 + 100 + 25 + 9 + 4 + 1)),
         ("finetune", 6 * (400 + 100 + 25 + 9 + 4 + 1)),
         ("minimalistic/v3_large", 3 * 400 + 6 * (100 + 25 + 9 + 4 + 1)),
         ("minimalistic/v3_small", 3 * 400 + 6 * (100 + 25 + 9 + 4 + 1)),

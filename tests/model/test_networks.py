@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 
+from detect.inspection.anchor_layout import without_auto
 from detect.training.build import build_module
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -35,7 +36,7 @@ def fingerprint(section: dict[str, Any]) -> dict[str, Any]:
     arguments = dict(section["backbone"].get("init_args", {}))
     arguments.pop("weights", None)
     backbone = {**section["backbone"], "init_args": arguments}
-    net = build_module({**section, "backbone": backbone, "num_classes": 3}).net.eval()
+    net = build_module({**without_auto(section), "backbone": backbone, "num_classes": 3}).net.eval()
     weights = net.state_dict()
     names = "\n".join(f"{name} {tuple(tensor.shape)}" for name, tensor in weights.items())
     draws = 0.0
