@@ -36,7 +36,7 @@ from detect.data.synthetic.shapes import make_shapes
 from detect.training.build import build_module
 from detect.training.finite_guard import FiniteGuard
 from detect.training.module import LOSS_UNIT, DetectionModule
-from detect.types import Batch, HeadOutputs, Target
+from detect.types import Batch, Target
 
 IMAGE_SIZE = (320, 320)
 COCO128 = Path(__file__).resolve().parents[2] / "shared" / "data" / "coco128"
@@ -135,10 +135,11 @@ def loss_alone(module: DetectionModule, batch: Batch, target: Target) -> Callabl
     """Matching and loss, forward and backward, of head outputs as the network gives them."""
     with torch.no_grad():
         outputs = module.net(batch.images.contiguous(memory_format=torch.channels_last))
-    leaves = HeadOutputs(*(output.clone().requires_grad_() for output in outputs))
+    leaves = outputs.map(lambda output: output.clone().requires_grad_())
+    tensors = [leaf for leaf in leaves if leaf is not None]
 
     def step() -> None:
-        torch.autograd.grad(module.loss_of(leaves, target, batch.images.shape[-2:]).total, list(leaves))
+        torch.autograd.grad(module.loss_of(leaves, target, batch.images.shape[-2:]).total, tensors)
 
     return step
 

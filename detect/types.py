@@ -10,6 +10,7 @@ gaps. `ClassMap` is the only place where one becomes the other.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -58,6 +59,14 @@ class HeadOutputs(NamedTuple):
     """(B, A, K + 1); column 0 is background."""
     box_deltas: Tensor
     """(B, A, 4), unitless (tx, ty, tw, th) of SSD eq. 2."""
+    box_logits: Tensor | None = None
+    """(B, A, 4, n) logits of the bins whose expectation box_deltas is; None without `model.box_bins`. Only a
+    loss reads them."""
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> HeadOutputs:
+        """`function` of every tensor."""
+        box_logits = None if self.box_logits is None else function(self.box_logits)
+        return HeadOutputs(function(self.cls_logits), function(self.box_deltas), box_logits)
 
 
 class Detections(NamedTuple):

@@ -31,6 +31,7 @@ from detect.training.build import detection_module
 from detect.training.losses import (
     CIoULoss,
     DIoULoss,
+    DistributionFocalLoss,
     FocalLoss,
     GIoULoss,
     MultiBoxLoss,
@@ -109,7 +110,7 @@ SWAPPED: dict[str, list[type]] = {
     "model.neck": [cls for name in necks.__all__ if (cls := getattr(necks, name)) is not Neck],
     "model.loss": [MultiBoxLoss, FocalLoss, QualityFocalLoss, VarifocalLoss],
     "model.loss.init_args.assigner": [MaxIoUAssigner, ATSSAssigner, TaskAlignedAssigner],
-    "model.loss.init_args.box_loss": [SmoothL1Loss, GIoULoss, DIoULoss, CIoULoss],
+    "model.loss.init_args.box_loss": [SmoothL1Loss, GIoULoss, DIoULoss, CIoULoss, DistributionFocalLoss],
     "model.schedule": [WarmupCosine, FlatCosine],
     "data.augmentations": [
         augment.RandomIoUCrop,

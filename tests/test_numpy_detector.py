@@ -52,7 +52,7 @@ def test_decode_and_nms__are_ours(postprocess):
     module = lively_detector(postprocess=postprocess)
     image = photo()
     images = Detector(module, device="cpu").prepare([np.array(image)]).images
-    head_outputs = [output.detach().numpy() for output in module.net(images)]
+    head_outputs = [output.detach().numpy() for output in module.net(images)[:2]]
 
     class Session:
         def run(self, names, inputs):

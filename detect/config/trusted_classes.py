@@ -40,7 +40,8 @@ CLASS_NAME = re.compile(r"\w+")
 
 # The parser knows these keys, and is not imported to read a checkpoint: a test compares the lists with it.
 CLASS_KEYS = (
-    *("backbone", "neck", "loss", "assigner", "box_loss", "optimizer", "augmentations", "weak_augmentations"),
+    *("backbone", "neck", "loss", "assigner", "box_loss", "base", "optimizer"),
+    *("augmentations", "weak_augmentations"),
     *("accelerator", "callbacks", "logger", "plugins", "profiler", "strategy"),
 )
 """Whose value may be a class without a dictionary around it; a name without dots is one of those known."""

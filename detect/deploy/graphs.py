@@ -130,7 +130,7 @@ class DetectorGraph(nn.Module):
         self.stages = nn.ModuleList(stages)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        outputs: tuple[Tensor, ...] = tuple(self.net(images))
+        outputs: tuple[Tensor, ...] = tuple(self.net(images)[:2])  # bins are for losses
         for stage in self.stages:
             outputs = stage(*outputs)
         return outputs

@@ -120,7 +120,7 @@ def count_config(path: Path, settings: dict[str, Any]) -> Model:
 def paper_row(net: SSDLite, num_classes: int | None) -> PaperRow | None:
     """The row of Table 6 that `net` is, if any: backbone, tail, width, classes, input and anchors agree."""
     anchors = net.anchor_generator.config
-    if net.taps != TAPS or net.neck is not None:
+    if net.taps != TAPS or net.neck is not None or net.box_bins is not None:
         return None
     if net.image_size != PAPER_INPUT or anchors.style != "paper" or anchors.aspect_ratios is not None:
         return None

@@ -26,7 +26,7 @@ ANSWER_S = 10.0
 """So long may a server take to answer before a start counts as out of reach."""
 QUICKSTART = "runs/quickstart-*/checkpoints/best.ckpt"
 """Where scripts/quickstart leaves a detector of drawn shapes, below the folder of the project."""
-KEPT = ("backbone", "taps", "neck", "anchors", "norm", "mean", "std")
+KEPT = ("backbone", "taps", "neck", "anchors", "norm", "mean", "std", "box_bins")
 """Settings of a detector that its weights belong to."""
 
 

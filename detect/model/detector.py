@@ -35,6 +35,9 @@ class TorchDetector(nn.Module):
         norm: BatchNorm and padding of neck, extra levels and heads; the backbone's are its own `settings`.
         mean: of each input channel in 0..1; null: what the backbone was trained with.
         std: of each input channel in 0..1; null: likewise.
+        box_bins: bins of each box delta: heads give a distribution over so many values from -8 to 8, and its
+            expectation is the delta, in exported graphs as well; 16 for `DistributionFocalLoss`. Null: the
+            delta itself.
         init: of every convolution without pretrained weights: normal with a deviation of 0.03, or Kaiming's
             but for the last of each head.
         resize_rule: how files are stretched onto the input in evaluation and prediction. "antialias" is
@@ -59,6 +62,7 @@ class TorchDetector(nn.Module):
         norm: ConvSettings = ConvSettings(),
         mean: Rgb | None = None,
         std: Rgb | None = None,
+        box_bins: int | None = None,
         init: Init = "normal",
         resize_rule: ResizeRule = "antialias",
         channels_last: bool = True,
@@ -77,11 +81,12 @@ class TorchDetector(nn.Module):
             settings=norm,
             mean=mean,
             std=std,
+            box_bins=box_bins,
             init=init,
         )
         size = self.net.image_size
         self.postprocess = PostProcess(postprocess, activation=score_activation, image_size=size)
-        self._given = {"norm": norm, "mean": mean, "std": std, "init": init}
+        self._given = {"norm": norm, "mean": mean, "std": std, "box_bins": box_bins, "init": init}
         self.resize_rule: ResizeRule = resize_rule
         self.channels_last = channels_last
         if channels_last:

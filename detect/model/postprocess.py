@@ -108,7 +108,7 @@ class PostProcess(nn.Module):
             anchors: (A, 4) xyxy, px of the input.
         """
         found = []
-        for logits, deltas in zip(*(part.unbind(0) for part in head_outputs), strict=True):
+        for logits, deltas in zip(head_outputs.cls_logits, head_outputs.box_deltas, strict=True):
             rows = self._promising(logits).nonzero().squeeze(1)  # (R,) anchors
             scores = class_scores(logits[rows], self.activation)
             found.append(self._suppress(scores, decode_boxes(deltas[rows], anchors[rows], self.image_size)))

@@ -20,6 +20,7 @@ from detect.model.blocks import (
     init_weights,
     normalize,
 )
+from detect.model.box_bins import BoxBins
 from detect.model.necks.base import Neck
 from detect.types import INPUT_SIZE, HeadOutputs
 
@@ -50,6 +51,7 @@ class SSDLite(nn.Module):
         settings: BatchNorm and padding of neck, extra levels and heads.
         mean: of each channel in 0..1, subtracted from the input; null: what the backbone was trained with.
         std: of each channel in 0..1; null: likewise.
+        box_bins: bins of each box delta, which is then the expectation of a distribution; null: none.
         init: of every convolution without pretrained weights; "normal" is N(0, 0.03), as TensorFlow and
             torchvision. The last convolution of a head always is.
 
@@ -77,6 +79,7 @@ class SSDLite(nn.Module):
         settings: ConvSettings = ConvSettings(),
         mean: Rgb | None = None,
         std: Rgb | None = None,
+        box_bins: int | None = None,
         init: Init = "normal",
     ) -> None:
         super().__init__()
@@ -91,6 +94,7 @@ class SSDLite(nn.Module):
         """Input px per cell of each map."""
         self.grid_sizes = grid_sizes(self.image_size, self.strides)
         self.anchor_generator = AnchorGenerator(anchors, self.strides)
+        self.box_bins = None if box_bins is None else BoxBins(box_bins)
         self._add_heads([level.channels for level in levels], settings)
 
         self.register_buffer("mean", torch.tensor(mean or backbone.mean), persistent=False)
@@ -99,7 +103,8 @@ class SSDLite(nn.Module):
         self.register_buffer("anchors", anchors_of_input, persistent=False)
         """Anchors of each map, which follow each other in `anchors`."""
         self._other_anchors: dict[tuple[int, int], LevelAnchors] = {}
-        self._constants = {name: getattr(self, name).clone() for name in ("mean", "std", "anchors")}
+        constants = ("mean", "std", "anchors", *(() if box_bins is None else ("box_bins.values",)))
+        self._constants = {name: self.get_buffer(name).clone() for name in constants}
         self._init_weights(init)
 
     def _add_levels(self, settings: ConvSettings) -> list[Tap]:
@@ -119,8 +124,9 @@ class SSDLite(nn.Module):
     def _add_heads(self, channels: Sequence[int], settings: ConvSettings) -> None:
         pairs = list(zip(channels, self.anchor_generator.per_cell, strict=True))
         columns = self.num_classes + 1
+        per_box = 4 if self.box_bins is None else 4 * self.box_bins.count
         self.cls_heads = nn.ModuleList(PredictionHead(c, a, columns, settings=settings) for c, a in pairs)
-        self.box_heads = nn.ModuleList(PredictionHead(c, a, 4, settings=settings) for c, a in pairs)
+        self.box_heads = nn.ModuleList(PredictionHead(c, a, per_box, settings=settings) for c, a in pairs)
 
     def _init_weights(self, init: Init) -> None:
         self.backbone.init_weights(init)
@@ -157,7 +163,7 @@ class SSDLite(nn.Module):
         would drift with the steps.
         """
         for name, value in self._constants.items():
-            getattr(self, name).copy_(value)
+            self.get_buffer(name).copy_(value)
 
     def forward(self, images: Tensor) -> HeadOutputs:
         """The same in training and evaluation mode; no resizing, matching, loss or NMS.
@@ -167,8 +173,11 @@ class SSDLite(nn.Module):
         """
         maps = self.feature_maps(normalize(images, self.mean, self.std))
         cls_logits = torch.cat([head(x) for head, x in zip(self.cls_heads, maps, strict=True)], dim=1)
-        box_deltas = torch.cat([head(x) for head, x in zip(self.box_heads, maps, strict=True)], dim=1)
-        return HeadOutputs(cls_logits, box_deltas)
+        boxes = torch.cat([head(x) for head, x in zip(self.box_heads, maps, strict=True)], dim=1)
+        if self.box_bins is None:
+            return HeadOutputs(cls_logits, boxes)
+        box_logits = boxes.unflatten(-1, (4, self.box_bins.count))
+        return HeadOutputs(cls_logits, self.box_bins(box_logits), box_logits)
 
     def feature_maps(self, images: Tensor) -> list[Tensor]:
         """Normalised images (B, 3, H, W) to one map per level, of `grid_sizes`."""

@@ -71,7 +71,7 @@ class DetectionModule(L.LightningModule):
         compile: run forward and loss through torch.compile.
 
     Raises:
-        InputError: `statistics_images` is 1 or negative.
+        InputError: `statistics_images` is 1 or negative; the box loss needs bins, and the detector has none.
     """
 
     evaluator: CocoEvaluator
@@ -99,6 +99,12 @@ class DetectionModule(L.LightningModule):
             raise InputError(f"model.statistics_images is {statistics_images}; give 0, or 2 or more")
         self.detector = detector
         self.loss = MultiBoxLoss() if loss is None else loss
+        box_loss = self.loss.box_loss
+        if box_loss.needs_bins and detector.net.box_bins is None:
+            raise InputError(
+                f"loss.box_loss is {type(box_loss).__name__}, which learns distributions, and model.box_bins "
+                "is null: give model.box_bins 16, or another box loss"
+            )
         detector.postprocess.activation = self.loss.score_activation
         if detector.classes is None:  # neither trained nor loaded
             detector.net.set_class_prior(self.loss.prior_bias(detector.net.num_classes))

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +28,7 @@ from detect.training.build import module_from_checkpoint
 from detect.training.losses import LossTerms
 from detect.training.module import DetectionModule
 from detect.training.run_state import data_of, steps_per_epoch, train_loader
-from detect.types import Batch, HeadOutputs, Target
+from detect.types import Batch, Target
 
 AUTOCAST_DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 IMAGES_IN_MESSAGE = 3
@@ -102,10 +103,11 @@ def finite_losses(module: DetectionModule, batch: Batch) -> list[bool]:
     net = deepcopy(module.net).train()
     images, target = _on_device(batch, module.device)
     head_outputs = net(images)
-    losses = [
-        module.loss_of(_of_image(head_outputs, i), _of_image(target, i), images.shape[-2:]).stacked()
-        for i in range(len(images))
-    ]
+    losses = []
+    for i in range(len(images)):
+        of_image = itemgetter(slice(i, i + 1))
+        truth = Target(*map(of_image, target))
+        losses.append(module.loss_of(head_outputs.map(of_image), truth, images.shape[-2:]).stacked())
     finite: list[bool] = torch.stack(losses).isfinite().all(1).tolist()
     return finite
 
@@ -224,10 +226,6 @@ def _message(report: dict[str, Any], folder: Path) -> str:
 def _on_device(batch: Batch, device: torch.device) -> tuple[Tensor, Target]:
     images = batch.images.to(device)
     return images, Target(*(column.to(device) for column in batch.target))
-
-
-def _of_image(columns: HeadOutputs | Target, i: int) -> Any:
-    return type(columns)(*(column[i : i + 1] for column in columns))
 
 
 def _to_plain(batch: Batch) -> dict[str, Any]:

@@ -46,7 +46,8 @@ class EagerRuntime(Runtime):
     @torch.inference_mode()
     def run_batch(self, images: Tensor) -> tuple[Tensor, ...]:
         with _threads(self.threads):
-            return tuple(self.network(images.to(self.device).contiguous(memory_format=self._layout)))
+            outputs = self.network(images.to(self.device).contiguous(memory_format=self._layout))
+            return outputs.cls_logits, outputs.box_deltas
 
     def network(self, images: Tensor) -> HeadOutputs:
         """(B, 3, H, W) images on the device to head outputs."""

@@ -10,6 +10,8 @@ from detect.errors import InputError
 
 SCOPES_KEY = "pkg.torch.onnx.name_scopes"
 """Where torch's exporter notes the modules that a node comes from, from the outermost to the operator."""
+BOX_BINS = "box_bins"
+"""The layer of the network that takes expectations, of products that 8 bits would round too far."""
 NETWORK = "net"
 """The attribute of `graphs.DetectorGraph` that holds the network; decoding and NMS stand in another."""
 
@@ -34,7 +36,7 @@ def in_layers(node: Any, layers: Sequence[str]) -> bool:
 
 
 def nodes_left_in_fp32(model: Any, keep_fp32: Sequence[str]) -> set[str]:
-    """Names of the nodes that int8 must not touch: decoding, NMS, and the layers named.
+    """Names of the nodes that int8 must not touch: decoding, NMS, expectations of bins, the layers named.
 
     Args:
         model: an ONNX model written by `onnxruntime.write_onnx`.
@@ -47,7 +49,8 @@ def nodes_left_in_fp32(model: Any, keep_fp32: Sequence[str]) -> set[str]:
     for layer in keep_fp32:
         if layer not in known:
             raise InputError(f"--keep_fp32 {layer}: the network has no such layer; e.g. {sorted(known)[0]}")
-    return {node.name for node in model.graph.node if not in_network(node) or in_layers(node, keep_fp32)}
+    left = (*keep_fp32, BOX_BINS)
+    return {node.name for node in model.graph.node if not in_network(node) or in_layers(node, left)}
 
 
 def layers_of(model: Any) -> set[str]:

@@ -2,6 +2,7 @@
 
 from detect.training.losses.base import TOTAL, DetectionLoss, LossTerms
 from detect.training.losses.box import BoxLoss, SmoothL1Loss
+from detect.training.losses.distribution import DistributionFocalLoss
 from detect.training.losses.focal import FocalLoss
 from detect.training.losses.iou import CIoULoss, DIoULoss, GIoULoss
 from detect.training.losses.multibox import MultiBoxLoss
@@ -13,6 +14,7 @@ __all__ = [
     "CIoULoss",
     "DIoULoss",
     "DetectionLoss",
+    "DistributionFocalLoss",
     "FocalLoss",
     "GIoULoss",
     "LossTerms",

@@ -105,15 +105,14 @@ class DetectionLoss(Configurable, nn.Module, ABC):
         """Sums over the batch in float32, whatever the autocast state; nothing waits for the device.
 
         Args:
-            head_outputs: logits (B, A, K + 1) and box_deltas (B, A, 4).
+            head_outputs: logits (B, A, K + 1), box_deltas (B, A, 4) and what they are made of.
             anchors: (A, 4) xyxy, px of the input.
             levels: anchors of each map; their sum is A.
             target: ground truth, boxes (B, G, 4) in the same frame.
         """
         with torch.autocast(device_type=anchors.device.type, enabled=False):
-            head_outputs = HeadOutputs(head_outputs.cls_logits.float(), head_outputs.box_deltas.float())
-            detached = HeadOutputs(*(output.detach() for output in head_outputs))
-            assignment = self.assign(detached, anchors, levels, target)
+            head_outputs = head_outputs.map(Tensor.float)
+            assignment = self.assign(head_outputs.map(Tensor.detach), anchors, levels, target)
             terms = self.terms(head_outputs, anchors, assignment)
             if tuple(terms) != self.term_names:
                 raise InputError(
@@ -135,7 +134,7 @@ class DetectionLoss(Configurable, nn.Module, ABC):
 
     def terms(self, head_outputs: HeadOutputs, anchors: Tensor, assignment: Assignment) -> dict[str, Tensor]:
         """Sums over the batch, scalars by name; the arguments are float32 and as in `forward`."""
-        box_loss = self.box_loss(head_outputs.box_deltas, assignment.boxes, anchors) * assignment.weights
+        box_loss = self.box_loss(head_outputs, assignment.boxes, anchors) * assignment.weights
         box_sum = torch.where(assignment.foreground, box_loss, 0.0).sum()
         class_sum = self.class_loss(head_outputs.cls_logits, assignment)
         return {"loss_cls": class_sum, "loss_box": self.box_weight * box_sum}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 from detect.errors import InputError
 from detect.model.box_coder import encode
 from detect.model.configurable import Configurable
+from detect.types import HeadOutputs
 
 BETA = 1.0
 
@@ -17,12 +19,15 @@ BETA = 1.0
 class BoxLoss(Configurable, nn.Module, ABC):
     """The box part of a detection loss; named in a configuration by `model.loss.init_args.box_loss`."""
 
+    needs_bins: ClassVar[bool] = False
+    """Whether it reads the distributions that a detector with `box_bins` gives."""
+
     @abstractmethod
-    def forward(self, box_deltas: Tensor, boxes: Tensor, anchors: Tensor) -> Tensor:
+    def forward(self, head_outputs: HeadOutputs, boxes: Tensor, anchors: Tensor) -> Tensor:
         """(B, A) loss of every anchor; those that are not positive are left out by the caller.
 
         Args:
-            box_deltas: (B, A, 4) float32, what the box head gives.
+            head_outputs: box_deltas (B, A, 4) and, where the detector has bins, their logits; float32.
             boxes: (B, A, 4) xyxy px of the input, the box of each anchor; itself where it has none.
             anchors: (A, 4) xyxy, px of the input.
         """
@@ -43,6 +48,6 @@ class SmoothL1Loss(BoxLoss):
             raise InputError(f"loss.box_beta is {beta}; give 0 or more")
         self.beta = beta
 
-    def forward(self, box_deltas: Tensor, boxes: Tensor, anchors: Tensor) -> Tensor:
+    def forward(self, head_outputs: HeadOutputs, boxes: Tensor, anchors: Tensor) -> Tensor:
         deltas = encode(boxes, anchors)
-        return F.smooth_l1_loss(box_deltas, deltas, reduction="none", beta=self.beta).sum(-1)
+        return F.smooth_l1_loss(head_outputs.box_deltas, deltas, reduction="none", beta=self.beta).sum(-1)

@@ -7,6 +7,7 @@ from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, genera
 
 from detect.model.box_coder import decode
 from detect.training.losses.box import BoxLoss
+from detect.types import HeadOutputs
 
 
 class GIoULoss(BoxLoss):
@@ -15,8 +16,8 @@ class GIoULoss(BoxLoss):
     Source: arXiv 1902.09630 eq. 1 and algorithm 1.
     """
 
-    def forward(self, box_deltas: Tensor, boxes: Tensor, anchors: Tensor) -> Tensor:
-        return generalized_box_iou_loss(decode(box_deltas, anchors), boxes)
+    def forward(self, head_outputs: HeadOutputs, boxes: Tensor, anchors: Tensor) -> Tensor:
+        return generalized_box_iou_loss(decode(head_outputs.box_deltas, anchors), boxes)
 
 
 class DIoULoss(BoxLoss):
@@ -25,8 +26,8 @@ class DIoULoss(BoxLoss):
     Source: arXiv 1911.08287 eq. 7.
     """
 
-    def forward(self, box_deltas: Tensor, boxes: Tensor, anchors: Tensor) -> Tensor:
-        return distance_box_iou_loss(decode(box_deltas, anchors), boxes)
+    def forward(self, head_outputs: HeadOutputs, boxes: Tensor, anchors: Tensor) -> Tensor:
+        return distance_box_iou_loss(decode(head_outputs.box_deltas, anchors), boxes)
 
 
 class CIoULoss(BoxLoss):
@@ -35,5 +36,5 @@ class CIoULoss(BoxLoss):
     Source: arXiv 1911.08287 eq. 10.
     """
 
-    def forward(self, box_deltas: Tensor, boxes: Tensor, anchors: Tensor) -> Tensor:
-        return complete_box_iou_loss(decode(box_deltas, anchors), boxes)
+    def forward(self, head_outputs: HeadOutputs, boxes: Tensor, anchors: Tensor) -> Tensor:
+        return complete_box_iou_loss(decode(head_outputs.box_deltas, anchors), boxes)

@@ -70,7 +70,7 @@ class QualityLoss(DetectionLoss):
 
     def terms(self, head_outputs: HeadOutputs, anchors: Tensor, assignment: Assignment) -> dict[str, Tensor]:
         weights = assignment.weights * (_quality(assignment) if self.weigh else 1.0)
-        box_loss = self.box_loss(head_outputs.box_deltas, assignment.boxes, anchors) * weights
+        box_loss = self.box_loss(head_outputs, assignment.boxes, anchors) * weights
         class_sum = self.class_loss(head_outputs.cls_logits, assignment)
         return {
             "loss_cls": self.cls_weight * class_sum,

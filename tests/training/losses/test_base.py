@@ -184,8 +184,8 @@ def test_settings_of_parts__come_back_from_a_description() -> None:
 class CentreLoss(BoxLoss):
     """The distance of the centres alone."""
 
-    def forward(self, box_deltas: Tensor, boxes: Tensor, anchors: Tensor) -> Tensor:
-        return box_deltas[..., :2].abs().sum(-1)
+    def forward(self, head_outputs: HeadOutputs, boxes: Tensor, anchors: Tensor) -> Tensor:
+        return head_outputs.box_deltas[..., :2].abs().sum(-1)
 
 
 def test_box_loss__of_ones_own__takes_the_place_of_smooth_l1() -> None:

@@ -7,6 +7,7 @@ import torch
 
 from detect.model.box_coder import encode
 from detect.training.losses import BoxLoss, CIoULoss, DIoULoss, GIoULoss
+from detect.types import HeadOutputs
 
 BOX = torch.tensor([[0.0, 0, 10, 10]])
 
@@ -14,7 +15,7 @@ BOX = torch.tensor([[0.0, 0, 10, 10]])
 def loss_of(loss: BoxLoss, predicted: list[float]) -> float:
     anchors = torch.tensor([[2.0, 2, 12, 12]])
     deltas = encode(torch.tensor([[predicted]]), anchors)
-    value: torch.Tensor = loss(deltas, BOX[None], anchors)
+    value: torch.Tensor = loss(HeadOutputs(torch.zeros(1, 1, 2), deltas), BOX[None], anchors)
     assert value.shape == (1, 1)
     return value.item()
 

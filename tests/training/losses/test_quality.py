@@ -64,9 +64,7 @@ def test_varifocal__its_factor_has_no_gradient():
 
 def test_quality_focal__quality_is_the_iou_of_the_predicted_box(anchors):  # noqa: F811
     outputs, target = random_case(anchors, 4)
-    assignment = QualityFocalLoss().assign(
-        HeadOutputs(*(output.detach() for output in outputs)), anchors, (len(anchors),), target
-    )
+    assignment = QualityFocalLoss().assign(outputs.map(torch.Tensor.detach), anchors, (len(anchors),), target)
     assert torch.equal(assignment.foreground, assign(anchors, target).foreground)
     for image, place in assignment.foreground.nonzero().tolist():
         predicted = decode(outputs.box_deltas[image, place], anchors[place])
