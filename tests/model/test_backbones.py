@@ -73,7 +73,7 @@ def test_taps_have_the_channels_strides_and_module_of_the_papers(
             )
         c3, c4, c5 = backbone(torch.empty(1, 3, 320, 320), ALL_TAPS)
 
-    assert [(name, *tap[:2]) for name, tap in backbone.taps.items()] == [
+    assert [(name, *backbone.taps[name][:2]) for name in ALL_TAPS] == [
         ("c3", channels[0], 8),
         ("c4", channels[1], 16),
         ("c5", channels[2], 32),

@@ -79,7 +79,7 @@ def test_a_run__stopped_and_resumed__ends_alike(
 @pytest.mark.parametrize("section", [LCPAN, TOP_DOWN], ids=["LCPAN", "TopDown"])
 def test_exported__equals_torch(section: dict[str, Any], form: Any, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime", reason="needs the export extra")
-    detector = lively_detector(**section, image_size=[75, 100])
+    detector = lively_detector(**{**section, "taps": ["c3", "c4", "c5"]}, image_size=[75, 100])
     checkpoint = save_checkpoint(detector, tmp_path / "plus.ckpt")
     # The file is compared with the checkpoint's network before it is kept.
     assert export(checkpoint, tmp_path / "plus.onnx", ExportOptions(format="onnx", form=form)) == 0
