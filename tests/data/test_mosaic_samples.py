@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from detect.data.annotations import Annotations
@@ -28,10 +27,11 @@ from detect.data.cache import PixelCache
 from detect.data.datamodule import DetectionData
 from detect.data.dataset import DetectionDataset, Sample, SampleKey, collate
 from detect.data.profile import profile_dataset
-from detect.data.sampler import BatchPlan, TrainLoader, TrainSampler
+from detect.data.sampler import TrainLoader
 from detect.data.splits import open_split
 from detect.errors import InputError
 from tests.conftest import make_coco
+from tests.data.loader_cases import loader_of, same_on_workers_and_ranks
 from tests.data_sets import coco_file, make_coco_split
 
 SIZE = (64, 80)
@@ -233,14 +233,6 @@ def crowded(tmp_path: Path) -> Annotations:
     return open_split(root, role="train").annotations
 
 
-def loader_of(dataset: DetectionDataset, *, workers: int = 0, **shares: int) -> TrainLoader:
-    rank = shares.pop("rank", 0)
-    plan = BatchPlan.derive(4, **{"world_size": 1, **shares})
-    counts = np.diff(dataset.annotations.offsets)
-    order = TrainSampler(counts, plan, rank=rank, seed=5, count_boxes=dataset.count_boxes)
-    return TrainLoader(dataset, batch_sampler=order, collate_fn=collate, num_workers=workers)
-
-
 def test_sampler__pads_for_all_images_of_a_plan(crowded: Annotations) -> None:
     dataset = DetectionDataset(crowded, SIZE, augmentations=[Mosaic(1.0)], seed=5)
     loader, paddings = loader_of(dataset), set()
@@ -269,18 +261,10 @@ def test_collate__more_boxes_than_the_padding__never_truncated(crowded: Annotati
 
 @pytest.mark.filterwarnings("ignore:.*fork.*")
 def test_loader__workers_and_ranks_change_nothing(annotations: Annotations) -> None:
-    dataset = mosaics(annotations, *default_augmentations())
-    alone, helped = loader_of(dataset), loader_of(dataset, workers=2)
-    ranks = [loader_of(dataset, world_size=2, rank=rank) for rank in (0, 1)]
-    for epoch in range(3):
-        for loader in (alone, helped, *ranks):
-            loader.batch_sampler.set_epoch(epoch)
-        for one, two, *parts in zip(alone, helped, *ranks, strict=True):
-            assert torch.equal(one.images, two.images)
-            assert torch.equal(one.images, torch.cat([part.images for part in parts]))
-            for field, expected in enumerate(one.target):
-                assert torch.equal(expected, two.target[field])
-                assert torch.equal(expected, torch.cat([part.target[field] for part in parts]))
+    def loader(**how: int) -> TrainLoader:
+        return loader_of(mosaics(annotations, *default_augmentations()), **how)
+
+    assert same_on_workers_and_ranks(loader, epochs=3)
 
 
 def test_data_module__mosaic_by_setting__every_batch_fits(tmp_path: Path) -> None:

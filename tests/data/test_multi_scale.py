@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from detect.data import datamodule
 from detect.data.annotations import Annotations
 from detect.data.augment import Mosaic, RandomHorizontalFlip, default_augmentations
 from detect.data.cache import PixelCache
 from detect.data.datamodule import DetectionData
-from detect.data.dataset import DetectionDataset, SampleKey, collate
+from detect.data.dataset import DetectionDataset, SampleKey
 from detect.data.multi_scale import MultiScale, sizes_between
-from detect.data.sampler import BatchPlan, TrainLoader, TrainSampler
+from detect.data.sampler import TrainLoader
 from detect.data.splits import open_split
 from detect.errors import InputError
 from tests.conftest import make_coco
+from tests.data.loader_cases import loader_of, same_on_workers_and_ranks
 
 SIZES = ((64, 96), (96, 128), (128, 192))
 
@@ -97,42 +98,22 @@ def test_draft_scales__are_those_of_the_largest_input(annotations: Annotations, 
     assert (small, large) == ([8], [2])
 
 
-def loader_of(annotations: Annotations, *, workers: int = 0, **shares: int) -> TrainLoader:
+def sized(annotations: Annotations, **how: int) -> TrainLoader:
     steps = [Mosaic(0.5), RandomHorizontalFlip()]
     dataset = DetectionDataset(annotations, (64, 64), augmentations=steps, seed=5)
-    rank = shares.pop("rank", 0)
-    plan = BatchPlan.derive(4, **{"world_size": 1, **shares})
-    sampler = TrainSampler(
-        np.diff(annotations.offsets),
-        plan,
-        rank=rank,
-        seed=5,
-        count_boxes=dataset.count_boxes,
-        multi_scale=MultiScale(SIZES, 5),
-    )
-    return TrainLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=workers)
+    return loader_of(dataset, multi_scale=MultiScale(SIZES, 5), **how)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*")
 def test_loader__workers_and_ranks_change_nothing(annotations: Annotations) -> None:
-    alone, helped = loader_of(annotations), loader_of(annotations, workers=2)
-    ranks = [loader_of(annotations, world_size=2, rank=rank) for rank in (0, 1)]
-    seen = set()
-    for epoch in range(4):
-        for loader in (alone, helped, *ranks):
-            loader.batch_sampler.set_epoch(epoch)
-        for one, two, *parts in zip(alone, helped, *ranks, strict=True):
-            assert torch.equal(one.images, two.images)
-            assert torch.equal(one.images, torch.cat([part.images for part in parts]))
-            assert torch.equal(one.target.boxes, torch.cat([part.target.boxes for part in parts]))
-            seen.add(tuple(one.images.shape[-2:]))
-    assert seen == set(SIZES)
+    batches = same_on_workers_and_ranks(partial(sized, annotations), epochs=4)
+    assert {tuple(batch.images.shape[-2:]) for batch in batches} == set(SIZES)
 
 
 def test_sampler__one_size_in_an_accumulation_window_and_the_same_after_a_restart(
     annotations: Annotations,
 ) -> None:
-    plain, window = loader_of(annotations), loader_of(annotations, accumulate=2)
+    plain, window = sized(annotations), sized(annotations, accumulate=2)
     whole = [{key.image_size for key in keys} for keys in plain.batch_sampler]
     halves = [{key.image_size for key in keys} for keys in window.batch_sampler]
     assert [size for size in whole for _ in range(2)] == halves

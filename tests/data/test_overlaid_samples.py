@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from detect.data.annotations import Annotations
@@ -24,10 +23,11 @@ from detect.data.augment import (
 )
 from detect.data.augment.view import blend, render
 from detect.data.cache import PixelCache
-from detect.data.dataset import DetectionDataset, SampleKey, collate
-from detect.data.sampler import BatchPlan, TrainLoader, TrainSampler
+from detect.data.dataset import DetectionDataset, SampleKey
+from detect.data.sampler import TrainLoader
 from detect.data.splits import open_split
 from tests.conftest import make_coco
+from tests.data.loader_cases import loader_of, same_on_workers_and_ranks
 from tests.data_sets import coco_file, make_coco_split
 
 SIZE = (96, 128)
@@ -78,21 +78,10 @@ def test_sample__is_a_pure_function__with_and_without_a_cache(
 @pytest.mark.filterwarnings("ignore:.*fork.*")
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: type(layout).__name__)
 def test_loader__workers_and_ranks_change_nothing(annotations: Annotations, layout: Layout) -> None:
-    def loader(*, rank: int = 0, world_size: int = 1, workers: int = 0) -> TrainLoader:
-        dataset = of(annotations, layout, *default_augmentations())
-        plan = BatchPlan.derive(4, world_size=world_size)
-        counts = np.diff(annotations.offsets)
-        sampler = TrainSampler(counts, plan, rank=rank, seed=5, count_boxes=dataset.count_boxes)
-        return TrainLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=workers)
+    def loader(**how: int) -> TrainLoader:
+        return loader_of(of(annotations, layout, *default_augmentations()), **how)
 
-    loaders = [loader(), loader(workers=2), *(loader(rank=rank, world_size=2) for rank in (0, 1))]
-    for epoch in range(2):
-        for one in loaders:
-            one.batch_sampler.set_epoch(epoch)
-        for alone, helped, *parts in zip(*loaders, strict=True):
-            assert torch.equal(alone.images, helped.images)
-            assert torch.equal(alone.images, torch.cat([part.images for part in parts]))
-            assert torch.equal(alone.target.labels, torch.cat([part.target.labels for part in parts]))
+    assert same_on_workers_and_ranks(loader, epochs=2)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: type(layout).__name__)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from detect.data.annotations import Annotations
 from detect.data.augment import (
@@ -20,11 +19,12 @@ from detect.data.augment import (
 )
 from detect.data.cache import PixelCache
 from detect.data.datamodule import DetectionData
-from detect.data.dataset import DetectionDataset, SampleKey, collate
-from detect.data.sampler import BatchPlan, TrainLoader, TrainSampler
+from detect.data.dataset import DetectionDataset, SampleKey
+from detect.data.sampler import TrainLoader
 from detect.data.splits import open_split
 from detect.errors import InputError
 from tests.conftest import make_coco
+from tests.data.loader_cases import loader_of, same_on_workers_and_ranks
 
 SIZE = (32, 40)
 STRONG = [Mosaic(1.0), PhotometricDistort(), RandomHorizontalFlip(), RandomZoomOut(), RandomVerticalFlip()]
@@ -86,27 +86,10 @@ def test_padding__follows_the_steps_of_the_epoch(annotations: Annotations) -> No
 
 @pytest.mark.filterwarnings("ignore:.*fork.*")
 def test_loader__workers_and_ranks_change_nothing(annotations: Annotations) -> None:
-    def loader(*, rank: int = 0, world_size: int = 1, workers: int = 0) -> TrainLoader:
-        dataset = of(annotations, STRONG, weak_augmentations=FLIPS, weak_from=1)
-        plan = BatchPlan.derive(4, world_size=world_size)
-        counts = np.diff(annotations.offsets)
-        sampler = TrainSampler(counts, plan, rank=rank, seed=5, count_boxes=dataset.count_boxes)
-        return TrainLoader(
-            dataset,
-            batch_sampler=sampler,
-            collate_fn=collate,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-        )
+    def loader(**how: int) -> TrainLoader:
+        return loader_of(of(annotations, STRONG, weak_augmentations=FLIPS, weak_from=1), **how)
 
-    loaders = [loader(), loader(workers=2), *(loader(rank=rank, world_size=2) for rank in (0, 1))]
-    for epoch in range(2):
-        for one in loaders:
-            one.batch_sampler.set_epoch(epoch)
-        for alone, helped, *parts in zip(*loaders, strict=True):
-            assert torch.equal(alone.images, helped.images)
-            assert torch.equal(alone.images, torch.cat([part.images for part in parts]))
-            assert torch.equal(alone.target.boxes, torch.cat([part.target.boxes for part in parts]))
+    assert same_on_workers_and_ranks(loader, epochs=2)
 
 
 @pytest.mark.parametrize(("epochs", "first"), [(5, 3), (30, 28), (1, 0), (None, None)])

@@ -53,6 +53,8 @@ TAPS = [
     ),
 ]
 ALL_TAPS = ("c3", "c4", "c5")
+WITH_OUTPUTS = ("out3", "c3", "out4", "c4", "out5", "c5")
+"""Where a block that strides begins with an expansion, the output before it is another map."""
 
 
 @pytest.mark.parametrize(
@@ -73,6 +75,7 @@ def test_taps_have_the_channels_strides_and_module_of_the_papers(
             )
         c3, c4, c5 = backbone(torch.empty(1, 3, 320, 320), ALL_TAPS)
 
+    assert tuple(backbone.taps) == (ALL_TAPS if family is MobileNetV1 else WITH_OUTPUTS)
     assert [(name, *backbone.taps[name][:2]) for name in ALL_TAPS] == [
         ("c3", channels[0], 8),
         ("c4", channels[1], 16),
@@ -85,6 +88,45 @@ def test_taps_have_the_channels_strides_and_module_of_the_papers(
     assert c4 is seen[1]
     for source in sources:
         assert isinstance(backbone.get_submodule(source), ConvNormAct)
+
+
+# Channels of out3, out4 and out5, and their blocks by number: the tables of the papers, halved in the tail.
+OUTPUTS = [
+    (MobileNetV2, {}, (32, 96, 320), (6, 13, 17)),
+    (MnasNetA1, {}, (40, 112, 320), (6, 12, 16)),
+    (MobileNetV3, {}, (40, 112, 160), (6, 12, 15)),
+    (MobileNetV3, {"reduced_tail": True}, (40, 112, 80), (6, 12, 15)),
+    (MobileNetV3, {"size": "small"}, (24, 48, 96), (3, 8, 11)),
+]
+
+
+@pytest.mark.parametrize(("family", "arguments", "channels", "blocks"), OUTPUTS)
+def test_outputs_are_those_of_the_last_block_at_each_stride(
+    family: type[Backbone],
+    arguments: dict[str, object],
+    channels: tuple[int, int, int],
+    blocks: tuple[int, int, int],
+) -> None:
+    names = ("out3", "out4", "out5")
+    with torch.device("meta"):
+        backbone = family(**arguments)
+        backbone.trim(names)
+        seen: list[torch.Tensor] = []
+        for number in blocks:
+            backbone.get_submodule(f"blocks.{number - 1}").register_forward_hook(
+                lambda module, inputs, output: seen.append(output)
+            )
+        maps = backbone(torch.empty(1, 3, 320, 320), names)
+    strides = (8, 16, 32)
+    assert [backbone.taps[name] for name in names] == [
+        (count, stride, f"output of block{number}")
+        for count, stride, number in zip(channels, strides, blocks, strict=True)
+    ]
+    assert [tuple(found.shape) for found in maps] == [
+        (1, count, 320 // stride, 320 // stride) for count, stride in zip(channels, strides, strict=True)
+    ]
+    assert all(found is expected for found, expected in zip(maps, seen, strict=True))
+    assert "last" not in backbone.stages()
 
 
 @pytest.mark.parametrize("family", [MobileNetV1, MobileNetV2, MnasNetA1, MobileNetV3])
