@@ -77,19 +77,22 @@ def advise(annotations: Annotations, layout: AnchorLayout) -> list[Advice]:
 
     The kinds: other scales or the other head; more ratios beside those; another input; another input with
     other scales. Each must gain `WORTHWHILE` over the cheaper kinds, but for another input alone, which must
-    beat the present settings only: a detector that was trained before keeps its anchors with it.
+    beat the present settings only: a detector that was trained before keeps its anchors with it. Points have
+    neither scales nor ratios, so for them another input is all.
     """
     boxes = trained_boxes(annotations, at_most=TRIED_BOXES)
     if not len(boxes.boxes):
         return []
     now = Tried(layout, anchor_recall(boxes, layout))
-    scales = _mildest(boxes, _other_anchors(layout), than=now)
-    ratios = _mildest(boxes, _more_ratios((scales or now).layout), than=scales or now)
     side = _mildest(boxes, _other_inputs(layout), than=now)
-    best = max((tried for tried in (now, scales, ratios, side) if tried), key=lambda tried: tried.share)
-    style = (scales or now).layout.config.style
-    anew = (one for other in _other_inputs(layout) for one in _ladders(other, style))
-    both = _mildest(boxes, anew, than=best)
+    scales = ratios = both = None
+    if layout.config.style != "points":
+        scales = _mildest(boxes, _other_anchors(layout), than=now)
+        ratios = _mildest(boxes, _more_ratios((scales or now).layout), than=scales or now)
+        best = max((tried for tried in (now, scales, ratios, side) if tried), key=lambda tried: tried.share)
+        style = (scales or now).layout.config.style
+        anew = (one for other in _other_inputs(layout) for one in _ladders(other, style))
+        both = _mildest(boxes, anew, than=best)
     return [
         Advice(
             _difference(layout, tried.layout),
@@ -176,24 +179,19 @@ def _mildest(
 ) -> Tried | None:
     """Of `layouts`, the mildest first, the first that does nearly as well as the best; None: not worth it."""
     tried = [Tried(layout, recall(boxes, layout)) for layout in layouts]
-    enough = max(than.share + WORTHWHILE, max((one.share for one in tried), default=0) - WORTHWHILE)
+    enough = max(than.share + WORTHWHILE, max(one.share for one in tried) - WORTHWHILE)
     return next((one for one in tried if one.share >= enough), None)
 
 
 def _other_anchors(layout: AnchorLayout) -> Iterator[AnchorLayout]:
     """Scales for the head that is set, then the other head: with the usual scales, and with others."""
     style = layout.config.style
-    if style == "points":
-        return
     yield from _ladders(layout, style)
     yield from _ladders(layout, "torchvision" if style == "paper" else "paper")
 
 
 def _ladders(layout: AnchorLayout, style: HeadStyle) -> Iterator[AnchorLayout]:
-    """The usual scales, then even steps between other ends, the nearest to the usual first; points: as is."""
-    if style == "points":
-        yield layout
-        return
+    """The usual scales, then even steps between other ends, the nearest to the usual first."""
     ladders: list[list[float] | None] = [None]
     for low in TRIED_LOWEST:
         for high in TRIED_HIGHEST:
@@ -204,8 +202,6 @@ def _ladders(layout: AnchorLayout, style: HeadStyle) -> Iterator[AnchorLayout]:
 
 def _more_ratios(layout: AnchorLayout) -> Iterator[AnchorLayout]:
     """More shapes per cell, those that are set among them."""
-    if layout.config.style == "points":
-        return
     present = layout.config.aspect_ratios or [list(USUAL_RATIOS)] * len(layout.strides)
     for more in TRIED_RATIOS:
         ratios = [[*level, *(ratio for ratio in more if ratio not in level)] for level in present]

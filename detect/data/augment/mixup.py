@@ -6,8 +6,7 @@ import numpy as np
 
 from detect.data.annotations import Annotations
 from detect.data.augment.plan import Layout, Plan, single_image
-from detect.data.augment.transforms import require_share
-from detect.errors import InputError
+from detect.data.augment.transforms import require_inner_range, require_share
 
 
 class MixUp(Layout):
@@ -30,11 +29,7 @@ class MixUp(Layout):
 
     def __init__(self, probability: float = 0.5, weight: tuple[float, float] = (0.4, 0.6)) -> None:
         require_share(self, probability)
-        if not 0 < weight[0] <= weight[1] < 1:
-            raise InputError(
-                f"weight of a MixUp is a range between 0 and 1, the lower end first; got {weight[0]}, "
-                f"{weight[1]}"
-            )
+        require_inner_range(self, weight=weight)
         self.probability, self.weight = probability, weight
 
     def tiles(

@@ -6,9 +6,8 @@ import numpy as np
 
 from detect.data.annotations import Annotations
 from detect.data.augment.plan import Area, Layout, Plan, Tile, single_image
-from detect.data.augment.transforms import require_share
+from detect.data.augment.transforms import require_inner_range, require_share
 from detect.data.augment.view import View
-from detect.errors import InputError
 
 
 class Mosaic(Layout):
@@ -28,11 +27,7 @@ class Mosaic(Layout):
 
     def __init__(self, probability: float = 0.5, centre: tuple[float, float] = (0.25, 0.75)) -> None:
         require_share(self, probability)
-        if not 0 < centre[0] <= centre[1] < 1:
-            raise InputError(
-                f"centre of a Mosaic is a range between 0 and 1, the lower end first; got {centre[0]}, "
-                f"{centre[1]}"
-            )
+        require_inner_range(self, centre=centre)
         self.probability, self.centre = probability, centre
 
     def tiles(

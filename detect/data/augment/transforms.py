@@ -36,6 +36,20 @@ def require_share(augmentation: object, probability: float) -> None:
         )
 
 
+def require_inner_range(augmentation: object, **ranges: tuple[float, float]) -> None:
+    """Refuse a range that does not lie between 0 and 1, by its name.
+
+    Raises:
+        InputError: an end is 0 or less, or 1 or more, or the upper end comes first.
+    """
+    for name, (low, high) in ranges.items():
+        if not 0 < low <= high < 1:
+            raise InputError(
+                f"{name} of a {type(augmentation).__name__} is a range between 0 and 1, the lower end first; "
+                f"got {low}, {high}"
+            )
+
+
 class RandomIoUCrop:
     """SSD's crop: a part of the view that shares at least a drawn IoU with one box.
 

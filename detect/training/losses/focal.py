@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import math
-
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from detect.errors import InputError
 from detect.training.assigners import Assigner, Assignment
-from detect.training.losses.base import DetectionLoss, require_not_negative
+from detect.training.losses.base import require_not_negative
 from detect.training.losses.box import BoxLoss
-from detect.types import ScoreActivation
+from detect.training.losses.sigmoid import SigmoidLoss, checked_prior, is_label, sum_of_counted
 
 
-class FocalLoss(DetectionLoss):
+class FocalLoss(SigmoidLoss):
     """Sigmoid focal loss on the K object columns; the background column gets no weight.
 
     Args:
@@ -33,8 +30,6 @@ class FocalLoss(DetectionLoss):
     Source: RetinaNet (arXiv 1708.02002) eq. 5 and section 4.1 (prior); with soft targets, quality focal loss
     (arXiv 2006.04388) eq. 2.
     """
-
-    score_activation: ScoreActivation = "sigmoid"
 
     def __init__(
         self,
@@ -55,19 +50,16 @@ class FocalLoss(DetectionLoss):
             box_weight=box_weight,
             box_beta=box_beta,
         )
-        if not 0 < prior < 1:
-            raise InputError(f"loss.prior is {prior}; give a probability between 0 and 1")
         if not 0 <= alpha <= 1:
             raise InputError(f"loss.alpha is {alpha}; give a share from 0 to 1")
         require_not_negative(gamma=gamma)
         self.alpha = alpha
         self.gamma = gamma
-        self.prior = prior
+        self.prior = checked_prior(prior)
 
     def class_loss(self, cls_logits: Tensor, assignment: Assignment) -> Tensor:
         logits = cls_logits[..., 1:]
-        classes = torch.arange(1, logits.shape[-1] + 1, device=logits.device)
-        truth = (assignment.labels.unsqueeze(-1) == classes).to(logits.dtype)  # (B, A, K)
+        truth = is_label(assignment, logits.shape[-1]).to(logits.dtype)  # (B, A, K)
         weight = self.alpha * truth + (1 - self.alpha) * (1 - truth)
         probability = logits.sigmoid()
         if assignment.soft_targets is None:
@@ -76,10 +68,4 @@ class FocalLoss(DetectionLoss):
             truth = truth * assignment.soft_targets.unsqueeze(-1)
             miss = (truth - probability).abs()
         cross_entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
-        loss = (weight * miss**self.gamma * cross_entropy).sum(-1) * assignment.weights
-        return torch.where(assignment.foreground | assignment.background, loss, 0.0).sum()
-
-    def prior_bias(self, num_classes: int) -> Tensor:
-        bias = torch.full((num_classes + 1,), -math.log((1 - self.prior) / self.prior))
-        bias[0] = 0.0
-        return bias
+        return sum_of_counted(weight * miss**self.gamma * cross_entropy, assignment)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 
 import torch
@@ -10,16 +9,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from detect.boxes import paired_iou
-from detect.errors import InputError
 from detect.model.box_coder import decode
 from detect.training.assigners import Assigner, Assignment
-from detect.training.losses.base import DetectionLoss, require_not_negative
+from detect.training.losses.base import require_not_negative
 from detect.training.losses.box import BoxLoss
 from detect.training.losses.iou import GIoULoss
-from detect.types import HeadOutputs, ScoreActivation, Target
+from detect.training.losses.sigmoid import SigmoidLoss, checked_prior, is_label, sum_of_counted
+from detect.types import HeadOutputs, Target
 
 
-class QualityLoss(DetectionLoss):
+class QualityLoss(SigmoidLoss):
     """Sigmoid scores on the K object columns; the target of a positive anchor is the quality of its box.
 
     The quality is the soft target of the assigner where it gives one, else the IoU of the predicted box.
@@ -35,8 +34,6 @@ class QualityLoss(DetectionLoss):
         box_weight: factor on the box loss.
     """
 
-    score_activation: ScoreActivation = "sigmoid"
-
     def __init__(
         self,
         *,
@@ -49,10 +46,8 @@ class QualityLoss(DetectionLoss):
     ) -> None:
         box_loss = GIoULoss() if box_loss is None else box_loss
         super().__init__(assigner=assigner, box_loss=box_loss, box_weight=box_weight)
-        if not 0 < prior < 1:
-            raise InputError(f"loss.prior is {prior}; give a probability between 0 and 1")
         require_not_negative(cls_weight=cls_weight)
-        self.prior = prior
+        self.prior = checked_prior(prior)
         self.weigh = weigh
         self.cls_weight = cls_weight
 
@@ -79,21 +74,14 @@ class QualityLoss(DetectionLoss):
 
     def class_loss(self, cls_logits: Tensor, assignment: Assignment) -> Tensor:
         logits = cls_logits[..., 1:]
-        classes = torch.arange(1, logits.shape[-1] + 1, device=logits.device)
-        is_label = assignment.labels.unsqueeze(-1) == classes  # (B, A, K)
-        truth = torch.where(is_label, _quality(assignment).unsqueeze(-1), 0.0)
+        labelled = is_label(assignment, logits.shape[-1])  # (B, A, K)
+        truth = torch.where(labelled, _quality(assignment).unsqueeze(-1), 0.0)
         cross_entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
-        loss = (self.factor(logits, truth, is_label) * cross_entropy).sum(-1) * assignment.weights
-        return torch.where(assignment.foreground | assignment.background, loss, 0.0).sum()
+        return sum_of_counted(self.factor(logits, truth, labelled) * cross_entropy, assignment)
 
     @abstractmethod
-    def factor(self, logits: Tensor, truth: Tensor, is_label: Tensor) -> Tensor:
-        """(B, A, K) on the cross-entropy of logits (B, A, K) with `truth`, which is 0 but for the labels."""
-
-    def prior_bias(self, num_classes: int) -> Tensor:
-        bias = torch.full((num_classes + 1,), -math.log((1 - self.prior) / self.prior))
-        bias[0] = 0.0
-        return bias
+    def factor(self, logits: Tensor, truth: Tensor, labelled: Tensor) -> Tensor:
+        """(B, A, K) on the cross-entropy of logits (B, A, K) with `truth`, 0 but where `labelled`."""
 
 
 def _quality(assignment: Assignment) -> Tensor:
@@ -142,7 +130,7 @@ class QualityFocalLoss(QualityLoss):
         require_not_negative(beta=beta)
         self.beta = beta
 
-    def factor(self, logits: Tensor, truth: Tensor, is_label: Tensor) -> Tensor:
+    def factor(self, logits: Tensor, truth: Tensor, labelled: Tensor) -> Tensor:
         return (truth - logits.sigmoid()).abs() ** self.beta
 
 
@@ -189,6 +177,6 @@ class VarifocalLoss(QualityLoss):
         self.alpha = alpha
         self.gamma = gamma
 
-    def factor(self, logits: Tensor, truth: Tensor, is_label: Tensor) -> Tensor:
+    def factor(self, logits: Tensor, truth: Tensor, labelled: Tensor) -> Tensor:
         of_positives = truth if self.weigh else torch.ones_like(truth)
-        return torch.where(is_label, of_positives, self.alpha * logits.detach().sigmoid() ** self.gamma)
+        return torch.where(labelled, of_positives, self.alpha * logits.detach().sigmoid() ** self.gamma)
