@@ -50,16 +50,21 @@ def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
     return torch.where(union > 0, shared / union.clamp(min=torch.finfo(torch.float32).tiny), 0.0)
 
 
+def paired_overlap(boxes: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """Intersection and union in px^2 of (..., 4) boxes with (..., 4), row by row: (...) each, float32."""
+    boxes, others = boxes.float(), others.float()
+    top_left = torch.maximum(boxes[..., :2], others[..., :2])
+    width, height = (torch.minimum(boxes[..., 2:], others[..., 2:]) - top_left).clamp(min=0).unbind(-1)
+    shared = width * height
+    return shared, box_area(boxes) + box_area(others) - shared
+
+
 def paired_iou(boxes: Tensor, others: Tensor) -> Tensor:
     """Intersection over union of (..., 4) boxes with (..., 4), row by row: (...), 0 where either has no area.
 
     Computed in float32, as `box_iou`; `iou_of_pairs` is the same in NumPy.
     """
-    boxes, others = boxes.float(), others.float()
-    top_left = torch.maximum(boxes[..., :2], others[..., :2])
-    size = (torch.minimum(boxes[..., 2:], others[..., 2:]) - top_left).clamp(min=0)
-    shared = size[..., 0] * size[..., 1]
-    union = box_area(boxes) + box_area(others) - shared
+    shared, union = paired_overlap(boxes, others)
     return shared / union.clamp(min=torch.finfo(torch.float32).tiny)
 
 

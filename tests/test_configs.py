@@ -36,6 +36,12 @@ def test_compared_configurations_differ_in_the_backbone_alone() -> None:
         assert config == without_backbone[0], path.name
 
 
+@pytest.mark.parametrize("folder", ["table6", "recipes", "minimalistic"])
+def test_published_recipes_validate_with_running_averages(folder: str) -> None:
+    for path in sorted((CONFIGS / folder).glob("*.yaml")):
+        assert yaml.safe_load(path.read_text())["model"]["statistics_images"] == 0, path.name
+
+
 @pytest.mark.parametrize(("name", "most_madds"), [("v3_large", 0.49e9), ("v3_small", 0.38e9)])
 def test_plus__costs_no_more_than_ssdlite(name: str, most_madds: float) -> None:
     section = yaml.safe_load((CONFIGS / "plus" / f"{name}.yaml").read_text())["model"]

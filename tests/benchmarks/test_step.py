@@ -23,7 +23,8 @@ def test_benchmark__writes_the_ratio_and_raw_figures(
 ) -> None:
     root = make_coco(tmp_path / "coco")
     words = ("--root", str(root), "--batch", "2", "--rounds", "2", "--json", str(tmp_path / "figures.json"))
-    run(monkeypatch, *words)
+    plus = str(SCRIPT.parents[1] / "configs" / "plus" / "bccd.yaml")
+    run(monkeypatch, *words, "--config", plus)
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert figures["ratio"] > 0
     assert figures["graph_breaks"]["ours"] == 0
@@ -31,6 +32,9 @@ def test_benchmark__writes_the_ratio_and_raw_figures(
     assert figures["parameters"]["ours"] == figures["parameters"]["torchvision"]
     assert set(figures["match_and_loss_share"]) == {"8", "32", "100"}
     assert all(0 < share < 1 for share in figures["match_and_loss_share"].values())
+    of_config = figures["configs"][plus]
+    assert of_config["graph_breaks"] == 0
+    assert all(0 < share < 1 for share in of_config["match_and_loss_share"].values())
     assert len(figures["cpu_ms"]) == 3 + 2 * 3
     for times in figures["cpu_ms"].values():
         assert len(times) == 2

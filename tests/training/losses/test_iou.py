@@ -4,10 +4,12 @@ import math
 
 import pytest
 import torch
+from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 
-from detect.model.box_coder import encode
+from detect.model.box_coder import decode, encode
 from detect.training.losses import BoxLoss, CIoULoss, DIoULoss, GIoULoss
 from detect.types import HeadOutputs
+from tests.test_boxes import random_boxes
 
 BOX = torch.tensor([[0.0, 0, 10, 10]])
 
@@ -40,3 +42,24 @@ def test_diou_and_ciou__by_hand():
     assert loss_of(CIoULoss(), [0, 0, 5, 10]) == pytest.approx(
         0.5 + distance + ratio**2 / (0.5 + ratio), abs=1e-4
     )
+
+
+@pytest.mark.parametrize(
+    ("loss", "theirs"),
+    [
+        (GIoULoss(), generalized_box_iou_loss),
+        (DIoULoss(), distance_box_iou_loss),
+        (CIoULoss(), complete_box_iou_loss),
+    ],
+    ids=["GIoU", "DIoU", "CIoU"],
+)
+def test_iou_losses__equal_torchvision_in_value_and_gradient(loss, theirs):
+    boxes, anchors = random_boxes(2, 200, seed=1), random_boxes(1, 200, seed=2)[0]
+    generator = torch.Generator().manual_seed(0)
+    deltas = torch.randn(2, 200, 4, generator=generator).requires_grad_()
+    logits = torch.zeros(2, 200, 2)
+    ours = loss(HeadOutputs(logits, deltas), boxes, anchors)
+    expected = theirs(decode(deltas, anchors), boxes)
+    torch.testing.assert_close(ours, expected)
+    gradients = [torch.autograd.grad(value.sum(), deltas)[0] for value in (ours, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
