@@ -1,6 +1,6 @@
 """A training step of ours against torchvision's, paired in one run: forward, loss, backward, optimizer.
 
-python benchmarks/step.py [--root DATA] [--batch 8] [--rounds 15] [--json FILE]
+python benchmarks/step.py [--root DATA] [--batch 8] [--rounds 15] [--config FILE ...] [--json FILE]
 
 Both train SSDLite320 with MobileNetV3-Large in eager mode, on the same images and boxes at 320 x 320, in
 one process and one thread, and take turns. Ours is what `detect fit` runs: normalisation, network, matching,
@@ -10,8 +10,9 @@ as references/detection/train.py makes it; once more with fused SGD, so that the
 `ratio` is the median over rounds of their processor time by ours.
 
 Then matching and loss alone, forward and backward, as a share of our step, at several numbers of boxes an
-image; and graph breaks of forward and loss as torch._dynamo.explain counts them. Without `--root` and without
-coco128 beside the repository the images are the built-in shapes.
+image; and graph breaks of forward and loss as torch._dynamo.explain counts them. `--config` has the same
+of the networks and losses of other configurations, each as a share of its own step. Without `--root` and
+without coco128 beside the repository the images are the built-in shapes.
 """
 
 from __future__ import annotations
@@ -30,9 +31,12 @@ import torchvision
 from torch import Tensor
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
+from detect.config.model_section import read_config
 from detect.data.datamodule import DetectionData
 from detect.data.dataset import padded_box_count
 from detect.data.synthetic.shapes import make_shapes
+from detect.inspection.anchor_layout import without_auto
+from detect.model.checkpoint import without_weights
 from detect.training.build import build_module
 from detect.training.finite_guard import FiniteGuard
 from detect.training.module import LOSS_UNIT, DetectionModule
@@ -51,6 +55,12 @@ def read_batch(root: Path, size: int) -> tuple[Batch, int]:
     data = DetectionData(root, total_batch_size=size, workers=0, image_size=IMAGE_SIZE, check_images=False)
     data.open(("train",))
     return next(iter(data.train_dataloader())), data.classes.num_classes
+
+
+def build_from(config: Path, num_classes: int) -> DetectionModule:
+    """The network and the loss of a configuration, with the usual scales and random weights."""
+    settings = without_auto(without_weights(read_config(config)["model"]))
+    return build_module({**settings, "num_classes": num_classes}).train()
 
 
 def build_ours(num_classes: int) -> DetectionModule:
@@ -158,31 +168,54 @@ def time_in_turns(steps: dict[str, Callable[[], None]], rounds: int) -> dict[str
     return times
 
 
+def loss_steps(module: DetectionModule, batch: Batch, num_classes: int) -> dict[str, Callable[[], None]]:
+    """Whole steps, and matching and loss alone, at several numbers of boxes an image."""
+    steps: dict[str, Callable[[], None]] = {}
+    for boxes in BOX_COUNTS:
+        filled = batch._replace(target=random_target(len(batch.images), boxes, num_classes))
+        steps[f"ours_{boxes}_boxes"] = our_step(module, filled)
+        steps[f"match_and_loss_{boxes}_boxes"] = loss_alone(module, filled, filled.target)
+    return steps
+
+
+def median_ratio(times: dict[str, list[float]], over: str, under: str) -> float:
+    """Of paired rounds."""
+    return statistics.median(a / b for a, b in zip(times[over], times[under], strict=True))
+
+
+def loss_shares(times: dict[str, list[float]]) -> dict[str, float]:
+    """Matching and loss over the whole step, by the number of boxes an image; from times of `loss_steps`."""
+    return {
+        str(boxes): median_ratio(times, f"match_and_loss_{boxes}_boxes", f"ours_{boxes}_boxes")
+        for boxes in BOX_COUNTS
+    }
+
+
+def measure_config(config: Path, batch: Batch, num_classes: int, rounds: int) -> dict[str, Any]:
+    """Shares and graph breaks of a configuration's network and loss."""
+    module = build_from(config, num_classes)
+    times = time_in_turns(loss_steps(module, batch, num_classes), rounds)
+    return {
+        "match_and_loss_share": loss_shares(times),
+        "graph_breaks": breaks_of(module, batch),
+        "cpu_ms": times,
+    }
+
+
 def measure(batch: Batch, num_classes: int, rounds: int) -> dict[str, Any]:
     """All figures but the graph breaks."""
     ours, theirs = build_ours(num_classes), build_theirs(num_classes)
-    size = len(batch.images)
     steps = {
         "ours": our_step(ours, batch),
         "torchvision": their_step(theirs, batch, fused=False),
         "torchvision_fused": their_step(theirs, batch, fused=True),
+        **loss_steps(ours, batch, num_classes),
     }
-    for boxes in BOX_COUNTS:
-        filled = batch._replace(target=random_target(size, boxes, num_classes))
-        steps[f"ours_{boxes}_boxes"] = our_step(ours, filled)
-        steps[f"match_and_loss_{boxes}_boxes"] = loss_alone(ours, filled, filled.target)
     times = time_in_turns(steps, rounds)
-
-    def median_ratio(over: str, under: str) -> float:
-        return statistics.median(a / b for a, b in zip(times[over], times[under], strict=True))
-
     return {
-        "ratio": median_ratio("torchvision", "ours"),
-        "ratio_fused": median_ratio("torchvision_fused", "ours"),
-        "match_and_loss_share": {
-            str(boxes): median_ratio(f"match_and_loss_{boxes}_boxes", f"ours_{boxes}_boxes")
-            for boxes in BOX_COUNTS
-        },
+        "ratio": median_ratio(times, "torchvision", "ours"),
+        "ratio_fused": median_ratio(times, "torchvision_fused", "ours"),
+        "match_and_loss_share": loss_shares(times),
         "parameters": {
             "ours": sum(p.numel() for p in ours.parameters()),
             "torchvision": sum(p.numel() for p in theirs.parameters()),
@@ -193,13 +226,20 @@ def measure(batch: Batch, num_classes: int, rounds: int) -> dict[str, Any]:
 
 def graph_breaks(batch: Batch, num_classes: int) -> dict[str, int]:
     """Of forward and loss, in training mode."""
-    ours, theirs = build_ours(num_classes), build_theirs(num_classes)
+    theirs = build_theirs(num_classes)
     found = {
-        "ours": torch._dynamo.explain(ours.loss_terms)(batch.images, batch.target).graph_break_count,
+        "ours": breaks_of(build_ours(num_classes), batch),
         "torchvision": torch._dynamo.explain(theirs)(*their_inputs(batch)).graph_break_count,
     }
     torch._dynamo.reset()
     return found
+
+
+def breaks_of(module: DetectionModule, batch: Batch) -> int:
+    """Graph breaks of our forward and loss."""
+    breaks: int = torch._dynamo.explain(module.loss_terms)(batch.images, batch.target).graph_break_count
+    torch._dynamo.reset()
+    return breaks
 
 
 def print_table(result: dict[str, Any]) -> None:
@@ -210,6 +250,11 @@ def print_table(result: dict[str, Any]) -> None:
     for boxes, share in result["match_and_loss_share"].items():
         time_ms = statistics.median(result["cpu_ms"][f"match_and_loss_{boxes}_boxes"])
         print(f"{f'match + loss, {boxes} boxes':28} {time_ms:10.1f} {share:8.1%} of the step")
+    for config, figures in result["configs"].items():
+        shares = ", ".join(
+            f"{share:.1%} at {boxes}" for boxes, share in figures["match_and_loss_share"].items()
+        )
+        print(f"{config}: match + loss {shares} boxes; graph breaks {figures['graph_breaks']}")
     breaks = result["graph_breaks"]
     print(f"graph breaks of forward and loss: ours {breaks['ours']}, torchvision {breaks['torchvision']}")
 
@@ -221,6 +266,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, help="a data set; its training split is read")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--config", type=Path, nargs="+", default=[], help="share of their losses too")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     if arguments.batch < 2:
@@ -234,6 +280,10 @@ def main() -> None:
         batch, num_classes = read_batch(root, arguments.batch)
     result = measure(batch, num_classes, arguments.rounds)
     result |= {
+        "configs": {
+            str(config): measure_config(config, batch, num_classes, arguments.rounds)
+            for config in arguments.config
+        },
         "graph_breaks": graph_breaks(batch, num_classes),
         "root": root.name,
         "batch_size": arguments.batch,
