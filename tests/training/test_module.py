@@ -106,8 +106,8 @@ def test_the_loss_of_another_size__is_that_of_a_module_of_this_size() -> None:
 
 
 @pytest.mark.slow
-def test_the_step_compiles_once_per_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
+@torch._dynamo.config.patch(recompile_limit=1)
+def test_the_step_compiles_once_per_size() -> None:
     sizes = [(64, 64), (64, 96)]
     allow_graphs(len(sizes))
     module, target = build_module(SETTINGS), random_target(2)
