@@ -169,7 +169,7 @@ def time_in_turns(steps: dict[str, Callable[[], None]], rounds: int) -> dict[str
 
 
 def loss_steps(module: DetectionModule, batch: Batch, num_classes: int) -> dict[str, Callable[[], None]]:
-    """Whole steps, and matching and loss alone, at several numbers of boxes an image."""
+    """Whole steps, and matching and loss alone, at several numbers of boxes per image."""
     steps: dict[str, Callable[[], None]] = {}
     for boxes in BOX_COUNTS:
         filled = batch._replace(target=random_target(len(batch.images), boxes, num_classes))
@@ -184,7 +184,7 @@ def median_ratio(times: dict[str, list[float]], over: str, under: str) -> float:
 
 
 def loss_shares(times: dict[str, list[float]]) -> dict[str, float]:
-    """Matching and loss over the whole step, by the number of boxes an image; from times of `loss_steps`."""
+    """Matching and loss over the whole step, by the number of boxes per image; from times of `loss_steps`."""
     return {
         str(boxes): median_ratio(times, f"match_and_loss_{boxes}_boxes", f"ours_{boxes}_boxes")
         for boxes in BOX_COUNTS
