@@ -46,7 +46,7 @@ NOT_RUN = {
     r"benchmarks/annotations\.py": "tests/benchmarks/test_annotations.py",
     r"benchmarks/loader\.py": "tests/benchmarks/test_loader.py",
     r"benchmarks/peers\.py": "tests/benchmarks/test_peers.py",
-    r"benchmarks/peers_training\.py": "minutes, and packages of other projects: tests/benchmarks/test_peers_training.py",
+    r"benchmarks/peers_training\.py": "tests/benchmarks/test_peers_training.py",
     r"benchmarks/step\.py": "tests/benchmarks/test_step.py",
     r"^bash scripts/kill_and_resume": "tests/training/test_kill_and_resume.py",
 }
