@@ -12,9 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from detect.config.model_section import read_model_section
+from detect.config.model_section import read_classifier_section, read_model_section
 from detect.errors import InputError
 from detect.inspection.anchor_layout import without_auto
+from detect.inspection.classifiers import classifiers_table, count_classifier, count_published
+from detect.inspection.classifiers import to_json as classifier_json
 from detect.model.checkpoint import build_detector
 from detect.model.counts import PAPER_CLASSES, Counts, count
 from detect.model.ssdlite import TAPS, SSDLite
@@ -74,7 +76,7 @@ class Model(NamedTuple):
 
 
 def list_models(json_file: Path | None = None, configs: Path | None = None) -> int:
-    """Print every detector below `configs` with its counts; returns the exit code.
+    """Print every detector and classifier below `configs` with its counts; returns the exit code.
 
     Args:
         json_file: write the list there as well.
@@ -88,17 +90,27 @@ def list_models(json_file: Path | None = None, configs: Path | None = None) -> i
         configs = Path("configs") if Path("configs").is_dir() else beside_package
     if not configs.is_dir():
         raise InputError(f"{configs}: no such folder; run `detect models` where `configs` lies")
+    paths = sorted(configs.rglob("*.yaml"))
     models = [
-        count_config(path, settings)
-        for path in sorted(configs.rglob("*.yaml"))
-        if (settings := read_model_section(path)) is not None
+        count_config(path, settings) for path in paths if (settings := read_model_section(path)) is not None
     ]
+    classifiers = [
+        count_classifier(path, settings)
+        for path in paths
+        if (settings := read_classifier_section(path)) is not None
+    ]
+    if classifiers:
+        shown = {one.published for one in classifiers}
+        classifiers += [one for one in count_published() if one.published not in shown]
     console = Console()
     if not console.is_terminal:
         console.width = max(console.width, PIPED_WIDTH)  # a file has room for every column
     console.print(models_table(models, root=configs))
+    if classifiers:
+        console.print(classifiers_table(classifiers, root=configs))
     if json_file is not None:
-        json_file.write_text(json.dumps([to_json(model) for model in models], indent=2) + "\n")
+        rows = [*map(to_json, models), *map(classifier_json, classifiers)]
+        json_file.write_text(json.dumps(rows, indent=2) + "\n")
     return 0
 
 

@@ -77,6 +77,8 @@ class Backbone(Configurable, nn.Module, ABC):
     """Name, licence and hash of pretrained weights, for checkpoints; null where there are none."""
     transfer_report: Sequence[Transfer] = ()
     """What became of each layer when pretrained weights were loaded."""
+    classifier_layer: tuple[int, Activation] | None = None
+    """Outputs and activation of the 1x1 that a classifier has behind its pooling; null: there is none."""
 
     def resolved_args(self) -> dict[str, Any]:
         """Constructor arguments that pretrained weights decided; they build the network without them."""
@@ -89,6 +91,9 @@ class Backbone(Configurable, nn.Module, ABC):
 
     def trim(self, taps: Sequence[str]) -> None:
         """Delete the layers after the last of `taps`: they would learn nothing."""
+
+    def widen_for_classes(self) -> None:
+        """Give the last layer the width that a classifier has, where a detector's is narrower."""
 
     @abstractmethod
     def forward(self, images: Tensor, taps: Sequence[str]) -> list[Tensor]:
@@ -234,3 +239,19 @@ class ExpansionTable(InvertedResidualBackbone):
             channels, make_divisible(self.last_channels * width), activation=activation, settings=settings
         )
         super().__init__(stem, blocks, last=last, width=width, settings=settings)
+        self._activation: Activation = activation
+
+    def widen_for_classes(self) -> None:
+        """Below width 1.0 a classifier keeps all 1280 channels of the last 1x1 (V2 paper, section 5).
+
+        A layer that is made for it is fresh.
+        """
+        settings = self.settings
+        assert isinstance(settings, ConvSettings)
+        if self.width < 1:
+            channels = cast(InvertedResidual, self.blocks[-1]).out_channels
+            self.last = ConvNormAct(
+                channels, self.last_channels, activation=self._activation, settings=settings
+            )
+            init_weights(self.last, "kaiming")
+            self.taps["c5"] = self.taps["c5"]._replace(channels=self.last_channels)

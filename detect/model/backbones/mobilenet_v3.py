@@ -60,6 +60,7 @@ SMALL = (
 
 TABLES = {"large": LARGE, "small": SMALL}
 NONLINEARITIES: dict[str, Activation] = {"RE": "relu", "HS": "hard_swish"}
+CLASSIFIER_CHANNELS: dict[Size, int] = {"large": 1280, "small": 1024}
 LAST_EXPANSION = 6  # the last 1x1 widens the last block's output six times (160 -> 960, 96 -> 576)
 
 Sources = dict[Size, tuple[Source[SqueezeSettings], ...]]
@@ -152,6 +153,8 @@ class MobileNetV3(InvertedResidualBackbone):
         super().__init__(stem, blocks, last=last, width=width, settings=settings)
         self.name = f"mobilenet_v3_{size}" + ("_minimalistic" if minimalistic else "")
         self.reduced_tail = reduced_tail
+        # As in MobileNetV2, width multipliers below 1 leave the last layer before the classes alone.
+        self.classifier_layer = (make_divisible(CLASSIFIER_CHANNELS[size] * max(1.0, width)), activation)
         load_pretrained(self, pretrained)
 
 

@@ -1,0 +1,200 @@
+"""`detect models`: classifiers of configs/pretrain and published ones, counted beside their papers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from rich.table import Table
+from rich.text import Text
+from torch import nn
+
+from detect.errors import InputError
+from detect.model.backbones import Backbone, MnasNetA1, MobileNetV1, MobileNetV2, MobileNetV3
+from detect.model.classifier import Classifier, build_classifier
+from detect.model.counts import Counts, count
+
+IMAGENET_CLASSES = 1000
+"""Also counted with where a configuration takes K from the data."""
+MILLION = 1e6
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """A row of a paper's table; figures as printed."""
+
+    row: str
+    backbone: str
+    width: float
+    side: int
+    """Height and width of the input in px."""
+    params_m: str
+    madds_m: str
+    source: str
+    with_hard_swish: bool = False
+    """What the printed multiply-adds count beside convolutions and linear layers."""
+
+
+V3 = "V3 paper, Table 3"
+V2 = "TensorFlow's mobilenet/README.md"
+V1 = "V1 paper, Tables 6 and 7"
+PUBLISHED = (
+    PublishedRow("V3-Large 1.0", "mobilenet_v3_large", 1.0, 224, "5.4", "219", V3, with_hard_swish=True),
+    PublishedRow("V3-Small 1.0", "mobilenet_v3_small", 1.0, 224, "2.5", "56", V3),
+    PublishedRow("MnasNet-A1", "mnasnet_a1", 1.0, 224, "3.9", "312", "MnasNet paper, Table 1"),
+    PublishedRow("V2 1.0", "mobilenet_v2", 1.0, 224, "3.4", "300", V3),
+    PublishedRow("V2 0.35", "mobilenet_v2", 0.35, 224, "1.6", "59.2", V3),
+    PublishedRow("V2 0.75", "mobilenet_v2", 0.75, 224, "2.61", "209", V2),
+    PublishedRow("V2 0.5", "mobilenet_v2", 0.5, 224, "1.95", "97", V2),
+    PublishedRow("V2 1.0, 192", "mobilenet_v2", 1.0, 192, "3.47", "221", V2),
+    PublishedRow("V2 1.0, 160", "mobilenet_v2", 1.0, 160, "3.47", "154", V2),
+    PublishedRow("V2 1.0, 128", "mobilenet_v2", 1.0, 128, "3.47", "99", V2),
+    PublishedRow("V2 1.0, 96", "mobilenet_v2", 1.0, 96, "3.47", "56", V2),
+    PublishedRow("V2 0.35, 96", "mobilenet_v2", 0.35, 96, "1.66", "11", V2),
+    PublishedRow("V1 1.0", "mobilenet_v1", 1.0, 224, "4.2", "569", V1),
+    PublishedRow("V1 0.75", "mobilenet_v1", 0.75, 224, "2.6", "325", V1),
+    PublishedRow("V1 0.5", "mobilenet_v1", 0.5, 224, "1.3", "149", V1),
+    PublishedRow("V1 0.25", "mobilenet_v1", 0.25, 224, "0.5", "41", V1),
+    PublishedRow("V1 1.0, 192", "mobilenet_v1", 1.0, 192, "4.2", "418", V1),
+    PublishedRow("V1 1.0, 160", "mobilenet_v1", 1.0, 160, "4.2", "290", V1),
+    PublishedRow("V1 1.0, 128", "mobilenet_v1", 1.0, 128, "4.2", "186", V1),
+)
+"""The papers round some figures and cut others: a count agrees that is less than one unit of the last printed
+digit away. "Searching for MobileNetV3" (arXiv 1905.02244), MobileNetV2 (1801.04381), MnasNet (1807.11626),
+MobileNets (1704.04861)."""
+
+
+class CountedClassifier(NamedTuple):
+    """A classifier, counted."""
+
+    config: Path | None
+    """Null: a published row that no configuration has."""
+    backbone: Backbone
+    image_size: tuple[int, int]
+    num_classes: int | None
+    """Null where the configuration takes it from the data; the counts are then those of 1000 classes."""
+    counts: Counts
+    linear_madds: int
+    published: PublishedRow | None
+
+    @property
+    def plain_madds(self) -> int:
+        """Multiply-adds of convolutions and linear layers, without h-swish."""
+        return self.counts.conv_madds + self.linear_madds
+
+
+def count_classifier(path: Path, settings: dict[str, Any]) -> CountedClassifier:
+    """Build the classifier of a `model:` section on the meta device and count it; nothing is downloaded.
+
+    Raises:
+        InputError: a setting is wrong; names the file.
+    """
+    num_classes = settings.get("num_classes")
+    try:
+        with torch.device("meta"):
+            classifier = build_classifier({**settings, "num_classes": num_classes or IMAGENET_CLASSES})
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return _counted(classifier, path, num_classes)
+
+
+def count_published() -> list[CountedClassifier]:
+    """The classifier of every row of `PUBLISHED`."""
+    with torch.device("meta"):
+        return [
+            _counted(Classifier(_backbone_of(row), IMAGENET_CLASSES, image_size=(row.side, row.side)), None)
+            for row in PUBLISHED
+        ]
+
+
+def agrees(value: int, printed: str) -> bool:
+    """Whether a count is less than one unit of the last digit away from a printed number of millions."""
+    digits = len(printed.partition(".")[2])
+    return abs(value / MILLION - float(printed)) < 10.0**-digits
+
+
+def classifiers_table(classifiers: list[CountedClassifier], *, root: Path) -> Table:
+    """The table for people: a tick where the count is the printed one, a cross where not."""
+    table = Table(
+        title="Classifiers; figures of their papers in brackets",
+        caption="w/o BN: no scale and shift of BatchNorm. MAdds: convolutions and linear layers; with "
+        "h-swish: 1.5 per element besides. Printed figures are rounded or cut",
+    )
+    table.add_column("classifier", overflow="fold")
+    for name in ("input", "params", "params w/o BN (M)", "MAdds (M)", "with h-swish (M)"):
+        table.add_column(name, justify="right")
+    table.add_column("source")
+    for one in classifiers:
+        row, counts = one.published, one.counts
+        name = str(one.config.relative_to(root)) if one.config else row.row if row else ""
+        params, plain = f"{counts.params_without_bn / MILLION:.2f}", f"{one.plain_madds / MILLION:.1f}"
+        hard_swish = f"{counts.madds / MILLION:.1f}"
+        if row is not None:
+            params += _beside(counts.params_without_bn, row.params_m)
+            plain += "" if row.with_hard_swish else _beside(one.plain_madds, row.madds_m)
+            hard_swish += _beside(counts.madds, row.madds_m) if row.with_hard_swish else ""
+        size = "x".join(map(str, one.image_size))
+        source = "" if row is None else row.source
+        table.add_row(Text(name), size, f"{counts.params:,}", params, plain, hard_swish, source)
+    return table
+
+
+def to_json(one: CountedClassifier) -> dict[str, Any]:
+    """One entry of `detect models --json`."""
+    row = one.published
+    return {
+        "task": "classification",
+        "config": None if one.config is None else one.config.as_posix(),
+        "backbone": one.backbone.name,
+        "reduced_tail": one.backbone.reduced_tail,
+        "width": one.backbone.width,
+        "input": list(one.image_size),
+        "num_classes": one.num_classes,
+        **one.counts._asdict(),
+        "madds_without_hard_swish": one.plain_madds,
+        "paper": None
+        if row is None
+        else {
+            "row": row.row,
+            "params_m": float(row.params_m),
+            "madds_m": float(row.madds_m),
+            "source": row.source,
+        },
+    }
+
+
+def _counted(
+    classifier: Classifier, config: Path | None, num_classes: int | None = IMAGENET_CLASSES
+) -> CountedClassifier:
+    linear = sum(m.weight.numel() for m in classifier.modules() if isinstance(m, nn.Linear))
+    size = classifier.image_size
+    row = _published_row(classifier) if num_classes in (None, IMAGENET_CLASSES) else None
+    return CountedClassifier(
+        config, classifier.backbone, size, num_classes, count(classifier, size), linear, row
+    )
+
+
+def _published_row(classifier: Classifier) -> PublishedRow | None:
+    backbone = classifier.backbone
+    for row in PUBLISHED:
+        same = (row.backbone, row.width, (row.side, row.side))
+        if same == (backbone.name, backbone.width, classifier.image_size) and not backbone.reduced_tail:
+            return row
+    return None
+
+
+def _backbone_of(row: PublishedRow) -> Backbone:
+    match row.backbone:
+        case "mobilenet_v3_large" | "mobilenet_v3_small":
+            return MobileNetV3("large" if row.backbone.endswith("large") else "small", width=row.width)
+        case "mobilenet_v2":
+            return MobileNetV2(width=row.width)
+        case "mobilenet_v1":
+            return MobileNetV1(width=row.width)
+    return MnasNetA1(width=row.width)
+
+
+def _beside(value: int, printed: str) -> str:
+    return f" ({printed}) {'✓' if agrees(value, printed) else '✗'}"
