@@ -136,7 +136,9 @@ class FitCLI(LightningCLI):
                 with as_file(self.resume.config) as saved:
                     self.config = parser.parse_args(["--config", str(saved), *args])
                 self.config.config = self.config.config[1:]
-        except ArgumentError as error:
+            # parse_args takes a file's null for any type.
+            parser.validate(self.config, skip_unset=False)
+        except (ArgumentError, TypeError) as error:
             raise InputError(f"detect fit: {explain(str(error), parser)}") from error
         if self.config.pop("trust") and not any(word.partition("=")[0] == "--trust" for word in args):
             raise InputError("give --trust on the command line, not in a configuration file")

@@ -338,6 +338,13 @@ def test_a_wrong_word_stops_before_any_work(
     assert not run.exists()
 
 
+def test_null_in_a_file_where_a_value_is_needed__one_message(case: tuple[Path, Path], tmp_path: Path) -> None:
+    nulls = tmp_path / "nulls.yaml"
+    nulls.write_text("model: {channels_last: null}")
+    with pytest.raises(InputError, match=r'"model.channels_last":\s+Expected a'):
+        fit(fit_args(*case, tmp_path / "run", "--config", str(nulls)))
+
+
 @pytest.mark.parametrize("words", [["--model.init_from", "no.ckpt"], ["--trainer.devices", "some"]])
 def test_a_start_that_fails_leaves_no_folder_of_its_own(
     words: list[str], case: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
