@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from torchvision.models.detection import ssdlite320_mobilenet_v3_large
+
+from detect.model.published import COCO
+from tests.file_server import FileServer, serving
 
 torch.set_num_threads(1)
 
@@ -92,3 +99,30 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or fills the user's cache, or inherits a run folder."""
     monkeypatch.setenv("DETECT_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("DETECT_RUN", raising=False)
+
+
+@pytest.fixture(scope="session")
+def torchvision_file() -> bytes:
+    """What torchvision publishes as a detector, with random weights."""
+    torch.manual_seed(0)
+    state = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None).state_dict()
+    file = io.BytesIO()
+    torch.save(state, file)
+    return file.getvalue()
+
+
+@pytest.fixture
+def coco_server(
+    torchvision_file: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[FileServer]:
+    """`model.init_from: coco` on 127.0.0.1, and no downloads of torchvision's own on this machine."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    with serving() as told:
+        told.files["/" + COCO[0].name] = torchvision_file
+        row = COCO[0]._replace(
+            url=f"{told.url}/{COCO[0].name}", sha256=hashlib.sha256(torchvision_file).hexdigest()
+        )
+        monkeypatch.setattr("detect.model.published.COCO", (row,))
+        monkeypatch.setattr("detect.inspection.starts.COCO", (row,))
+        yield told

@@ -25,7 +25,7 @@ from detect.inspection.anchor_layout import AnchorLayout
 from detect.inspection.run_advice import explain_weak, gather_facts, is_weak
 from detect.model.backbones.pretrained import transfer_table
 from detect.model.checkpoint import build_from_checkpoint, read_checkpoint
-from detect.model.weights import init_from, match_table
+from detect.model.weights import describe_origin, init_from, match_table
 from detect.report.run_page import score_run, write_report
 from detect.system.cores import available_cores
 from detect.system.files import write_atomically
@@ -150,11 +150,15 @@ def start_from_weights(cli: FitCLI, console: Console) -> None:
     """Say what pretrained weights filled, and copy what `model.init_from` has."""
     if cli.model.net.backbone.transfer_report:
         console.print(transfer_table(cli.model.net.backbone))
-    if cli.config.model.init_from is not None:
-        match = init_from(cli.model.net, cli.data.classes, Path(cli.config.model.init_from))
-        console.print(match_table(match, source=cli.config.model.init_from))
+    if cli.start is not None:
+        match = init_from(cli.model.net, cli.data.classes, cli.start)
+        console.print(match_table(match, source=str(cli.start)))
+    origin = cli.model.net.backbone.weights_origin
+    if origin is not None and cli.start is not None:
+        console.print(f"origin: {describe_origin(origin)}", highlight=False, markup=False)
     if cli.trainer.is_global_zero:
-        update_manifest(cli.run_folder, initial_weights=hash_weights(cli.model.detector.state_dict()))
+        weights = hash_weights(cli.model.detector.state_dict())
+        update_manifest(cli.run_folder, initial_weights=weights, weights_origin=origin)
 
 
 def look_at_anchors(cli: FitCLI, console: Console) -> None:

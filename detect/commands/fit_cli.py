@@ -28,6 +28,7 @@ from detect.data.sampler import require_full_batch
 from detect.errors import InputError, install_hint
 from detect.evaluation.metrics import METRICS
 from detect.model.checkpoint import build_detector, read_checkpoint, without_weights
+from detect.model.published import find_start
 from detect.model.weights import refuse_other_backbone
 from detect.system.ranks import rank_by_environment
 from detect.training.averaging import AveragedWeights
@@ -87,6 +88,8 @@ class FitCLI(LightningCLI):
 
     def __init__(self, args: list[str]) -> None:
         self.resume: Resume | None = find_resume(args)
+        self.start: Path | None = None
+        """The checkpoint that `model.init_from` names."""
         super().__init__(
             detection_module,
             DetectionData,
@@ -164,7 +167,11 @@ class FitCLI(LightningCLI):
         check_class_count(self.config.model.num_classes, self.data.classes)
         settings = self.plain_config()
         refuse_foreign_classes(settings, "the configuration", follow_files=True)
-        self.anchors = settle_anchors(settings["model"], self.data.train, resume=self.resume)
+        started = settings["model"]
+        if self.resume is None and started["init_from"] is not None:
+            self.start = find_start(started["init_from"], started)
+            started = started | {"init_from": str(self.start)}
+        self.anchors = settle_anchors(started, self.data.train, resume=self.resume)
         if self.anchors is not None:
             for key, value in self.anchors.values.items():
                 self.config.model.anchors[key] = value
@@ -173,8 +180,8 @@ class FitCLI(LightningCLI):
             refuse_changes(self.resume, settings)
             refuse_other_data(self.resume, self.described_data)
             self._build_without_other_weights(self.resume)
-        elif settings["model"]["init_from"] is not None:
-            refuse_start(settings["model"])
+        elif self.start is not None:
+            refuse_start(settings["model"], self.start)
         self.run = {"config": settings, "data": self.described_data}
         configs = self.config.get("config") or []
         name = Path(str(configs[0])).stem if configs else "run"
@@ -289,8 +296,8 @@ class FitCLI(LightningCLI):
             kept = ", ".join(model.parameters.freeze)
             raise InputError(
                 f"model.parameters.freeze keeps {kept} as they are, and they are "
-                "random: give a detector to start from (--model.init_from detector.ckpt) or a classifier's "
-                "weights (--model.backbone.weights imagenet), or train every part: "
+                "random: give a detector to start from (--model.init_from detector.ckpt, or coco) or a "
+                "classifier's weights (--model.backbone.weights imagenet), or train every part: "
                 "--model.parameters.freeze '[]'"
             )
 
@@ -313,15 +320,15 @@ class FitCLI(LightningCLI):
         self.config.model = model_parser().parse_object({"model": settings}).model
 
 
-def refuse_start(model: dict[str, Any]) -> None:
-    """Look, before there is a run folder, whether `model.init_from` fits; shapes alone are built.
+def refuse_start(model: dict[str, Any], start: Path) -> None:
+    """Look, before there is a run folder, whether the checkpoint `start` fits; shapes alone are built.
 
     Raises:
         InputError: it is no checkpoint of ours, or its backbone is another.
     """
     with torch.device("meta"):
         net = build_detector(without_weights(model)).net
-    refuse_other_backbone(net, read_checkpoint(Path(model["init_from"])))
+    refuse_other_backbone(net, read_checkpoint(start))
 
 
 class SettingsReader(FitCLI):

@@ -120,7 +120,7 @@ what to train
   --data.root FOLDER               the data set: COCO, Pascal VOC and YOLO are recognised
   --data.train_split NAME          its training split; null: train2017 or train
   --data.val_split NAME            its validation split; null: val2017, val, valid or test
-  --model.init_from FILE           a detector of yours to start from; its classes may be others
+  --model.init_from FILE|coco      a detector to start from, yours or the published one; any classes
   --model.backbone NAME            MobileNetV1, MobileNetV2, MobileNetV3, MnasNetA1, or Timm for any of timm
   --model.backbone.weights FILE    weights of a classifier for it; imagenet: the published ones
   --model.anchors auto             anchors whose scales are fitted to the training boxes

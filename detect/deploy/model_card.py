@@ -10,6 +10,7 @@ from typing import Any
 from detect.deploy.runtimes.table import runtimes_of
 from detect.model.counts import count
 from detect.model.detector import TorchDetector
+from detect.model.weights import describe_origin
 from detect.system.files import write_atomically
 
 REST = {
@@ -161,8 +162,7 @@ def origin(content: dict[str, Any]) -> Iterator[str]:
     if pretrained is None:
         yield "- No pretrained weights are in it."
     else:
-        facts = ", ".join(f"{key} {value}" for key, value in pretrained.items())
-        yield f"- Training started from pretrained weights: {facts}"
+        yield f"- Training started from pretrained weights: {describe_origin(pretrained)}"
     yield (
         "- The code that made it is under Apache-2.0. The weights are bound by the licences of the training "
         "images and of any pretrained weights; they are yours to check and to name."

@@ -8,20 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from torchvision.models import get_weight
-
-from detect.data.annotation_cache import cache_folder
 from detect.errors import InputError
 from detect.model.backbones.mobilenet_v3 import SOURCES, Size
 from detect.model.backbones.pretrained import HALF, find_weights
 from detect.model.blocks import ConvSettings, SqueezeSettings
-from detect.model.checkpoint import read_checkpoint, write_checkpoint
+from detect.model.checkpoint import read_checkpoint
 from detect.model.configurable import plain
+from detect.model.published import COCO, fetched
 from detect.model.ssdlite import TAPS
-from detect.model.weights import import_torchvision
 
 Kind = Literal["detector", "imagenet", "none"]
-PUBLISHED = "SSDLite320_MobileNet_V3_Large_Weights.COCO_V1"
 ANSWER_S = 10.0
 """So long may a server take to answer before a start counts as out of reach."""
 QUICKSTART = "runs/quickstart-*/checkpoints/best.ckpt"
@@ -94,18 +90,9 @@ def published() -> Start:
     Raises:
         InputError: it can neither be found nor fetched.
     """
-    path = cache_folder() / "ssdlite320_mobilenet_v3_large_coco.ckpt"
-    if not path.is_file():
-        weights = get_weight(PUBLISHED)
-        try:
-            with short_patience():
-                state_dict = dict(weights.get_state_dict(progress=True, check_hash=True))
-        except OSError as error:
-            raise InputError(
-                f"torchvision's detector ({weights.url}) cannot be downloaded: {error}"
-            ) from error
-        write_checkpoint(path, import_torchvision(state_dict, name=Path(weights.url).name))
-    return detector_start(path, why="torchvision's published detector, trained on COCO")
+    # Still to come: `init_from: coco` in place of a path, so that the configuration may move to another
+    # machine, and `starter` behind what needs a network; taps and neck decide which, not the backbone alone.
+    return detector_start(fetched(COCO[0]), why="torchvision's published detector, trained on COCO")
 
 
 def imagenet(size: Size) -> Start:

@@ -26,6 +26,13 @@ from detect.model.torchvision_weights import coco_classes, from_torchvision, to_
 from detect.types import ClassMap
 
 CLASS_PREDICTOR = re.compile(r"cls_heads\.\d+\.1\.(weight|bias)")
+VOC_TO_COCO = {
+    "aeroplane": "airplane",
+    "motorbike": "motorcycle",
+    "sofa": "couch",
+    "tvmonitor": "tv",
+}
+"""Names of one thing, without spaces; those that differ by spaces alone need no line."""
 TORCHVISION_LICENCE = "BSD-3-Clause (torchvision) where published there, trained on COCO"
 
 
@@ -37,9 +44,11 @@ class ClassMatch(NamedTuple):
     fresh: list[str]
     """Tensors left as they were: missing in the source, or of another shape there."""
     known_classes: list[str]
-    """Classes whose rows of the class heads were copied."""
+    """Classes whose rows of the class heads were copied; "person (from Person)" where the names differ."""
     new_classes: list[str]
     """Classes that start from the prior."""
+    other_settings: Sequence[str] = ()
+    """Settings that the weights have learnt with other values, one sentence each."""
 
 
 def convert_weights(
@@ -115,7 +124,8 @@ def copy_matching(
     """Start `net` from a detector of other classes.
 
     Tensors of the same name and shape are copied. Of a class head, the rows of background and of each class
-    with the same name in both are copied; the others keep what `net` was drawn with, the prior's bias.
+    with the same name in both (see `same_classes`) are copied; the others keep what `net` was drawn with, the
+    prior's bias.
 
     Args:
         net: the detector to be trained; changed in place.
@@ -127,12 +137,17 @@ def copy_matching(
         InputError: nothing fits.
     """
     copied, fresh = [], []
-    known = [name for name in classes.names if name in source_classes.names]
+    same = same_classes(classes, source_classes)
+    rows = {0: 0} | {  # background, then the classes that both know
+        classes.names.index(name) + 1: source_classes.names.index(other) + 1 for name, other in same.items()
+    }
+    columns = classes.num_classes + 1, source_classes.num_classes + 1
+    heads_fit = True
     for key, tensor in net.state_dict().items():
         values = source.get(key)
         if values is not None and CLASS_PREDICTOR.fullmatch(key):
-            if not _copy_rows(tensor, classes, source=values, source_classes=source_classes):
-                known = []
+            if not _copy_rows(tensor, values, rows, columns):
+                heads_fit = False
                 fresh.append(key)
         elif values is not None and values.shape == tensor.shape:
             tensor.copy_(values)
@@ -141,20 +156,41 @@ def copy_matching(
             fresh.append(key)
     if not copied:
         raise InputError("no tensor of the given checkpoint fits this detector: is its backbone another?")
-    return ClassMatch(copied, fresh, known, [name for name in classes.names if name not in known])
+    known = same if heads_fit else {}
+    return ClassMatch(
+        copied,
+        fresh,
+        [name if name == other else f"{name} (from {other})" for name, other in known.items()],
+        [name for name in classes.names if name not in known],
+    )
 
 
-def _copy_rows(tensor: Tensor, classes: ClassMap, *, source: Tensor, source_classes: ClassMap) -> bool:
+def same_classes(ours: ClassMap, theirs: ClassMap) -> dict[str, str]:
+    """Names of ours that theirs has too, with the name there.
+
+    Case, spaces and punctuation do not matter ("Traffic_Light" is "traffic light"), and where Pascal VOC and
+    COCO say the same thing differently, either is taken ("aeroplane" is "airplane").
+    """
+    known = {_plain_name(name): name for name in reversed(theirs.names)}
+    return {
+        name: name if name in theirs.names else known[_plain_name(name)]
+        for name in ours.names
+        if _plain_name(name) in known
+    }
+
+
+def _plain_name(name: str) -> str:
+    plain = re.sub(r"[\W_]", "", name.casefold())
+    return VOC_TO_COCO.get(plain, plain)
+
+
+def _copy_rows(tensor: Tensor, source: Tensor, same: dict[int, int], columns: tuple[int, int]) -> bool:
     """Copy the rows of background and of the classes that both know, where the heads are of one shape."""
-    both = [name for name in classes.names if name in source_classes.names]
-    rows = [0] + [classes.names.index(name) + 1 for name in both]
-    source_rows = [0] + [source_classes.names.index(name) + 1 for name in both]
     # (anchors * columns, ...) -> (anchors, columns, ...)
-    ours = tensor.unflatten(0, (-1, classes.num_classes + 1))
-    theirs = source.unflatten(0, (-1, source_classes.num_classes + 1))
+    ours, theirs = tensor.unflatten(0, (-1, columns[0])), source.unflatten(0, (-1, columns[1]))
     if ours.shape[:1] + ours.shape[2:] != theirs.shape[:1] + theirs.shape[2:]:
         return False
-    ours[:, rows] = theirs[:, source_rows].to(ours)
+    ours[:, list(same)] = theirs[:, list(same.values())].to(ours)
     return True
 
 
@@ -164,13 +200,38 @@ def match_table(match: ClassMatch, *, source: str) -> Table:
     table.add_row(f"{len(match.copied)} tensors", "copied")
     table.add_row(Text(f"classes: {', '.join(match.known_classes) or 'none'}"), "rows copied by name")
     table.add_row(Text(f"classes: {', '.join(match.new_classes) or 'none'}"), "fresh")
-    for key in match.fresh:
-        table.add_row(key, "fresh")
+    for part in _fresh_parts(match):
+        table.add_row(part, "fresh")
+    for line in match.other_settings:
+        table.add_row(Text(line), "other than in training")
     return table
 
 
+def _fresh_parts(match: ClassMatch) -> list[str]:
+    """Tensors that are fresh; a part of which nothing was copied, such as a neck, in one line."""
+    kept = {above for key in match.copied for above in _above(key)}
+    parts: dict[str, list[str]] = {}
+    for key in match.fresh:
+        parts.setdefault(next((above for above in _above(key) if above not in kept), key), []).append(key)
+    lines = []
+    for part, keys in parts.items():
+        lines += keys if len(keys) <= 2 else [f"{part} ({len(keys)} tensors)"]
+    return lines
+
+
+def _above(key: str) -> list[str]:
+    """Names of the parts that hold a tensor, the largest first."""
+    names = key.split(".")
+    return [".".join(names[:length]) for length in range(1, len(names))]
+
+
+def describe_origin(origin: Mapping[str, str]) -> str:
+    """Where pretrained weights are from and what binds their use, for people."""
+    return ", ".join(f"{key} {value}" for key, value in origin.items())
+
+
 def init_from(net: SSDLite, classes: ClassMap, path: Path) -> ClassMatch:
-    """Start `net` from a checkpoint of ours, see `copy_matching`.
+    """Start `net` from a checkpoint of ours, see `copy_matching`; the origin of its weights comes along.
 
     Raises:
         InputError: the file is no checkpoint of ours, its backbone is another, or nothing in it fits.
@@ -183,9 +244,27 @@ def init_from(net: SSDLite, classes: ClassMap, path: Path) -> ClassMatch:
         if key.startswith("net.")
     }
     try:
-        return copy_matching(net, classes, source=source, source_classes=checkpoint.classes)
+        match = copy_matching(net, classes, source=source, source_classes=checkpoint.classes)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+    if (origin := checkpoint.description.get("weights_origin")) is not None:
+        net.backbone.weights_origin = origin
+    return match._replace(other_settings=_other_input(net, checkpoint))
+
+
+def _other_input(net: SSDLite, checkpoint: Checkpoint) -> list[str]:
+    """How pixels are normalised otherwise than the weights learnt it."""
+    theirs = checkpoint.description["input"]
+    values = {"mean": net.mean.tolist(), "std": net.std.tolist()}
+    return [
+        f"model.{name} {_short(ours)}, in the start {_short(theirs[name])}"
+        for name, ours in values.items()
+        if _short(ours) != _short(theirs[name])
+    ]
+
+
+def _short(values: Sequence[float]) -> list[float]:
+    return [round(value, 3) for value in values]
 
 
 def refuse_other_backbone(net: SSDLite, checkpoint: Checkpoint) -> None:

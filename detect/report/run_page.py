@@ -19,6 +19,7 @@ from detect.inspection.anchor_layout import AnchorLayout
 from detect.inspection.models import Model, count_config
 from detect.model.checkpoint import build_from_checkpoint, read_checkpoint, without_weights
 from detect.model.detector import TorchDetector
+from detect.model.weights import describe_origin
 from detect.report import sections
 from detect.report.analysis import Analysis, analyse
 from detect.report.data_facts import SplitFacts, open_data, split_facts
@@ -161,6 +162,7 @@ def _subtitle(run: RunFiles, model: Model | None) -> str:
     tail = ", reduced tail" if net.backbone.reduced_tail else ""
     size = "x".join(map(str, net.image_size))
     seed = "" if run.seed is None else f", seed {run.seed}"
-    return (
-        f"{net.backbone.name}{tail}, input {size}, {net.num_classes} classes{seed}. {run.folder.absolute()}"
-    )
+    origin = (run.manifest or {}).get("weights_origin")
+    started = f" Started from {describe_origin(origin)}." if isinstance(origin, dict) else ""
+    network = f"{net.backbone.name}{tail}, input {size}, {net.num_classes} classes{seed}."
+    return f"{network}{started} {run.folder.absolute()}"

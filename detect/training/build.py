@@ -41,8 +41,9 @@ def detection_module(
         schedule: the learning rate over the run, a class of detect.training.schedules, or arguments of
             WarmupCosine alone: {warmup_steps: 50}.
         parameters: freezing, learning rates by part, weight decay by kind.
-        init_from: a checkpoint to start from; its classes may be others, heads are copied by class name.
-            `detect fit` reads it, once the classes of the data are known.
+        init_from: a checkpoint to start from; its classes may be others, heads are copied by class name. Or
+            the word coco, for the published detector that fits the backbone (fetched once), or starter, for
+            one that comes with this package. `detect fit` reads it, once the classes of the data are known.
         statistics_images: before each validation, BatchNorm's statistics are recomputed from so many
             training images, for the weights that are validated (and kept in checkpoints): running averages
             lag behind in short runs. 0: the running averages.

@@ -22,6 +22,7 @@ from detect.training.losses import LossTerms
 from detect.training.module import DetectionModule
 from detect.types import Target
 from tests.conftest import make_coco
+from tests.file_server import FileServer
 from tests.fit_cases import (
     EPOCHS,
     SIGNALS,
@@ -489,3 +490,28 @@ def test_a_refused_start_leaves_no_run_folder(
     with pytest.raises(InputError, match=r"nowhere\.ckpt: no such checkpoint"):
         fit([*fit_args(*case, tmp_path / "run"), "--model.init_from", "nowhere.ckpt"])
     assert not (tmp_path / "run").exists()
+
+
+def test_init_from_coco__its_origin_is_in_checkpoint_manifest_and_report(
+    coco_server: FileServer, case: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    large = ["--model.backbone.init_args", "{size: large, reduced_tail: true, width: 1.0}"]
+    short = [
+        "--model.anchors.scales",
+        "auto",
+        "--trainer.max_epochs",
+        "1",
+        "--trainer.limit_train_batches",
+        "1",
+    ]
+    run = tmp_path / "run"
+    assert fit([*fit_args(*case, run), "--model.init_from", "coco", *large, *short]) == 0
+    said = capsys.readouterr().out
+    assert "classes: square, disc, bar" in said
+    assert "licence BSD-3-Clause (torchvision), trained on COCO" in said
+    assert "style torchvision" in said  # the anchors that the start has learnt
+    assert yaml.safe_load((run / "config.yaml").read_text())["model"]["init_from"] == "coco"
+    origin = read_checkpoint(run / "checkpoints" / "best.ckpt").description["weights_origin"]
+    assert origin["licence"] == "BSD-3-Clause (torchvision), trained on COCO"
+    assert json.loads((run / "manifest.json").read_text())["weights_origin"] == origin
+    assert "Started from weights ssdlite320" in (run / "report.html").read_text()

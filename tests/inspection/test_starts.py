@@ -6,15 +6,14 @@ from pathlib import Path
 from urllib.error import URLError
 
 import pytest
-import torch
-from torchvision.models import get_weight
-from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
 from detect.errors import InputError
 from detect.inspection import starts
 from detect.inspection.starts import Start, choose_start, detector_start
 from detect.model.checkpoint import build_detector, checkpoint_content, read_checkpoint, write_checkpoint
+from detect.model.published import COCO
 from detect.types import ClassMap
+from tests.file_server import FileServer
 
 
 def save(path: Path, **settings: object) -> Path:
@@ -39,6 +38,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         raise URLError("no network")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
+    monkeypatch.setattr("urllib.request.OpenerDirector.open", refuse)
 
 
 def test_a_detector_brings_what_its_weights_belong_to(tmp_path: Path) -> None:
@@ -112,18 +112,9 @@ def test_auto_takes_the_best_of_the_budget(monkeypatch: pytest.MonkeyPatch) -> N
     assert choose_start("none", "large").kind == "none"
 
 
-def test_the_published_detector_is_fetched_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.manual_seed(0)
-    state = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None).state_dict()
-    asked = []
-
-    def fetch(url: str, *args: object, **rest: object) -> dict[str, torch.Tensor]:
-        asked.append(url)
-        return state
-
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fetch)
+def test_the_published_detector_is_fetched_once(coco_server: FileServer) -> None:
     first, again = choose_start("published", "large"), choose_start("auto", "large")
-    assert asked == [get_weight(starts.PUBLISHED).url]
+    assert [request["path"] for request in coco_server.requests] == ["/" + COCO[0].name]
     assert first == again
     assert first.model["backbone"]["init_args"] == {"size": "large", "reduced_tail": True}
     assert first.model.keys() == {"backbone", "anchors", "init_from"}

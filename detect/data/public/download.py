@@ -10,16 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 
-from detect.data.public.http_file import fetch
+from detect.data.public.http_file import fetch_with_progress
 from detect.data.public.sets import Archive, DataSet
 from detect.data.public.unpack import GB, unpack
 from detect.data.splits import recognise
@@ -67,26 +59,8 @@ def _have(archive: Archive, waiting: Path, console: Console) -> None:
     """Fetch one archive unless it is there, and compare it with its checksum."""
     target = waiting / archive.name
     if not target.exists():
-        with Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        ) as bar:
-            task = bar.add_task(archive.name, total=None)
-            fetch(
-                archive.url,
-                target,
-                max_bytes=round(archive.download_gb * GB),
-                show=lambda done, total: bar.update(task, completed=done, total=total),
-                say=lambda message: console.print(
-                    f"{archive.name}: {message}", highlight=False, markup=False
-                ),
-            )
+        max_bytes = round(archive.download_gb * GB)
+        fetch_with_progress(archive.url, target, max_bytes=max_bytes, console=console)
     algorithm, _, expected = (archive.checksum or "sha256:").partition(":")
     with target.open("rb") as file:
         found = hashlib.file_digest(file, algorithm).hexdigest()

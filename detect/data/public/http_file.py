@@ -16,6 +16,16 @@ from pathlib import Path
 from typing import IO, NamedTuple
 from urllib.parse import urlsplit
 
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
 from detect.errors import InputError, RunStopped
 from detect.system.files import write_atomically
 
@@ -30,6 +40,16 @@ WAIT_S = 1.0
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 """HTTP status codes of errors that may pass."""
 CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+
+
+class Patience(NamedTuple):
+    """With a server that does not answer."""
+
+    attempts: int = ATTEMPTS
+    timeout_s: float = TIMEOUT_S
+
+
+PATIENCE = Patience()
 
 Show = Callable[[int, int | None], None]
 """Called with the bytes so far, and the total where it is known."""
@@ -56,6 +76,7 @@ def fetch(
     max_bytes: int,
     show: Show = lambda done, total: None,
     say: Callable[[str], None] = lambda message: None,
+    patience: Patience = PATIENCE,
 ) -> None:
     """Download the file at `url` to `target`; an unfinished copy, TARGET.part, is resumed.
 
@@ -65,6 +86,7 @@ def fetch(
         max_bytes: the largest size of the file.
         show: called as bytes arrive.
         say: called with every failure before the wait for the next attempt.
+        patience: with a server that does not answer.
 
     Raises:
         InputError: the server has no such file, or it is larger than it may be.
@@ -76,15 +98,15 @@ def fetch(
     most, failures = _size(part), 0
     while True:
         try:
-            _attempt(known, part, notes, max_bytes=max_bytes, show=show)
+            _attempt(known, part, notes, max_bytes=max_bytes, show=show, timeout_s=patience.timeout_s)
             break
         except _Broken as error:
             failures = 0 if _size(part) > most else failures + 1
             most = max(most, _size(part))
-            if failures == ATTEMPTS:
+            if failures == patience.attempts:
+                often = f", {failures} times in a row" if failures > 1 else ""
                 raise RunStopped(
-                    f"{url}: {error}, {ATTEMPTS} times in a row; {most} bytes are kept in {part}, run the "
-                    "same command to resume",
+                    f"{url}: {error}{often}; {most} bytes are kept in {part}, run the same command to resume",
                     exit_code=3,
                 ) from error
             wait = WAIT_S * 2 ** max(0, failures - 1)
@@ -98,6 +120,31 @@ def fetch(
     notes.unlink(missing_ok=True)
 
 
+def fetch_with_progress(
+    url: str, target: Path, *, max_bytes: int, console: Console, patience: Patience = PATIENCE
+) -> None:
+    """`fetch` with a bar on a terminal, and a line for every failure."""
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
+        task = bar.add_task(target.name, total=None)
+        fetch(
+            url,
+            target,
+            max_bytes=max_bytes,
+            show=lambda done, total: bar.update(task, completed=done, total=total),
+            say=lambda message: console.print(f"{target.name}: {message}", highlight=False, markup=False),
+            patience=patience,
+        )
+
+
 class _Reply(NamedTuple):
     """An answer that brings the file from `start` on."""
 
@@ -106,21 +153,19 @@ class _Reply(NamedTuple):
     total: int | None
 
 
-def _attempt(known: _Known, part: Path, notes: Path, *, max_bytes: int, show: Show) -> None:
+def _attempt(known: _Known, part: Path, notes: Path, *, max_bytes: int, show: Show, timeout_s: float) -> None:
     """One connection: append what it brings.
 
     Raises:
         _Broken: it ended early, or could not be made.
         InputError: as `fetch`.
     """
-    reply = _ask(known, _size(part))
+    reply = _ask(known, _size(part), timeout_s)
     if reply is None:  # all of it is there
         return
     with reply.body as body:
         if reply.total is not None and reply.total > max_bytes:
-            raise InputError(
-                f"{known.url} has {reply.total} bytes, this data set at most {max_bytes}; refused"
-            )
+            raise InputError(f"{known.url} has {reply.total} bytes, it may have at most {max_bytes}; refused")
         _require_room(part, (reply.total or 0) - reply.start)
         known.total = reply.total
         write_atomically(notes, json.dumps(asdict(known)))
@@ -156,7 +201,7 @@ def _require_room(part: Path, missing: int) -> None:
         )
 
 
-def _ask(known: _Known, have: int) -> _Reply | None:
+def _ask(known: _Known, have: int, timeout_s: float) -> _Reply | None:
     """Ask for what is missing; None where nothing is."""
     headers = {"User-Agent": "detect", "Accept-Encoding": "identity"}
     if have:
@@ -165,13 +210,13 @@ def _ask(known: _Known, have: int) -> _Reply | None:
             headers["If-Range"] = known.validator
     request = urllib.request.Request(known.url, headers=headers)
     try:
-        answer = urllib.request.build_opener(_Redirects).open(request, timeout=TIMEOUT_S)
+        answer = urllib.request.build_opener(_Redirects).open(request, timeout=timeout_s)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have:
             if have == known.total:
                 return None
-            return _ask(known, 0)
+            return _ask(known, 0, timeout_s)
         if error.code in PASSING:
             raise _Broken(f"{error.code} {error.reason}") from error
         raise InputError(f"{known.url}: the server answers {error.code} {error.reason}") from error
@@ -183,7 +228,7 @@ def _ask(known: _Known, have: int) -> _Reply | None:
             answer.close()  # not what was asked for, or of another version
             if not have:
                 raise InputError(f"{known.url}: the server sends a part where the whole was asked for")
-            return _ask(known, 0)
+            return _ask(known, 0, timeout_s)
         return _Reply(answer, have, total)
     known.validator = _validator(answer.headers)
     length = answer.headers.get("Content-Length")

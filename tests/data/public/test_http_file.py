@@ -181,7 +181,7 @@ def test_redirects__from_https_to_http__refused() -> None:
 
 
 def test_fetch__announced_too_large__refused_before_a_byte(server: FileServer, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="has 1000000 bytes, this data set at most 999999"):
+    with pytest.raises(InputError, match="has 1000000 bytes, it may have at most 999999"):
         fetch(f"{server.url}/a.zip", tmp_path / "a.zip", max_bytes=999_999)
     assert not list(tmp_path.iterdir())
 

@@ -1,0 +1,194 @@
+"""Detectors to start from that a word names: `coco`, published ones, and `starter`, those of this package."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from rich.console import Console
+
+from detect.data.annotation_cache import cache_folder
+from detect.data.public.http_file import Patience, fetch_with_progress
+from detect.errors import InputError, RunStopped
+from detect.model.backbones.pretrained import read_state_dict
+from detect.model.checkpoint import build_detector, read_checkpoint, without_weights, write_checkpoint
+from detect.model.ssdlite import SSDLite
+from detect.model.weights import flat_backbone, import_torchvision
+
+PATIENCE = Patience(attempts=1, timeout_s=10.0)
+"""A start that cannot be had should be known soon: there are others."""
+STARTERS = Path(__file__).parent / "starters"
+"""Checkpoints in the package, weights in fp16; `scripts/starter` makes them."""
+
+
+class Published(NamedTuple):
+    """A detector that others trained and published."""
+
+    url: str
+    sha256: str
+    max_bytes: int
+    backbone: dict[str, Any]
+    """That it fits, as `flat_backbone` says it."""
+    licence: str
+    convert: Callable[[Path], dict[str, Any]]
+    """From the file to the content of a checkpoint."""
+
+    @property
+    def name(self) -> str:
+        """Of the file."""
+        return self.url.rsplit("/", 1)[1]
+
+
+def _torchvision(path: Path) -> dict[str, Any]:
+    return import_torchvision(read_state_dict(path), name=path.name)
+
+
+COCO: tuple[Published, ...] = (
+    Published(
+        # torchvision publishes the first eight digits of the sum, in the name.
+        url="https://download.pytorch.org/models/ssdlite320_mobilenet_v3_large_coco-a79551df.pth",
+        sha256="a79551df90c79834bcd3bb3845ef9d966b5449a3a9b2833ae8404778ca5d65d2",
+        max_bytes=20_000_000,
+        backbone={
+            "class_path": "detect.model.backbones.MobileNetV3",
+            **{"size": "large", "width": 1.0, "reduced_tail": True, "minimalistic": False},
+        },
+        licence="BSD-3-Clause (torchvision), trained on COCO",
+        convert=_torchvision,
+    ),
+)
+"""Published detectors, trained on COCO's 80 classes."""
+
+
+def find_start(start: str, model: dict[str, Any]) -> Path:
+    """The checkpoint that `model.init_from` names.
+
+    Args:
+        start: "coco" for a published detector and "starter" for one of this package, each for the backbone
+            of `model`; else the path of a checkpoint (./coco for a file of that name).
+        model: plain values of a `model:` section.
+
+    Raises:
+        InputError: there is none for this backbone, or it can neither be found nor fetched.
+    """
+    if start not in ("coco", "starter"):
+        return Path(start)
+    own = {key: value for key, value in without_weights(model).items() if key != "anchors"}
+    with torch.device("meta"):
+        net = build_detector({**own, "num_classes": own.get("num_classes") or 1}).net
+    return published_start(net) if start == "coco" else starter(net)
+
+
+def published_start(net: SSDLite) -> Path:
+    """The published detector for the backbone of `net`, as a checkpoint; fetched once.
+
+    Raises:
+        InputError: there is none for this backbone, or it can neither be found nor fetched.
+    """
+    backbone = flat_backbone(net.backbone.to_settings())
+    for published in COCO:
+        if published.backbone == backbone:
+            return fetched(published)
+    raise InputError(_none_fits("coco", backbone, [published.backbone for published in COCO]))
+
+
+def starter(net: SSDLite) -> Path:
+    """The starter for the backbone of `net`; of several the one with the same taps and neck.
+
+    Raises:
+        InputError: there is none for this backbone.
+    """
+    backbone = flat_backbone(net.backbone.to_settings())
+    own = {path: read_checkpoint(path).description["model"] for path in sorted(STARTERS.glob("*.ckpt"))}
+    fitting = {path: model for path, model in own.items() if flat_backbone(model["backbone"]) == backbone}
+    if not fitting:
+        raise InputError(
+            _none_fits("starter", backbone, [flat_backbone(one["backbone"]) for one in own.values()])
+        )
+    return max(fitting, key=lambda path: fitting[path]["taps"] == list(net.taps))
+
+
+def fetched(published: Published) -> Path:
+    """A published detector as a checkpoint in the cache: fetched, checked and converted if it is not there.
+
+    The file itself may be put beside it by hand, or lie where torchvision's own downloads are kept.
+
+    Raises:
+        InputError: it can neither be found nor fetched, or its hash is another.
+    """
+    folder = cache_folder() / "weights"
+    converted = folder / f"{published.name}.ckpt"
+    folder.mkdir(parents=True, exist_ok=True)
+    with _one_at_a_time(folder / f".{published.name}.lock"):
+        if not converted.is_file():
+            source = _source_file(published, folder)
+            content = published.convert(source)
+            origin = {"weights": published.name, "licence": published.licence}
+            content["detect"]["weights_origin"] = origin | {"url": published.url, "sha256": published.sha256}
+            write_checkpoint(converted, content)
+    return converted
+
+
+def _source_file(published: Published, folder: Path) -> Path:
+    """The published file on this machine, its hash checked.
+
+    Raises:
+        InputError: as `fetched`.
+    """
+    place = folder / published.name
+    for found in (place, Path(torch.hub.get_dir()) / "checkpoints" / published.name):
+        if found.is_file():
+            _require_hash(found, published, f"move it away, and it is fetched from {published.url}")
+            return found
+    try:
+        fetch_with_progress(
+            published.url,
+            place,
+            max_bytes=published.max_bytes,
+            console=Console(stderr=True, soft_wrap=True),
+            patience=PATIENCE,
+        )
+    except (InputError, RunStopped) as error:
+        raise InputError(
+            f"{published.name} cannot be downloaded: {error}. Download {published.url} where there is a "
+            f"network, and put the file at {place}"
+        ) from error
+    try:
+        _require_hash(place, published, "it was deleted; try again")
+    except InputError:
+        place.unlink()
+        raise
+    return place
+
+
+def _require_hash(path: Path, published: Published, remedy: str) -> None:
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != published.sha256:
+        raise InputError(f"{path} has the sha256 {found}, published is {published.sha256}: {remedy}")
+
+
+@contextmanager
+def _one_at_a_time(lock: Path) -> Iterator[None]:
+    """Let the ranks of a machine wait for the one that fetches."""
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _none_fits(word: str, backbone: dict[str, Any], known: list[dict[str, Any]]) -> str:
+    there = "; ".join(map(_described, known)) or "none yet"
+    return (
+        f"--model.init_from {word}: there is none for {_described(backbone)}; there are: {there}. Give the "
+        "backbone these values, or the path of a detector"
+    )
+
+
+def _described(backbone: dict[str, Any]) -> str:
+    name = backbone["class_path"].rpartition(".")[2]
+    return ", ".join([name, *(f"{key} {value}" for key, value in backbone.items() if key != "class_path")])

@@ -1,0 +1,158 @@
+"""Starts that a word names, from a server on 127.0.0.1."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from detect.data.annotation_cache import cache_folder
+from detect.errors import InputError
+from detect.model import published
+from detect.model.backbones import MobileNetV3
+from detect.model.checkpoint import build_detector, checkpoint_content, read_checkpoint, write_checkpoint
+from detect.model.published import COCO, find_start
+from detect.model.ssdlite import SSDLite
+from detect.model.weights import init_from, match_table
+from detect.types import ClassMap
+from tests.file_server import FileServer
+
+LARGE = {
+    "backbone": {
+        "class_path": "detect.model.backbones.MobileNetV3",
+        "init_args": {"size": "large", "reduced_tail": True, "weights": None},
+    },
+    "anchors": {"style": "paper", "scales": "auto"},
+    "num_classes": None,
+}
+SMALL = {
+    "backbone": {
+        "class_path": "detect.model.backbones.MobileNetV3",
+        "init_args": {"size": "small", "width": 0.35},
+    },
+    "num_classes": 2,
+}
+NAME = "ssdlite320_mobilenet_v3_large_coco-a79551df.pth"
+
+
+def test_the_table__has_what_torchvision_states() -> None:
+    row = COCO[0]
+    assert row.name == NAME
+    assert row.sha256.startswith("a79551df")  # the digits in the name are the first of the sum
+    assert len(row.sha256) == 64
+    net = SSDLite(MobileNetV3("large", reduced_tail=True), 2)
+    assert row.backbone == published.flat_backbone(net.backbone.to_settings())
+
+
+def test_coco__fetched_once_and_said_by_layer_and_class(
+    coco_server: FileServer, torchvision_file: bytes
+) -> None:
+    path = find_start("coco", LARGE)
+    assert find_start("coco", LARGE) == path
+    assert len(coco_server.requests) == 1
+    names = ClassMap(("Person", "tvmonitor", "chess piece"), (1, 2, 3))
+    net = build_detector({**LARGE, "anchors": {"style": "torchvision"}, "num_classes": 3}).net
+    match = init_from(net, names, path)
+    assert match.known_classes == ["Person (from person)", "tvmonitor (from tv)"]
+    assert match.new_classes == ["chess piece"]
+    assert match.fresh == []
+    origin = net.backbone.weights_origin
+    assert origin is not None
+    assert origin["licence"] == "BSD-3-Clause (torchvision), trained on COCO"
+    assert (origin["weights"], origin["url"]) == (NAME, f"{coco_server.url}/{NAME}")
+    neck = {"class_path": "detect.model.necks.TopDown"}
+    plus = {**LARGE, "anchors": {"style": "torchvision"}, "taps": ["out3", "out4", "out5"], "neck": neck}
+    net = build_detector({**plus, "num_classes": 3}).net
+    match = init_from(net, names, path)
+    assert match.known_classes == []  # its heads see other channels
+    shown = [str(cell) for cell in match_table(match, source="coco").columns[0].cells]
+    assert any(line.startswith("neck (") for line in shown)
+    assert not any(line.startswith("backbone") for line in shown)
+
+
+def test_coco__class_of_the_same_name__takes_its_column(
+    coco_server: FileServer, torchvision_file: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "source.pth").write_bytes(torchvision_file)
+    theirs = torch.load(tmp_path / "source.pth", weights_only=True)
+    net = build_detector({**LARGE, "anchors": {"style": "torchvision"}, "num_classes": 2}).net
+    init_from(net, ClassMap(("hen", "person"), (1, 2)), find_start("coco", LARGE))
+    for i in range(6):
+        ours = net.state_dict()[f"cls_heads.{i}.1.bias"].view(6, 3)
+        source = theirs[f"head.classification_head.module_list.{i}.1.bias"].view(6, 91)
+        assert torch.equal(ours[:, [0, 2]], source[:, [0, 1]])  # background and person
+    assert torch.equal(net.state_dict()["backbone.stem.0.weight"], theirs["backbone.features.0.0.0.weight"])
+
+
+def test_coco__no_network__says_address_and_place(coco_server: FileServer, torchvision_file: bytes) -> None:
+    coco_server.statuses = [503]
+    place = cache_folder() / "weights" / NAME
+    with pytest.raises(InputError) as refused:
+        find_start("coco", LARGE)
+    assert f"Download {coco_server.url}/{NAME} where there is a network" in str(refused.value)
+    assert f"put the file at {place}" in str(refused.value)
+    place.write_bytes(torchvision_file)  # as the message says
+    assert read_checkpoint(find_start("coco", LARGE)).classes.names[0] == "person"
+    assert len(coco_server.requests) == 1
+
+
+def test_coco__other_content__refused(coco_server: FileServer) -> None:
+    coco_server.files["/" + NAME] = b"another"
+    place = cache_folder() / "weights" / NAME
+    with pytest.raises(InputError, match=r"has the sha256 .*, published is .*: it was deleted; try again"):
+        find_start("coco", LARGE)
+    assert not place.exists()
+    place.write_bytes(b"put there by hand")
+    with pytest.raises(InputError, match="move it away"):
+        find_start("coco", LARGE)
+    assert place.exists()
+
+
+def test_coco__found_among_torchvisions_downloads(
+    coco_server: FileServer, torchvision_file: bytes, tmp_path: Path
+) -> None:
+    own = tmp_path / "torch" / "hub" / "checkpoints" / NAME
+    own.parent.mkdir(parents=True)
+    own.write_bytes(torchvision_file)
+    assert find_start("coco", LARGE).is_file()
+    assert coco_server.requests == []
+
+
+def test_no_start_for_a_backbone__says_which_there_are(coco_server: FileServer) -> None:
+    with pytest.raises(
+        InputError, match=r"init_from coco: there is none for MobileNetV3, size small.* large"
+    ):
+        find_start("coco", SMALL)
+    assert coco_server.requests == []
+
+
+def test_a_path_stays_a_path() -> None:
+    assert find_start("./coco", SMALL) == Path("coco")
+
+
+def test_starter__by_backbone_then_taps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(published, "STARTERS", tmp_path)
+    with pytest.raises(InputError, match=r"init_from starter: there is none for .*; there are: none yet"):
+        find_start("starter", SMALL)
+    plus = {**SMALL, "taps": ["out4", "out5"]}
+    for name, settings in (("a", SMALL), ("b", plus)):
+        detector = build_detector(settings).half()
+        detector.classes = ClassMap(("disc", "bar"), (1, 2))
+        write_checkpoint(tmp_path / f"{name}.ckpt", checkpoint_content(detector))
+    assert find_start("starter", SMALL) == tmp_path / "a.ckpt"
+    assert find_start("starter", plus) == tmp_path / "b.ckpt"
+    net = build_detector(SMALL).net
+    init_from(net, ClassMap(("disc", "cup"), (1, 2)), tmp_path / "a.ckpt")
+    stored = read_checkpoint(tmp_path / "a.ckpt").state_dict["net.backbone.stem.0.weight"]
+    assert stored.dtype == torch.float16
+    assert torch.equal(net.state_dict()["backbone.stem.0.weight"], stored.float())
+
+
+def test_other_normalisation_is_said(tmp_path: Path) -> None:
+    detector = build_detector(SMALL)
+    detector.classes = ClassMap(("disc", "bar"), (1, 2))
+    write_checkpoint(tmp_path / "a.ckpt", checkpoint_content(detector))
+    net = build_detector({**SMALL, "mean": [0.485, 0.456, 0.406]}).net
+    match = init_from(net, ClassMap(("disc", "bar"), (1, 2)), tmp_path / "a.ckpt")
+    assert match.other_settings == ["model.mean [0.485, 0.456, 0.406], in the start [0.5, 0.5, 0.5]"]
