@@ -39,7 +39,8 @@ from detect.inspection.anchor_layout import without_auto
 from detect.model.checkpoint import without_weights
 from detect.training.build import build_module
 from detect.training.finite_guard import FiniteGuard
-from detect.training.module import LOSS_UNIT, DetectionModule
+from detect.training.module import DetectionModule
+from detect.training.run_module import LOSS_UNIT
 from detect.types import Batch, Target
 
 IMAGE_SIZE = (320, 320)

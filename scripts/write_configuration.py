@@ -39,7 +39,7 @@ from detect.training.losses import (
     SmoothL1Loss,
     VarifocalLoss,
 )
-from detect.training.schedules import FlatCosine, WarmupCosine
+from detect.training.schedules import FlatCosine, StepDecay, WarmupCosine
 
 INTRODUCTION = """# Every value of a configuration
 
@@ -111,13 +111,14 @@ SWAPPED: dict[str, list[type]] = {
     "model.loss": [MultiBoxLoss, FocalLoss, QualityFocalLoss, VarifocalLoss],
     "model.loss.init_args.assigner": [MaxIoUAssigner, ATSSAssigner, TaskAlignedAssigner],
     "model.loss.init_args.box_loss": [SmoothL1Loss, GIoULoss, DIoULoss, CIoULoss, DistributionFocalLoss],
-    "model.schedule": [WarmupCosine, FlatCosine],
+    "model.schedule": [WarmupCosine, FlatCosine, StepDecay],
     "data.augmentations": [
         augment.RandomIoUCrop,
         augment.RandomZoomOut,
         augment.PhotometricDistort,
         augment.RandomHorizontalFlip,
         augment.RandomVerticalFlip,
+        augment.RandomResizedCrop,
         augment.Mosaic,
         augment.CopyPaste,
         augment.MixUp,

@@ -43,9 +43,9 @@ from detect.training.callbacks.validation_images import ValidationPictures
 from detect.training.checkpoint_io import AtomicCheckpointIO
 from detect.training.losses import TOTAL
 from detect.training.manifest import describe_split
-from detect.training.module import check_class_count
 from detect.training.resume import Resume, find_resume, refuse_changes, refuse_other_data
 from detect.training.run_folder import choose_run_folder
+from detect.training.run_module import check_class_count
 from detect.training.stop_signals import StopSignals
 
 TRAINER_DEFAULTS = {

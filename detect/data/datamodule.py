@@ -254,6 +254,10 @@ class DetectionData(LightningDataModule):
             seed=self.seed,
         )
 
+    def val_dataset(self) -> DetectionDataset:
+        """The validation split, every image whole."""
+        return DetectionDataset(self.val, self.image_size, resize_rule=self.resize_rule)
+
     @property
     def train_sizes(self) -> tuple[tuple[int, int], ...]:
         """(H, W) of every input that training may have, the largest last."""
@@ -280,7 +284,7 @@ class DetectionData(LightningDataModule):
         world_size, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
         batch_size = self._val_batch_size(world_size)
         sampler = ValSampler(np.diff(self.val.offsets), batch_size, rank=rank, world_size=world_size)
-        dataset = DetectionDataset(self.val, self.image_size, resize_rule=self.resize_rule)
+        dataset = self.val_dataset()
         dataset.cache = self._open_cache(dataset, "val")
         return DetectionLoader(dataset, batch_sampler=sampler, **self._loader_options())
 

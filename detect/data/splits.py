@@ -43,6 +43,7 @@ def open_split(
     images: Path | None = None,
     voc_one_based: bool | None = None,
     box_convention: BoxConvention | None = None,
+    reader: Reader | None = None,
 ) -> OpenedSplit:
     """Read and check one split, from the cache where its files have not changed.
 
@@ -54,6 +55,7 @@ def open_split(
         images: the image folder, instead of the one below `root`.
         voc_one_based: VOC: subtract 1 from xmin and ymin; None: for the official sets.
         box_convention: how the files write boxes; None: as their format says, unless that cannot be.
+        reader: of the format; None: the one that recognises `root`.
 
     Raises:
         InputError: a folder, file or split does not exist, or nothing usable is in it; lists what there is.
@@ -64,7 +66,7 @@ def open_split(
     else:
         if root is None:
             raise InputError(f"no {role} data: give --data.root, or --data.{role}_annotations with images")
-        reader = recognise(root)
+        reader = reader or recognise(root)
         split = _choose_split(reader, root, split, role)
         source = reader.locate(root, split)
         if images is not None:

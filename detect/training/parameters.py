@@ -11,9 +11,11 @@ import torch
 from torch import nn
 
 from detect.errors import InputError
+from detect.model.classifier import Classifier
 from detect.model.ssdlite import SSDLite
 
 Kind = Literal["weight", "bias", "norm"]
+Network = SSDLite | Classifier
 NORMS = (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
 BLOCK_RANGE = re.compile(r"block(\d+)-(\d+)")
 
@@ -23,7 +25,8 @@ class ParameterConfig:
     """What differs between the parts of a network in training.
 
     A part is a stage of the backbone (`stem`, `block1`, `block2`, ..., `last`; `block3-7` for several),
-    `backbone` for all of them, `neck` where there is one, `extra_levels`, `cls_heads` or `box_heads`.
+    `backbone` for all of them, `neck` where there is one, `extra_levels`, `cls_heads` or `box_heads`; in a
+    classifier `head`.
     """
 
     freeze: list[str] = field(default_factory=list)
@@ -38,14 +41,16 @@ class ParameterConfig:
     """Weight decay of the biases of convolutions; null: the optimizer's."""
 
 
-def parts_of(net: SSDLite) -> dict[str, nn.Module]:
+def parts_of(net: Network) -> dict[str, nn.Module]:
     """The smallest parts that can be named, from input to output; together they hold every parameter."""
+    if isinstance(net, Classifier):
+        return net.backbone.stages() | {"head": net.head}
     heads = {"extra_levels": net.extra_levels, "cls_heads": net.cls_heads, "box_heads": net.box_heads}
     neck = {} if net.neck is None else {"neck": net.neck}
     return net.backbone.stages() | neck | heads
 
 
-def freeze(net: SSDLite, names: Sequence[str]) -> None:
+def freeze(net: Network, names: Sequence[str]) -> None:
     """Stop the parts `names` from learning.
 
     Raises:
@@ -60,13 +65,13 @@ def freeze(net: SSDLite, names: Sequence[str]) -> None:
         )
 
 
-def hold_statistics(net: SSDLite, names: Sequence[str]) -> None:
+def hold_statistics(net: Network, names: Sequence[str]) -> None:
     """Put the parts `names` into evaluation mode; to be called after every `net.train()`, which undoes it."""
     for module in _named(net, names):
         module.eval()
 
 
-def parameter_groups(net: SSDLite, config: ParameterConfig) -> list[dict[str, Any]]:
+def parameter_groups(net: Network, config: ParameterConfig) -> list[dict[str, Any]]:
     """Groups for an optimizer, each with its `lr_factor`, and `weight_decay` where it is not the optimizer's.
 
     Frozen parameters are left out. The order depends on the names alone, so that optimizer states fit after
@@ -98,7 +103,7 @@ def scale_learning_rates(optimizer: torch.optim.Optimizer) -> None:
         group["lr"] *= group["lr_factor"]
 
 
-def resolve(name: str, net: SSDLite) -> list[str]:
+def resolve(name: str, net: Network) -> list[str]:
     """The parts that a name in a config stands for.
 
     Raises:
@@ -115,17 +120,17 @@ def resolve(name: str, net: SSDLite) -> list[str]:
         if blocks and all(block in parts for block in blocks):
             return blocks
     raise InputError(
-        f"model.parameters: this detector has no part {name!r}; there are backbone, {', '.join(parts)}, "
+        f"model.parameters: this network has no part {name!r}; there are backbone, {', '.join(parts)}, "
         "and ranges such as block1-3"
     )
 
 
-def _named(net: SSDLite, names: Sequence[str]) -> list[nn.Module]:
+def _named(net: Network, names: Sequence[str]) -> list[nn.Module]:
     parts = parts_of(net)
     return [parts[part] for name in names for part in resolve(name, net)]
 
 
-def _factors_by_part(net: SSDLite, lr_factors: dict[str, float]) -> dict[str, float]:
+def _factors_by_part(net: Network, lr_factors: dict[str, float]) -> dict[str, float]:
     factors: dict[str, float] = {}
     for name, factor in lr_factors.items():
         for part in resolve(name, net):

@@ -25,7 +25,8 @@ from detect.model.detector import TorchDetector
 from detect.model.ssdlite import SSDLite
 from detect.training.build import build_module, detection_module
 from detect.training.losses import MultiBoxLoss
-from detect.training.module import LOSS_UNIT, DetectionModule, allow_graphs
+from detect.training.module import DetectionModule, allow_graphs
+from detect.training.run_module import LOSS_UNIT
 from detect.types import Batch, HeadOutputs, Target
 from tests.conftest import make_coco
 

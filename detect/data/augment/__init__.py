@@ -1,6 +1,7 @@
 """Augmentations: plans that are pure functions of their random numbers, each image rendered in one resize."""
 
 from detect.data.augment.copy_paste import CopyPaste
+from detect.data.augment.crops import RandomResizedCrop
 from detect.data.augment.mixup import MixUp
 from detect.data.augment.mosaic import Mosaic
 from detect.data.augment.plan import Layout
@@ -23,6 +24,7 @@ __all__ = [
     "PhotometricDistort",
     "RandomHorizontalFlip",
     "RandomIoUCrop",
+    "RandomResizedCrop",
     "RandomVerticalFlip",
     "RandomZoomOut",
     "default_augmentations",

@@ -18,7 +18,7 @@ from detect.system.files import remove_leftovers
 from detect.system.ranks import max_over_ranks
 from detect.training.finite_guard import READ_EVERY
 from detect.training.lightning_loops import current_state, loops_at, shorten_last_epoch, validation_follows
-from detect.training.module import DetectionModule
+from detect.training.run_module import RunModule
 from detect.training.run_state import RunLength, TrainingState
 from detect.training.stop_signals import StopSignals
 
@@ -47,7 +47,7 @@ class RunCheckpoints(Checkpoint):
         self.every_minutes = every_minutes
         self.signals = signals
         self.best_map: float | None = None
-        """Of best.ckpt."""
+        """The score of best.ckpt, whatever the score is: checkpoints have it under this name."""
 
     @property
     def last(self) -> Path:
@@ -56,7 +56,7 @@ class RunCheckpoints(Checkpoint):
 
     @property
     def best(self) -> Path:
-        """The checkpoint with the highest mAP."""
+        """The checkpoint with the highest score: mAP of a detector, top-1 accuracy of a classifier."""
         return self.folder / "best.ckpt"
 
     # ---- when
@@ -148,7 +148,7 @@ class RunCheckpoints(Checkpoint):
             NonFiniteError: the weights stand still since a step that was not finite.
             RunStopped: the disk is full.
         """
-        assert isinstance(pl_module, DetectionModule)
+        assert isinstance(pl_module, RunModule)
         pl_module.guard.raise_if_bad()
         failure = None
         try:
@@ -166,8 +166,8 @@ class RunCheckpoints(Checkpoint):
         self._saved_at = time.monotonic()
 
     def _is_better(self, pl_module: L.LightningModule) -> bool:
-        assert isinstance(pl_module, DetectionModule)
-        score = pl_module.metrics.mAP
+        assert isinstance(pl_module, RunModule)
+        score = pl_module.score
         if self.best_map is not None and score <= self.best_map:
             return False
         self.best_map = score
@@ -193,7 +193,7 @@ class RunCheckpoints(Checkpoint):
 
 
 def _length(pl_module: L.LightningModule) -> RunLength:
-    assert isinstance(pl_module, DetectionModule)
+    assert isinstance(pl_module, RunModule)
     return pl_module.length
 
 

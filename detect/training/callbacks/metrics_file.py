@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 
 from detect.system.files import write_atomically
 from detect.training.callbacks.progress import TrainingProgress
-from detect.training.module import DetectionModule
+from detect.training.run_module import RunModule
 
 
 class EpochFile:
@@ -57,7 +57,7 @@ class MetricsFile(Callback):
         validated, self._validated = self._validated, False
         if not trainer.is_global_zero:
             return
-        assert isinstance(pl_module, DetectionModule)
+        assert isinstance(pl_module, RunModule)
         row: dict[str, Any] = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
         row |= {name: value.item() for name, value in pl_module.train_losses().items()}
         if validated:

@@ -1,4 +1,4 @@
-"""What a person sees while a detector trains: a bar, and one row of a table an epoch."""
+"""What a person sees while a network trains: a bar, and one row of a table per epoch."""
 
 from __future__ import annotations
 
@@ -10,12 +10,9 @@ import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from torch import Tensor
 
-from detect.evaluation.metrics import metric_names
-from detect.training.module import DetectionModule
+from detect.training.run_module import RunModule
 
-METRICS = metric_names("brief")
 LEAST_WIDTH = 9
 """Characters of a column."""
 HEADER_EVERY = 20
@@ -93,8 +90,8 @@ class TrainingProgress(ProgressBar):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._close_bar()
         if self._enabled:
-            assert isinstance(pl_module, DetectionModule)
-            self._print_row(trainer, pl_module.train_losses())
+            assert isinstance(pl_module, RunModule)
+            self._print_row(trainer, pl_module)
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
@@ -111,7 +108,8 @@ class TrainingProgress(ProgressBar):
         """Share of the running epoch's training time that was spent waiting for the loader."""
         return self._waited / self._trained if self._trained else 0.0
 
-    def _print_row(self, trainer: L.Trainer, losses: dict[str, Tensor]) -> None:
+    def _print_row(self, trainer: L.Trainer, module: RunModule) -> None:
+        losses = module.train_losses()
         values = {name: float(value) for name, value in {**trainer.callback_metrics, **losses}.items()}
 
         def show(name: str, digits: int = 3) -> str:
@@ -124,7 +122,7 @@ class TrainingProgress(ProgressBar):
         cells = {
             "epoch": f"{trainer.current_epoch + 1}/{trainer.max_epochs}",
             **{name.removeprefix("train/"): show(name) for name in losses},
-            **{name: show(f"val/{name}") for name in METRICS},
+            **{name: show(f"val/{name}") for name in module.brief_metrics},
             "img/s": f"{self.images_per_second:.1f}",
             "wait": f"{self.wait_share:.0%}",
             "left": f"{int(left) // 3600}:{int(left) // 60 % 60:02d}:{int(left) % 60:02d}",

@@ -8,7 +8,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from detect.training.module import DetectionModule
+from detect.training.run_module import RunModule
 from detect.training.run_state import data_of
 from detect.training.run_time import RunTime
 
@@ -37,12 +37,12 @@ class TimeEstimate(Callback):
         if self._batches == first:
             self._began_s = time.perf_counter()
         if self._batches == look and trainer.is_global_zero:
-            assert isinstance(pl_module, DetectionModule)
+            assert isinstance(pl_module, RunModule)
             batch_s = (time.perf_counter() - self._began_s) / (look - first)
             print(time_left(trainer, pl_module, batch_s * trainer.accumulate_grad_batches), flush=True)
 
 
-def time_left(trainer: L.Trainer, module: DetectionModule, step_s: float) -> RunTime:
+def time_left(trainer: L.Trainer, module: RunModule, step_s: float) -> RunTime:
     """What the running epoch and those after it consist of."""
     length, data = module.length, data_of(trainer)
     behind = trainer.current_epoch

@@ -2,6 +2,7 @@
 
 from detect.training.schedules.base import Schedule
 from detect.training.schedules.flat_cosine import FlatCosine
+from detect.training.schedules.step_decay import StepDecay
 from detect.training.schedules.warmup_cosine import WarmupCosine
 
-__all__ = ["FlatCosine", "Schedule", "WarmupCosine"]
+__all__ = ["FlatCosine", "Schedule", "StepDecay", "WarmupCosine"]

@@ -4,7 +4,7 @@ import pytest
 
 from detect.errors import InputError
 from detect.training.build import build_module, model_parser
-from detect.training.schedules import FlatCosine, Schedule, WarmupCosine
+from detect.training.schedules import FlatCosine, Schedule, StepDecay, WarmupCosine
 
 MODEL = {
     "backbone": {"class_path": "detect.model.backbones.MobileNetV1", "init_args": {"width": 0.25}},
@@ -91,3 +91,14 @@ def test_a_flag_reaches_the_default(flag):
     words = ["--model.backbone", "MobileNetV1", "--model.num_classes", "2", flag, "7"]
     parser = model_parser()
     assert parser.instantiate(parser.parse_args(words)).model.schedule.warmup_steps == 7
+
+
+def test_step_decay__by_hand():
+    schedule = StepDecay(every_steps=10, decay=0.5, warmup_steps=2, warmup_factor=0.0)
+    assert [schedule.factor(step, total_steps=100) for step in (0, 1, 2, 9)] == [0.5, 1.0, 1.0, 1.0]
+    assert [schedule.factor(step, total_steps=100) for step in (10, 19, 20, 30)] == [0.5, 0.5, 0.25, 0.125]
+    assert StepDecay().factor(1_000, total_steps=2_000) == 1
+    with pytest.raises(InputError, match="every_steps is -1"):
+        StepDecay(every_steps=-1)
+    with pytest.raises(InputError, match=r"decay is 1\.5"):
+        StepDecay(decay=1.5)
