@@ -34,13 +34,6 @@ BACKBONE = TINY["model"]["backbone"]
 
 
 @pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A configuration and a data set whose boxes the usual anchors fit badly."""
-    folder = tmp_path_factory.mktemp("auto")
-    return write_config(folder), make_coco(folder / "coco", train=16, val=5)
-
-
-@pytest.fixture(scope="module")
 def straight(case: tuple[Path, Path]) -> Path:
     """A run from start to end; what it said is in said.txt beside it."""
     run, said = case[0].parent / "straight", io.StringIO()

@@ -32,17 +32,9 @@ from tests.fit_cases import (
     fit_until,
     read_raw,
     run_differences,
-    write_config,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning")
-
-
-@pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A configuration and a data set."""
-    folder = tmp_path_factory.mktemp("fit")
-    return write_config(folder), make_coco(folder / "coco", train=16, val=5)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +105,10 @@ def test_a_killed_run_that_goes_on_ends_as_if_never_stopped(
 def test_a_killed_run_of_several_images_and_sizes_ends_as_if_never_stopped(
     case: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first epoch shows mosaics at sizes of the input that change, the second one weak augmentations."""
+    """The first epoch shows mosaics at sizes of the input that change, the second one weak augmentations.
+
+    The run is killed in both.
+    """
     mosaic = "[{class_path: detect.data.augment.Mosaic, init_args: {probability: 1.0}}]"
     more = ["--data.augmentations", mosaic, "--data.weak_epochs", "1", "--data.multi_scale", "[32, 128]"]
     more += ["--checkpoint_minutes", "0"]
@@ -133,13 +128,15 @@ def test_a_killed_run_of_several_images_and_sizes_ends_as_if_never_stopped(
     monkeypatch.setattr(DetectionDataset, "plan", plan)
     monkeypatch.setattr(DetectionModule, "loss_terms", loss_terms)
     args = fit_args(*case, tmp_path / "run", *more)
+    last = [*args, "--ckpt_path", "last"]
     fit_until(EndAt("batch_start", STEPS_PER_EPOCH - 1), args, monkeypatch)
-    assert fit([*args, "--ckpt_path", "last"]) == 0
-    of_two_parts = list(sizes)
+    fit_until(EndAt("batch_start", STEPS_PER_EPOCH + 2), last, monkeypatch)
+    assert fit(last) == 0
+    of_three_parts = list(sizes)
     sizes.clear()
     assert fit(fit_args(*case, tmp_path / "straight", *more)) == 0
     assert run_differences(tmp_path / "straight", tmp_path / "run") == []
-    assert of_two_parts == sizes
+    assert of_three_parts == sizes
     assert len(set(sizes[:STEPS_PER_EPOCH])) > 1
     assert sizes[STEPS_PER_EPOCH:] == [(64, 64)] * STEPS_PER_EPOCH
     assert images == {(0, 4), (1, 1)}

@@ -2,14 +2,16 @@ import csv
 import os
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from detect.system.ranks import max_over_ranks, several_ranks, sum_over_ranks, take_statistics_of_rank_0
 from tests.conftest import make_coco
-from tests.fit_cases import fit_args, read_raw, write_config
+from tests.fit_cases import TINY, fit_args, read_raw, write_config
 
 TIMEOUT_S = 600
 
@@ -40,8 +42,39 @@ def run(*args: str, module: str = "detect") -> str:
     return done.stdout + done.stderr
 
 
+def points() -> dict[str, Any]:
+    """TINY with a neck, points, ATSS, varifocal loss, sizes that change and a weak epoch at the end."""
+    config = deepcopy(TINY)
+    config["model"] |= {
+        "taps": ["out3", "out4", "out5"],
+        "neck": {"class_path": "detect.model.necks.LCPAN", "init_args": {"channels": 16}},
+        "anchors": {"style": "points"},
+        "loss": {
+            "class_path": "detect.training.losses.VarifocalLoss",
+            "init_args": {"assigner": "detect.training.assigners.ATSSAssigner"},
+        },
+        "statistics_images": 6,
+    }
+    config["data"] |= {"weak_epochs": 1, "multi_scale": [64, 128]}
+    return config
+
+
 def ranks(number: int) -> tuple[str, ...]:
     return "--trainer.devices", str(number), "--trainer.strategy", "ddp"
+
+
+def compare(one: Path, two: Path) -> dict[str, torch.Tensor]:
+    """Two runs have the same weights and metrics, up to rounding; the raw weights."""
+    read = [read_raw(run) for run in (one, two)]
+    for state in ("state_dict", "current_model_state"):  # averaged, with statistics of a validation; raw
+        expected, found = (raw[state] for raw in read)
+        for key, weights in expected.items():
+            torch.testing.assert_close(found[key], weights, rtol=1e-5, atol=1e-5, msg=key)
+    rows = [list(csv.DictReader((run / "metrics.csv").open())) for run in (one, two)]
+    for row, other in zip(*rows, strict=True):
+        for name in ("train/loss", "val/loss", "val/mAP"):
+            assert float(row[name]) == pytest.approx(float(other[name]), rel=1e-5, abs=1e-9)
+    return expected
 
 
 @pytest.mark.slow
@@ -53,26 +86,32 @@ def test_two_ranks_make_the_step_of_one(tmp_path: Path) -> None:
     for number in (1, 2):
         args = fit_args(config, data, tmp_path / f"on{number}", *step)
         run(*args, *(ranks(number) if number > 1 else ()), module="tests.fit_ranks")
-    read = [read_raw(tmp_path / f"on{number}") for number in (1, 2)]
+    one = compare(tmp_path / "on1", tmp_path / "on2")
     start = read_raw(tmp_path / "warm")["state_dict"]
-    for state in ("state_dict", "current_model_state"):  # averaged, with statistics of a validation; raw
-        one, two = (raw[state] for raw in read)
-        for key, weights in one.items():
-            torch.testing.assert_close(two[key], weights, rtol=1e-5, atol=1e-5, msg=key)
     moved = max((one[key].float() - start[key].float()).abs().max().item() for key in one)
     assert moved > 1e-3
-    rows = [next(csv.DictReader((tmp_path / f"on{number}" / "metrics.csv").open())) for number in (1, 2)]
-    for name in ("train/loss", "val/loss", "val/mAP"):
-        assert float(rows[0][name]) == pytest.approx(float(rows[1][name]), rel=1e-5, abs=1e-9)
+
+
+@pytest.mark.slow
+def test_two_ranks_train_as_one_with_the_settings_of_plus(tmp_path: Path) -> None:
+    """Two epochs of one step: a validation with its statistics in between and one at the end."""
+    path, data = write_config(tmp_path, points()), make_coco(tmp_path / "coco", train=5, val=3)
+    for number in (1, 2):
+        args = fit_args(path, data, tmp_path / f"on{number}")
+        run(*args, *(ranks(number) if number > 1 else ()), module="tests.fit_ranks")
+    compare(tmp_path / "on1", tmp_path / "on2")
 
 
 @pytest.mark.slow
 def test_a_rank_without_validation_images_takes_part(tmp_path: Path) -> None:
     config, data = write_config(tmp_path), make_coco(tmp_path / "coco", train=12, val=1)
-    one_epoch = ("--trainer.max_epochs", "1", "--data.total_batch_size", "6")
+    one_epoch = ("--trainer.max_epochs", "1", "--data.total_batch_size", "6", "--model.anchors", "auto")
     run(*fit_args(config, data, tmp_path / "run", *one_epoch), *ranks(3))
     row = next(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
     assert float(row["val/mAP"]) >= 0
+    scales = read_raw(tmp_path / "run")["detect"]["anchors"]["scales"]
+    assert len(scales) == 7
+    assert all(isinstance(scale, float) for scale in scales)
 
 
 @pytest.mark.slow
