@@ -16,7 +16,7 @@ from unittest import mock
 from jsonargparse import ArgumentParser, Namespace
 
 from detect.commands.arguments import Command
-from detect.commands.fit_cli import REFUSED
+from detect.commands.fit_checks import REFUSED
 from detect.commands.main import all_commands
 from detect.commands.options import TABLE
 from detect.data.datamodule import DetectionData

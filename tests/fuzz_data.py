@@ -32,7 +32,7 @@ import numpy as np
 from rich.console import Console
 
 from detect.data.augment.transforms import default_augmentations
-from detect.data.checks.splits import paths_of
+from detect.data.checks.repeated_images import paths_of
 from detect.data.convert import WRITERS, convert
 from detect.data.dataset import DetectionDataset, SampleKey
 from detect.errors import InputError

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -21,17 +19,22 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from detect.commands.arguments import add_trust_argument
 from detect.commands.auto_anchors import settle_anchors
+from detect.commands.fit_checks import (
+    check_monitor,
+    refuse_frozen_noise,
+    refuse_loggers,
+    refuse_running_averages,
+    refuse_start,
+    refuse_trainer_settings,
+)
 from detect.config.trusted_classes import refuse_foreign_classes, refuse_foreign_words
 from detect.config.unknown_keys import constructor_errors, explain
 from detect.data.datamodule import DetectionData
 from detect.data.sampler import require_full_batch
-from detect.errors import InputError, install_hint
-from detect.evaluation.metrics import METRICS
-from detect.model.checkpoint import build_detector, read_checkpoint, without_weights
+from detect.errors import InputError
+from detect.model.checkpoint import without_weights
 from detect.model.published import find_start
-from detect.model.weights import refuse_other_backbone
 from detect.system.ranks import rank_by_environment
-from detect.training.averaging import AveragedWeights
 from detect.training.build import MODEL_DEFAULTS, detection_module, model_parser
 from detect.training.callbacks.checkpoints import RunCheckpoints
 from detect.training.callbacks.loader_advice import LoaderAdvice
@@ -58,23 +61,6 @@ TRAINER_DEFAULTS = {
     # Counts and shapes are what `detect models` is for.
     "enable_model_summary": False,
 }
-
-REFUSED = {
-    "barebones": (
-        False,
-        "`trainer.logger false` and `trainer.enable_progress_bar false` leave out what costs time",
-    ),
-    "enable_checkpointing": (True, "its two checkpoints are what a run is for"),
-    "max_time": (None, "stop the run with SIGTERM (`timeout -s TERM 8h detect fit ...`); it saves and ends"),
-    "overfit_batches": (0.0, "give a data set of a few images"),
-    "reload_dataloaders_every_n_epochs": (0, "the loader is the same in every epoch"),
-    "use_distributed_sampler": (False, "the samplers of detect split the data themselves"),
-    "val_check_interval": (None, "validation ends an epoch; trainer.check_val_every_n_epoch may skip some"),
-}
-"""Trainer settings that would break what a checkpoint promises: the harmless value, what to do instead."""
-
-LOGGER_PACKAGES = {"MLFlowLogger": "mlflow", "WandbLogger": "wandb"}
-"""What a logger of Lightning imports; the extra of pyproject.toml has the same name."""
 
 LARGEST_SEED = 2**32 - 1
 """That numpy takes."""
@@ -152,9 +138,10 @@ class FitCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         if self.config.ckpt_path is not None and self.resume is None and self.config.ckpt_path != "last":
             raise InputError("give --ckpt_path on the command line, not in a configuration file")
-        self._refuse_trainer_settings()
+        refuse_trainer_settings(self.config.trainer)
         refuse_loggers(self.config.trainer.get("logger"))
-        self._refuse_frozen_noise()
+        if self.resume is None:
+            refuse_frozen_noise(self.config.model)
         self._settle_precision()
         self.data = open_data(self.config.data)
         require_full_batch(len(self.data.train), self.config.data.total_batch_size)
@@ -212,11 +199,7 @@ class FitCLI(LightningCLI):
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
         for callback in callbacks:
             check_monitor(callback, losses=[TOTAL, *self.model.loss.term_names])
-            if isinstance(callback, AveragedWeights) and not self.model.statistics_images:
-                raise InputError(
-                    "model.statistics_images is 0: AveragedWeights would be validated with BatchNorm's "
-                    "statistics of the raw weights; leave it out, or give 2 or more"
-                )
+            refuse_running_averages(callback, self.model.statistics_images)
         kwargs["plugins"] = [*(config.get("plugins") or []), AtomicCheckpointIO()]
         kwargs["callbacks"] = [*callbacks, *self._callbacks()]
         kwargs["default_root_dir"] = str(self.run_folder)
@@ -275,32 +258,6 @@ class FitCLI(LightningCLI):
             self.checkpoints,
         ]
 
-    def _refuse_trainer_settings(self) -> None:
-        for key, (harmless, instead) in REFUSED.items():
-            if (value := self.config.trainer.get(key)) not in (harmless, None):
-                raise InputError(f"trainer.{key} is {value}, which detect fit does not take: {instead}")
-        if (epochs := self.config.trainer.max_epochs) is None or epochs < 1:
-            raise InputError(f"trainer.max_epochs is {epochs}: the cosine needs an end, give 1 or more")
-        if (steps := self.config.trainer.max_steps) < 1 and steps != -1:
-            raise InputError(f"trainer.max_steps is {steps}: give 1 or more, or leave it out")
-
-    def _refuse_frozen_noise(self) -> None:
-        """Parts that keep their weights must have got some: random ones would stay random."""
-        model = self.config.model
-        arguments = model.backbone.get("init_args") or {}
-        if (
-            self.resume is None
-            and model.parameters.freeze
-            and not (model.init_from or arguments.get("weights"))
-        ):
-            kept = ", ".join(model.parameters.freeze)
-            raise InputError(
-                f"model.parameters.freeze keeps {kept} as they are, and they are "
-                "random: give a detector to start from (--model.init_from detector.ckpt, or coco) or a "
-                "classifier's weights (--model.backbone.weights imagenet), or train every part: "
-                "--model.parameters.freeze '[]'"
-            )
-
     def _max_steps(self) -> int | None:
         max_steps: int = self.config.trainer.max_steps
         return None if max_steps == -1 else max_steps
@@ -318,17 +275,6 @@ class FitCLI(LightningCLI):
         settings = self.plain_config()["model"] | resume.checkpoint.description["model"]
         settings = without_weights(settings)
         self.config.model = model_parser().parse_object({"model": settings}).model
-
-
-def refuse_start(model: dict[str, Any], start: Path) -> None:
-    """Look, before there is a run folder, whether the checkpoint `start` fits; shapes alone are built.
-
-    Raises:
-        InputError: it is no checkpoint of ours, or its backbone is another.
-    """
-    with torch.device("meta"):
-        net = build_detector(without_weights(model)).net
-    refuse_other_backbone(net, read_checkpoint(start))
 
 
 class SettingsReader(FitCLI):
@@ -376,53 +322,6 @@ def as_file(config: dict[str, Any]) -> Iterator[Path]:
         path = Path(folder) / "saved.json"  # JSON is YAML too
         path.write_text(json.dumps(config), encoding="utf-8")
         yield path
-
-
-def check_monitor(callback: Callback, *, losses: Sequence[str]) -> None:
-    """Look, before any work, at what a callback such as EarlyStopping waits for.
-
-    Args:
-        callback: of the trainer's settings.
-        losses: names of the losses that are logged.
-
-    Raises:
-        InputError: it is never logged, or the callback takes it for better where it is worse.
-    """
-    monitor, mode = getattr(callback, "monitor", None), getattr(callback, "mode", None)
-    if monitor is None:
-        return
-    modes: dict[str, str] = {
-        f"val/{metric.name}": metric.mode for metric in METRICS if "epoch" in metric.places
-    }
-    stages = ("val", "train", "train_step")
-    modes |= {f"{stage}/{name}": "min" for stage in stages for name in losses}
-    what = f"trainer.callbacks: {type(callback).__name__} has the monitor {monitor!r}"
-    if monitor not in modes:
-        raise InputError(f"{what}, which is not logged; there are {', '.join(modes)}")
-    if mode not in (None, modes[monitor]):
-        raise InputError(
-            f"{what} and the mode {mode!r}, for which worse is better: give mode {modes[monitor]}"
-        )
-
-
-def refuse_loggers(loggers: Any) -> None:
-    """Check the `trainer.logger` settings before any work.
-
-    Raises:
-        InputError: a package is not installed, or MLflow would refuse its store.
-    """
-    for logger in loggers if isinstance(loggers, list) else [loggers]:
-        settings = logger if isinstance(logger, (dict, Namespace)) else {}
-        name = settings.get("class_path", "").rpartition(".")[2]
-        package = LOGGER_PACKAGES.get(name)
-        if package is not None and importlib.util.find_spec(package) is None:
-            raise InputError(f"trainer.logger needs {package}: {install_hint(package)}")
-        addresses = (settings.get("init_args") or {}).get("tracking_uri"), os.getenv("MLFLOW_TRACKING_URI")
-        if name == "MLFlowLogger" and not any((*addresses, os.getenv("MLFLOW_ALLOW_FILE_STORE"))):
-            raise InputError(
-                "MLFlowLogger has no tracking_uri, and MLflow refuses the folder of files that it would "
-                "take then: give init_args.tracking_uri, such as sqlite:///mlflow.db"
-            )
 
 
 def open_data(config: Namespace) -> DetectionData:

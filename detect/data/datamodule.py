@@ -19,10 +19,10 @@ from detect.data.augment.transforms import Augmentation, default_augmentations, 
 from detect.data.cache import GB, CachePlace, NothingFitsError, PixelCache
 from detect.data.checks.conventions import BoxConvention
 from detect.data.checks.findings import Finding, summarise
+from detect.data.checks.repeated_images import repeated_findings
 from detect.data.checks.splits import (
     balance,
     compare_classes,
-    repeated_findings,
     require_trainable,
     without_undecodable,
 )

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from detect.data.annotations import Annotations
 from detect.data.checks.findings import Finding
-from detect.data.checks.splits import class_counts, repeated_rows, without_images
+from detect.data.checks.repeated_images import repeated_rows
+from detect.data.checks.splits import class_counts, without_images
 from detect.data.convert import WRITERS, Format, choose_splits, keep_readable, write_copy
 from detect.data.readers import Reader, SplitSource, byte_array, voc
 from detect.data.split_folder import XML_FOLDERS, collect

@@ -17,11 +17,11 @@ from detect.config.model_section import read_model_section
 from detect.data.annotations import Annotations
 from detect.data.checks.conventions import BoxConvention
 from detect.data.checks.findings import Finding, Severity
+from detect.data.checks.repeated_images import repeated_findings
 from detect.data.checks.splits import (
     balance,
     class_counts,
     compare_classes,
-    repeated_findings,
     require_trainable,
     without_undecodable,
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from detect.commands.fit_cli import REFUSED
+from detect.commands.fit_checks import REFUSED
 from detect.commands.main import EXIT_INPUT, all_commands, main
 from detect.commands.options import (
     OTHER_SPELLINGS,

@@ -16,7 +16,7 @@ from tests.conftest import make_coco
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
 SOURCES = (
-    *("checks/boxes", "checks/headers", "checks/splits"),
+    *("checks/boxes", "checks/headers", "checks/splits", "checks/repeated_images"),
     *("readers/tails", "readers/coco", "readers/voc", "readers/yolo"),
 )
 """Files of detect/data whose words with hyphens in quotes are codes of findings."""

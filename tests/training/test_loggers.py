@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from jsonargparse import Namespace
 
-from detect.commands import fit_cli
+from detect.commands import fit_checks
 from detect.commands.fit import fit
-from detect.commands.fit_cli import refuse_loggers
+from detect.commands.fit_checks import refuse_loggers
 from detect.errors import InputError
 from tests.conftest import make_coco
 from tests.fit_cases import TINY, fit_args, write_config
@@ -99,7 +99,7 @@ def test_mlflow_without_a_store__error(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_fit__package_of_the_logger_is_missing__error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fit_cli, "LOGGER_PACKAGES", {"CSVLogger": "absent"})
+    monkeypatch.setattr(fit_checks, "LOGGER_PACKAGES", {"CSVLogger": "absent"})
     settings = {"save_dir": str(tmp_path)}
     with pytest.raises(
         InputError, match=r"trainer\.logger needs absent: `pip install --editable '\.\[absent\]'`"

@@ -23,7 +23,7 @@ class DistributionFocalLoss(BoxLoss):
             in the paper.
         base: a class of detect.training.losses, the other box loss; null: GIoULoss.
 
-    Source: Generalized Focal Loss (arXiv 2006.04388) eq. 6 and 10.
+    Source: Generalized Focal Loss (arXiv 2006.04388) eq. 6; the weights, section 3.
     """
 
     needs_bins: ClassVar[bool] = True
