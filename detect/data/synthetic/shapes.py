@@ -14,12 +14,15 @@ import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
+from detect.data.synthetic.rich import paint_rich_scene
+from detect.data.synthetic.silhouettes import SILHOUETTES, Points
+from detect.data.synthetic.surfaces import SIDE
 from detect.data.synthetic.textures import Rng, grainy, muted_colour, textured, vivid_colour
 from detect.errors import InputError
 
@@ -38,8 +41,7 @@ PLACING_TRIES = 12
 MIN_LONGER_SIDE_PX = 64
 JPEG_QUALITY = 90
 
-Points = NDArray[np.float64]
-"""(P, 2) corners of a polygon as x, y; or the (2, 2) matrix that turns them."""
+Style = Literal["plain", "rich"]
 
 
 class ShapeClass(NamedTuple):
@@ -88,6 +90,7 @@ def make_shapes(
     unseen: int = 12,
     seed: int = 0,
     longer_side_px: int = 288,
+    style: Style = "plain",
 ) -> None:
     """Write the data set into the folder `output`, whole or not at all.
 
@@ -100,11 +103,15 @@ def make_shapes(
         unseen: images in `unseen/`, without annotations, to try a trained detector on.
         seed: the same seed gives the same files, byte for byte, with the same version of Pillow.
         longer_side_px: the longest side of the largest image; sizes and aspect ratios vary.
+        style: "plain" for six shapes of vivid colours; "rich" for some 50 silhouettes of any size, patterned,
+            cluttered, and as a camera shows them: a harder set, to start other trainings from.
 
     Raises:
         InputError: `output` holds files, or a number is out of range.
     """
     _check_numbers(train, val, unseen, seed, longer_side_px)
+    if style == "rich" and longer_side_px > SIDE:
+        raise InputError(f"longer_side_px is {longer_side_px}; of style rich it must be {SIDE} or less")
     output = output.resolve()
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise InputError(f"{output} exists and is not an empty folder; give another place or move it away")
@@ -113,12 +120,15 @@ def make_shapes(
         unfinished = Path(scratch) / output.name
         (unfinished / "annotations").mkdir(parents=True)
         for split_number, (split, count) in enumerate((("train", train), ("val", val), ("unseen", unseen))):
-            coco = _write_split(unfinished / split, count, (seed, split_number), longer_side_px)
+            coco = _write_split(unfinished / split, count, (seed, split_number), longer_side_px, style)
             if split != "unseen":
                 path = unfinished / "annotations" / f"instances_{split}.json"
                 path.write_text(_one_record_a_line(coco), encoding="utf-8")
         arguments = f"{train=}, {val=}, {unseen=}, {seed=}, {longer_side_px=}"
-        (unfinished / "README.txt").write_text(README.format(arguments=arguments), encoding="utf-8")
+        if style != "plain":
+            arguments += f", {style=}"
+        text = README.format(arguments=arguments) + OBJECTS[style]
+        (unfinished / "README.txt").write_text(text, encoding="utf-8")
         unfinished.replace(output)
 
 
@@ -129,10 +139,16 @@ annotations/instances_train.json, annotations/instances_val.json   COCO annotati
 train/, val/                                                       the images they describe
 unseen/                                                            images without annotations
 
-A box is the tightest around what can be seen of an object, `area` counts its visible pixels. At least half of
+A box is the tightest around what can be seen of an object, `area` counts its visible pixels. """
+OBJECTS: dict[Style, str] = {
+    "plain": """At least half of
 every object is in sight. Some images hold no object; boxes with `iscrowd` 1 hold a swarm of small ones.
 Objects are vivid; background, scribbles and blobs, which belong to no class, are dull.
-"""
+""",
+    "rich": """At least 40 %
+of every object is in sight. Some images hold no object. Blobs, bars, lines and specks belong to no class.
+""",
+}
 
 
 def _one_record_a_line(coco: dict[str, list[dict[str, Any]]]) -> str:
@@ -155,21 +171,27 @@ def _check_numbers(train: int, val: int, unseen: int, seed: int, longer_side_px:
 
 
 def _write_split(
-    folder: Path, count: int, seed: tuple[int, int], longer_side_px: int
+    folder: Path, count: int, seed: tuple[int, int], longer_side_px: int, style: Style
 ) -> dict[str, list[dict[str, Any]]]:
     """Paint `count` images into `folder`; returns what their COCO file holds."""
     folder.mkdir()
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for index in range(count):
-        scene = paint_scene(np.random.default_rng([*seed, index]), longer_side_px)
+        rng = np.random.default_rng([*seed, index])
+        scene = (
+            paint_scene(rng, longer_side_px) if style == "plain" else paint_rich_scene(rng, longer_side_px)
+        )
         image_id, file_name = index + 1, f"{index + 1:06d}.jpg"
-        scene.image.save(folder / file_name, quality=JPEG_QUALITY)
+        scene.image.save(folder / file_name, quality=scene.jpeg_quality)
         width, height = scene.image.size
         images.append({"id": image_id, "file_name": file_name, "width": width, "height": height})
         for annotation in scene.annotations():
             annotations.append({"id": len(annotations) + 1, "image_id": image_id, **annotation})
-    categories = [{"id": s.category_id, "name": s.name, "supercategory": "shape"} for s in SHAPES]
+    names = {s.category_id: s.name for s in SHAPES}
+    if style == "rich":
+        names = {i: silhouette.name for i, silhouette in enumerate(SILHOUETTES, 1)}
+    categories = [{"id": i, "name": name, "supercategory": "shape"} for i, name in names.items()]
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
@@ -198,6 +220,8 @@ class Scene:
         image: RGB, (W, H).
         owner: (H * SUBPIXELS, W * SUBPIXELS) uint8; n where object n - 1 is on top, 0 where none is.
     """
+
+    jpeg_quality = JPEG_QUALITY
 
     def __init__(self, image: Image.Image) -> None:
         self.image = image
