@@ -187,7 +187,7 @@ def split_command(args: list[str]) -> int:
 
 
 def shapes_command(args: list[str]) -> int:
-    """Make the built-in data set: shapes with exact boxes in a COCO folder."""
+    """Make the built-in data set: shapes with exact boxes in a COCO folder; of style rich, a harder one."""
     from detect.data.synthetic.shapes import make_shapes
 
     parser = new_parser("data shapes", shapes_command, "detect data shapes data/shapes")

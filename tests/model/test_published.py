@@ -16,6 +16,7 @@ from detect.model.published import COCO, find_start
 from detect.model.ssdlite import SSDLite
 from detect.model.weights import init_from, match_table
 from detect.types import ClassMap
+from scripts.pack_starter import LICENCE, pack
 from tests.file_server import FileServer
 
 LARGE = {
@@ -137,9 +138,10 @@ def test_starter__by_backbone_then_taps(tmp_path: Path, monkeypatch: pytest.Monk
         find_start("starter", SMALL)
     plus = {**SMALL, "taps": ["out4", "out5"]}
     for name, settings in (("a", SMALL), ("b", plus)):
-        detector = build_detector(settings).half()
+        detector = build_detector(settings)
         detector.classes = ClassMap(("disc", "bar"), (1, 2))
-        write_checkpoint(tmp_path / f"{name}.ckpt", checkpoint_content(detector))
+        write_checkpoint(tmp_path / "full" / f"{name}.ckpt", checkpoint_content(detector))
+        pack(tmp_path / "full" / f"{name}.ckpt", tmp_path / f"{name}.ckpt")
     assert find_start("starter", SMALL) == tmp_path / "a.ckpt"
     assert find_start("starter", plus) == tmp_path / "b.ckpt"
     net = build_detector(SMALL).net
@@ -147,6 +149,8 @@ def test_starter__by_backbone_then_taps(tmp_path: Path, monkeypatch: pytest.Monk
     stored = read_checkpoint(tmp_path / "a.ckpt").state_dict["net.backbone.stem.0.weight"]
     assert stored.dtype == torch.float16
     assert torch.equal(net.state_dict()["backbone.stem.0.weight"], stored.float())
+    assert net.backbone.weights_origin == {"weights": "a.ckpt", "licence": LICENCE}
+    assert (tmp_path / "a.ckpt").stat().st_size < 0.6 * (tmp_path / "full" / "a.ckpt").stat().st_size
 
 
 def test_other_normalisation_is_said(tmp_path: Path) -> None:

@@ -57,11 +57,11 @@ def test_same_seed__same_bytes_other_seed_others(tmp_path: Path) -> None:
 
 def test_box__turned_square__exact_and_clipped_to_the_image() -> None:
     scene = empty_scene()
-    turned = 15.3 * SQUARE @ np.array([[0.8, 0.6], [-0.6, 0.8]])  # half diagonal along x: 15.3 * 1.4
-    assert paint(scene, turned + (40.2, 35.7), 1)
+    turned = 15.3 * SQUARE @ np.array([[0.8, 0.6], [-0.6, 0.8]]) + np.array([40.2, 35.7])
+    assert paint(scene, turned, 1)
     assert paint(scene, 20 * SQUARE + (95, 70), 2)
     first, second = (annotation["bbox"] for annotation in scene.annotations())
-    reach = 15.3 * 1.4
+    reach = 15.3 * 1.4  # half a diagonal along x
     assert first == pytest.approx([40.2 - reach, 35.7 - reach, 2 * reach, 2 * reach], abs=0.011)
     assert second == [75, 50, 25, 30]
 
