@@ -123,7 +123,6 @@ def fetched(published: Published) -> Path:
     """
     folder = cache_folder() / "weights"
     converted = folder / f"{published.name}.ckpt"
-    folder.mkdir(parents=True, exist_ok=True)
     with _one_at_a_time(folder / f".{published.name}.lock"):
         if not converted.is_file():
             source = _source_file(published, folder)
@@ -175,8 +174,19 @@ def _require_hash(path: Path, published: Published, remedy: str) -> None:
 
 @contextmanager
 def _one_at_a_time(lock: Path) -> Iterator[None]:
-    """Let the ranks of a machine wait for the one that fetches."""
-    with lock.open("w") as file:
+    """Let the ranks of a machine wait for the one that fetches.
+
+    Raises:
+        InputError: nothing can be written there.
+    """
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("w")
+    except OSError as error:
+        raise InputError(
+            f"cannot write {lock.parent}: {error.strerror}; set DETECT_CACHE to a folder"
+        ) from error
+    with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -128,6 +128,13 @@ def test_no_start_for_a_backbone__says_which_there_are(coco_server: FileServer) 
     assert coco_server.requests == []
 
 
+def test_coco__cache_cannot_be_written__refused(coco_server: FileServer) -> None:
+    cache_folder().parent.mkdir(parents=True, exist_ok=True)
+    cache_folder().write_text("a file")
+    with pytest.raises(InputError, match=r"cannot write \S+weights: .*; set DETECT_CACHE to a folder"):
+        find_start("coco", LARGE)
+
+
 def test_a_path_stays_a_path() -> None:
     assert find_start("./coco", SMALL) == Path("coco")
 

@@ -22,7 +22,7 @@ def photograph(rng: Rng, scene: Pixels) -> Image.Image:
     """The image that a camera takes of a scene; geometry stays."""
     image = _lens(rng, _lit(rng, scene))
     if rng.random() < 0.85:
-        return _to_image(_sensor(rng, np.asarray(image).astype(np.float32) / 255))
+        return _to_image(_sensor(rng, np.asarray(image).astype(np.float32) / np.float32(255)))
     return image
 
 

@@ -330,7 +330,7 @@ def _blend(
 ) -> None:
     """Shadow, pattern, details, relief and rim of a figure onto the pixels of its window."""
     below = scene.pixels[window]
-    share = np.asarray(figure.alpha)[inside].astype(np.float32)[..., None] / 255
+    share = np.asarray(figure.alpha)[inside].astype(np.float32)[..., None] / np.float32(255)
     height, width = below.shape[:2]
     ground = below[:: max(1, height // 8), :: max(1, width // 8)].mean(axis=(0, 1)).astype(np.float64)
     colour = look.colour
@@ -339,12 +339,14 @@ def _blend(
     cover = surface(rng, (height, width), colour, look.contrast)
     if figure.detail is not None:
         tone = apart(rng, colour, vivid=look.vivid, distance=0.4).astype(np.float32)
-        cover = cover + (np.asarray(figure.detail)[inside].astype(np.float32)[..., None] / 255) * (
-            tone - cover
-        )
+        cover = cover + (
+            np.asarray(figure.detail)[inside].astype(np.float32)[..., None] / np.float32(255)
+        ) * (tone - cover)
     if look.relief or look.rim or look.shadow:
         radius = max(1.0, 0.04 * max(figure.alpha.size))
-        soft = np.asarray(figure.alpha.filter(ImageFilter.BoxBlur(radius)))[inside].astype(np.float32) / 255
+        soft = np.asarray(figure.alpha.filter(ImageFilter.BoxBlur(radius)))[inside].astype(
+            np.float32
+        ) / np.float32(255)
         dx, dy = (max(1, round(radius)) * v for v in (math.cos(scene.light), math.sin(scene.light)))
         moved = _moved(soft, round(dx), round(dy))
         if look.shadow:
