@@ -56,6 +56,8 @@ def write_preview(path: Path, preview: Preview, *, epochs: int, anchors: bool) -
         "augmentations": [_in_words(type(step), vars(step)) for step in dataset.augmentations or []],
         "weak_from": None if dataset.weak_from is None else dataset.weak_from + 1,
         "weak": [type(step).__name__ for step in dataset.weak_augmentations],
+        "sizes": [f"{w} x {h}" for h, w in preview.multi_scale.sizes] if preview.multi_scale else [],
+        "input": f"{width} x {height}",
     }
     write_page(path, "preview.html", values)
 
@@ -125,7 +127,8 @@ def _plots(audit: AugmentationAudit) -> list[Plot]:
         plot(
             "Boxes kept, by their size",
             share_by_size(audit.before_px, kept, x_label=f"{size}, whole image", y_label="% kept"),
-            caption="A box is kept where its centre is in the view and 1 px of it is left each way.",
+            caption="A box is kept where its centre is in the view, 1 px of it is left each way, and no more "
+            "than half of it is covered.",
         ),
     ]
 

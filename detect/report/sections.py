@@ -120,6 +120,12 @@ def loss_curves(columns: Iterable[str]) -> dict[str, str]:
     }
 
 
+def over_epochs(label: str, epochs: NDArray[np.float64], values: NDArray[np.float64]) -> Series:
+    """A line through the epochs that have a value: not all are validated, and -1 is COCO's word for none."""
+    there = np.isfinite(values) & (values >= 0)
+    return Series(label, epochs[there], values[there])
+
+
 def training(run: RunFiles) -> list[Plot]:
     """Losses, metrics, learning rate and speed over the epochs."""
     curves = run.curves
@@ -129,7 +135,7 @@ def training(run: RunFiles) -> list[Plot]:
 
     def lines(names: dict[str, str]) -> list[Series]:
         return [
-            Series(label, epochs, np.where(curves[name] < 0, np.nan, curves[name]))
+            over_epochs(label, epochs, curves[name])
             for name, label in names.items()
             if name in curves and np.isfinite(curves[name]).any()
         ]

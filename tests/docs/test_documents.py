@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import re
 import runpy
+import shlex
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ import pytest
 
 from detect.commands.arguments import split_fit_flags
 from detect.commands.data import DATA_COMMANDS
+from detect.commands.fit_cli import settings_reader
 from detect.commands.main import COMMANDS, all_commands, main
 from scripts.write_options import parser_of
 from tests.documents import FENCED, FENCED_LINES, PAGES, ROOT, Line
@@ -205,3 +207,11 @@ def test_an_unknown_flag_is_found() -> None:
         check_detect(["data", "chek", "D"])
     assert {line.page for line in FENCED_LINES} >= {"README.md", "results.md", "docker.md"}
     assert DATA_COMMANDS
+
+
+def test_flags_of_the_tables_of_plus_are_taken() -> None:
+    page = (ROOT / "docs" / "plus.md").read_text(encoding="utf-8")
+    flags = re.findall(r"`(--(?:model|data|trainer)\.[^`]*)`", page)
+    assert len(flags) > 20
+    for words in map(shlex.split, flags):
+        settings_reader().parser.parse_args(["--config", str(ROOT / "configs/plus/bccd.yaml"), *words])

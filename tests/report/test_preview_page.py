@@ -55,6 +55,7 @@ def test_page__says_the_size_of_each_input(tmp_path: Path) -> None:
     write_preview(tmp_path / "page.html", preview, epochs=2, anchors=True)
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert len(re.findall(r"epoch [12], (?:96 x 64|128 x 96) px: \d+ boxes, \d+ anchors", page)) == 2 * 2 * 2
+    assert "the input of each step from 96 x 64, 128 x 96 px. Boxes" in page
 
 
 def test_page__weak_epochs_are_shown_too(tmp_path: Path) -> None:

@@ -4,11 +4,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from detect.report.analysis import analyse
 from detect.report.scored_files import read_scored, write_scored
-from detect.report.sections import SHOWN_CLASSES, class_rows, errors, precision_and_recall
+from detect.report.sections import SHOWN_CLASSES, class_rows, errors, over_epochs, precision_and_recall
 from tests.coco_cases import annotations_of, random_case
 from tests.run_cases import noisy_evaluator
 
@@ -35,6 +36,13 @@ def test_class_rows__classes_without_boxes__apart() -> None:
     assert [row[0] for row in rows.empty] == ["unicorn"]
     assert (rows.shown[0][1], rows.empty[0][1]) == ("0.010", "-")
     assert rows.better == []
+
+
+def test_over_epochs__validated_every_second_one__one_line_without_gaps() -> None:
+    epochs = np.arange(1.0, 6)
+    mean_precision = over_epochs("mAP", epochs, np.array([np.nan, 0.2, np.nan, 0.4, np.nan]))
+    assert (mean_precision.x.tolist(), mean_precision.y.tolist()) == ([2, 4], [0.2, 0.4])
+    assert not len(over_epochs("APs", epochs, np.array([np.nan, -1, np.nan, -1, np.nan])).x)
 
 
 @pytest.mark.parametrize(("noise_px", "advised"), [(1, True), (10_000, False)])
