@@ -208,7 +208,9 @@ def _is_trusted(path: str) -> bool:
 
 
 def _hint(path: str) -> str:
-    """How to allow a class."""
+    """How to allow a class, or to write it where its module is left out."""
+    if "." not in path and (whole := [m for m in TRUSTED_MODULES if hasattr(sys.modules.get(m), path)]):
+        return f"; write its whole path, {whole[0]}.{path}"
     module = path.rpartition(".")[0]
     if not DOTTED.fullmatch(path) or module.partition(".")[0] in sys.stdlib_module_names:
         return f"; trusted are those of {', '.join(TRUSTED_MODULES)}"

@@ -30,6 +30,10 @@ WRONG_VALUE_OF_CLASS = re.compile(
     r'Parser key "([\w.]+)".*Problem with given class_path \'[\w.]+\':\s+Parser key "([\w.]+)":\s+([^\n]+)',
     re.DOTALL,
 )
+SHORT_NAME_IN_LIST = re.compile(
+    r'Parser key "([\w.]+)".*Subtypes: \[list\[([\w.]+)\].*Expected a dot import path string: (\w+)',
+    re.DOTALL,
+)
 LEAST_LIKENESS = 0.6
 REASON = re.compile(r"^ *- (?!Expected a )(.+)$", re.MULTILINE)
 """What one of several possible types says of a value, where it is more than that it expected another."""
@@ -51,6 +55,13 @@ def explain(message: str, parser: ArgumentParser) -> str:
     if match := UNKNOWN_CLASS.search(message):
         key, module, name = match.groups()
         names = vars(importlib.import_module(module))
+        return _sentence(f"{module}.", name, names, what=f"{key}: there is no")
+    if match := SHORT_NAME_IN_LIST.search(message):
+        key, base, name = match.groups()
+        module = base.rpartition(".")[0].rpartition(".")[0]  # the package that gives the classes out
+        names = vars(importlib.import_module(module))
+        if name in names:
+            return f"{key}: write the whole path of {name}, {module}.{name}"
         return _sentence(f"{module}.", name, names, what=f"{key}: there is no")
     # "init_args" may be left out on the command line.
     keys = [key.replace(".init_args.", ".") for key in parser.get_defaults().keys()]

@@ -207,3 +207,9 @@ def test_keys__as_the_parser_takes_them() -> None:
     taken = {key: {kind for kinds in found for kind in kinds.get(key, ())} for key in TEXT_KEYS}
     assert all(taken.values())  # no key that nothing takes
     assert not [key for key, kinds in taken.items() if kinds & {"class", "group"}]
+
+
+def test_a_name_without_its_module_is_given_whole() -> None:
+    steps = {"augmentations": [{"class_path": "RandomIoUCrop"}]}
+    with pytest.raises(InputError, match=r"; write its whole path, detect\.data\.augment\.RandomIoUCrop$"):
+        refuse_foreign_classes(steps, "the configuration")

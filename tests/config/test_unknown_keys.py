@@ -2,6 +2,7 @@ import pytest
 from jsonargparse import ArgumentError, ArgumentParser
 
 from detect.config.unknown_keys import explain
+from detect.data.augment import Augmentation
 from detect.model.blocks import ConvSettings
 from detect.training.losses import DetectionLoss
 from detect.training.schedules import Schedule
@@ -25,6 +26,11 @@ CASES = [
         ["--loss=detect.training.losses.FocalLos"],
         "loss: there is no detect.training.losses.FocalLos; the nearest is ",
     ),
+    (
+        ["--steps=[RandomIoUCrop]"],
+        "steps: write the whole path of RandomIoUCrop, detect.data.augment.RandomIoUCrop",
+    ),
+    (["--steps=[RandomIouCrop]"], "there is no detect.data.augment.RandomIouCrop; the nearest is "),
     (["--schedule.warmup_steps=many"], "schedule.warmup_steps"),
     (["--zzzzzzzzzzzzz=3"], "there is no setting zzzzzzzzzzzzz"),
 ]
@@ -38,6 +44,7 @@ def test_an_unknown_key_is_named_in_full_with_the_nearest(words: list[str], expe
     parser.set_defaults({"schedule": {"class_path": "detect.training.schedules.WarmupCosine"}})
     parser.add_class_arguments(ConvSettings, "norm")
     parser.add_argument("--loss", type=DetectionLoss)
+    parser.add_argument("--steps", type=list[Augmentation] | None)
     with pytest.raises(ArgumentError) as error:
         parser.parse_args(words)
     assert expected in explain(str(error.value), parser)
