@@ -133,6 +133,8 @@ def write_descriptions(cli: FitCLI, args: list[str]) -> None:
         role: summarise(found, examples=1).splitlines() for role, found in cli.data.findings.items() if found
     }
     manifest |= {"findings": findings, "own_code": hash_own_code()}
+    if "teacher" in cli.run:
+        manifest["teacher"] = cli.run["teacher"]
     # First, for it tells that the folder is a run's.
     write_atomically(path, append_manifest(path, manifest))
     text = cli.parser.dump(cli.config, skip_unset=False, skip_validation=True)

@@ -92,12 +92,13 @@ def refuse_start(model: dict[str, Any], start: Path) -> None:
     refuse_other_backbone(net, read_checkpoint(start))
 
 
-def check_monitor(callback: Callback, *, losses: Sequence[str]) -> None:
+def check_monitor(callback: Callback, *, train_losses: Sequence[str], val_losses: Sequence[str]) -> None:
     """Look, before any work, at what a callback such as EarlyStopping waits for.
 
     Args:
         callback: of the trainer's settings.
-        losses: names of the losses that are logged.
+        train_losses: names of the losses that training logs.
+        val_losses: of those that validation logs.
 
     Raises:
         InputError: it is never logged, or the callback takes it for better where it is worse.
@@ -108,8 +109,8 @@ def check_monitor(callback: Callback, *, losses: Sequence[str]) -> None:
     modes: dict[str, str] = {
         f"val/{metric.name}": metric.mode for metric in METRICS if "epoch" in metric.places
     }
-    stages = ("val", "train", "train_step")
-    modes |= {f"{stage}/{name}": "min" for stage in stages for name in losses}
+    stages = {"val": val_losses, "train": train_losses, "train_step": train_losses}
+    modes |= {f"{stage}/{name}": "min" for stage, losses in stages.items() for name in losses}
     what = f"trainer.callbacks: {type(callback).__name__} has the monitor {monitor!r}"
     if monitor not in modes:
         raise InputError(f"{what}, which is not logged; there are {', '.join(modes)}")

@@ -44,9 +44,16 @@ from detect.training.callbacks.run_checks import RunChecks
 from detect.training.callbacks.run_time import TimeEstimate
 from detect.training.callbacks.validation_images import ValidationPictures
 from detect.training.checkpoint_io import AtomicCheckpointIO
+from detect.training.distillation import describe_teacher
 from detect.training.losses import TOTAL
 from detect.training.manifest import describe_split
-from detect.training.resume import Resume, find_resume, refuse_changes, refuse_other_data
+from detect.training.resume import (
+    Resume,
+    find_resume,
+    refuse_changes,
+    refuse_other_data,
+    refuse_other_teacher,
+)
 from detect.training.run_folder import choose_run_folder
 from detect.training.run_module import check_class_count
 from detect.training.stop_signals import StopSignals
@@ -163,13 +170,16 @@ class FitCLI(LightningCLI):
             for key, value in self.anchors.values.items():
                 self.config.model.anchors[key] = value
             settings = self.plain_config()
+        self.run = {"config": settings, "data": self.described_data}
+        if (teacher := settings["model"]["teacher"]) is not None:
+            self.run["teacher"] = describe_teacher(Path(teacher), self.data.classes)
         if self.resume is not None:
             refuse_changes(self.resume, settings)
             refuse_other_data(self.resume, self.described_data)
+            refuse_other_teacher(self.resume, self.run.get("teacher"))
             self._build_without_other_weights(self.resume)
         elif self.start is not None:
             refuse_start(settings["model"], self.start)
-        self.run = {"config": settings, "data": self.described_data}
         configs = self.config.get("config") or []
         name = Path(str(configs[0])).stem if configs else "run"
         out = None if self.config.out is None else Path(self.config.out)
@@ -198,7 +208,11 @@ class FitCLI(LightningCLI):
         callbacks = config.get("callbacks") or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
         for callback in callbacks:
-            check_monitor(callback, losses=[TOTAL, *self.model.loss.term_names])
+            check_monitor(
+                callback,
+                train_losses=[TOTAL, *self.model.term_names],
+                val_losses=[TOTAL, *self.model.val_term_names],
+            )
             refuse_running_averages(callback, self.model.statistics_images)
         kwargs["plugins"] = [*(config.get("plugins") or []), AtomicCheckpointIO()]
         kwargs["callbacks"] = [*callbacks, *self._callbacks()]

@@ -47,13 +47,13 @@ CLASS_KEYS = (
 """Whose value may be a class without a dictionary around it; a name without dots is one of those known."""
 GROUP_KEYS = (
     *("config", "model", "data", "trainer", "init_args", "dict_kwargs"),
-    *("anchors", "norm", "parameters", "postprocess", "schedule", "settings"),
+    *("anchors", "distillation", "norm", "parameters", "postprocess", "schedule", "settings"),
 )
 """Whose value is never text: the parser would take it for another file to read."""
 TEXT_KEYS = (
     *("root", "train_annotations", "train_images", "train_split"),
     *("val_annotations", "val_images", "val_split"),
-    *("init_from", "weights", "default_root_dir", "dirpath", "filename", "save_dir"),
+    *("init_from", "teacher", "weights", "default_root_dir", "dirpath", "filename", "save_dir"),
     *("experiment_name", "name", "project", "run_name", "tracking_uri", "version"),
 )
 """Whose value is never more than text: a file may be called train.json beside a train.py."""

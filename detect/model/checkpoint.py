@@ -26,7 +26,10 @@ from detect.types import ClassMap, ScoreActivation
 DETECTOR_PREFIX = "detector."
 """Of the names of a detector's weights in a checkpoint of a run."""
 TRAINING_KEYS = frozenset(
-    {"loss", "optimizer", "schedule", "parameters", "init_from", "statistics_images", "compile"}
+    {
+        *("loss", "optimizer", "schedule", "parameters", "init_from", "teacher", "distillation"),
+        *("statistics_images", "compile"),
+    }
 )
 """Keys of a `model:` section that say how the detector is trained, not what it is."""
 

@@ -37,7 +37,12 @@ from detect.report.plots import (
 from detect.report.run_files import RunFiles
 from detect.training.losses import TOTAL
 
-LOSS_WORDS = {"loss_cls": "class", "loss_box": "box"}
+LOSS_WORDS = {
+    "loss_cls": "class",
+    "loss_box": "box",
+    "loss_cwd": "class maps of the teacher",
+    "loss_ld": "boxes of the teacher",
+}
 SHOWN_CLASSES = 20
 """With more classes than this, as many are shown, the worst, and the others are folded."""
 MATRIX_CLASSES = 20

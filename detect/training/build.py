@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -9,8 +10,10 @@ from jsonargparse.typing import class_from_function
 from lightning.pytorch.cli import OptimizerCallable
 
 from detect.config.unknown_keys import build
+from detect.errors import InputError
 from detect.model.checkpoint import Checkpoint, load_weights, without_weights
 from detect.model.detector import TorchDetector
+from detect.training.distillation import DistillationConfig, load_teacher
 from detect.training.losses import DetectionLoss, MultiBoxLoss
 from detect.training.module import STATISTICS_IMAGES, DetectionModule, default_optimizer
 from detect.training.parameters import ParameterConfig
@@ -27,6 +30,8 @@ def detection_module(
     schedule: Schedule | None = None,
     parameters: ParameterConfig = ParameterConfig(),
     init_from: str | None = None,
+    teacher: str | None = None,
+    distillation: DistillationConfig = DistillationConfig(),
     statistics_images: int = STATISTICS_IMAGES,
     compile: bool = False,
     **detector: Any,
@@ -44,6 +49,9 @@ def detection_module(
         init_from: a checkpoint to start from; its classes may be others, heads are copied by class name. Or
             the word coco, for the published detector that fits the backbone (fetched once), or starter, for
             one that comes with this package. `detect fit` reads it, once the classes of the data are known.
+        teacher: a checkpoint of a better detector of the same classes (a larger backbone or input) to learn
+            from, beside the data. Steps take longer by its forward pass; the trained detector is the same.
+        distillation: how much the teacher counts.
         statistics_images: before each validation, BatchNorm's statistics are recomputed from so many
             training images, for the weights that are validated (and kept in checkpoints): running averages
             lag behind in short runs. 0: the running averages.
@@ -52,6 +60,10 @@ def detection_module(
         detector: arguments of TorchDetector.
     """
     del init_from
+    if teacher is None and distillation != DistillationConfig():
+        raise InputError(
+            "model.distillation is for model.teacher, which is null: give a teacher's checkpoint"
+        )
     loss = MultiBoxLoss() if loss is None else loss
     return DetectionModule(
         TorchDetector(**detector, score_activation=loss.score_activation),
@@ -59,6 +71,7 @@ def detection_module(
         optimizer=optimizer,
         schedule=schedule,
         parameters=parameters,
+        distillation=None if teacher is None else load_teacher(Path(teacher), distillation),
         statistics_images=statistics_images,
         compile=compile,
     )

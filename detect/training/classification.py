@@ -155,7 +155,7 @@ class ClassificationModule(RunModule):
             labels: (B,) 0..K-1, or (B, K) shares of the classes of mixed images.
         """
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing, reduction="sum")
-        return LossTerms({TERMS[0]: loss}, torch.full_like(loss.detach(), len(logits)))
+        return LossTerms({TERMS[0]: loss}, torch.ones(len(logits), device=loss.device))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         labels = self._val_labels[batch.sample_idx]

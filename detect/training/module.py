@@ -19,6 +19,7 @@ from detect.evaluation.evaluator import CocoEvaluator, Metrics
 from detect.evaluation.metrics import metric_names
 from detect.model.detector import TorchDetector
 from detect.model.ssdlite import SSDLite
+from detect.training.distillation import TERM_NAMES, Distillation, refuse_other_classes
 from detect.training.losses import DetectionLoss, LossTerms, MultiBoxLoss
 from detect.training.parameters import ParameterConfig
 from detect.training.run_module import RunModule, check_class_count, check_known_classes
@@ -49,6 +50,7 @@ class DetectionModule(RunModule):
         optimizer: see `RunModule`, as the three below it.
         schedule: null: WarmupCosine.
         parameters: freezing, learning rates by part, weight decay by kind.
+        distillation: a teacher, whose terms are added to the loss in training; no part of the state dict.
         statistics_images: training images for BatchNorm's statistics before each validation of a fit.
         compile: run forward and loss through torch.compile.
 
@@ -70,6 +72,7 @@ class DetectionModule(RunModule):
         optimizer: OptimizerCallable = default_optimizer,
         schedule: Schedule | None = None,
         parameters: ParameterConfig = ParameterConfig(),
+        distillation: Distillation | None = None,
         statistics_images: int = STATISTICS_IMAGES,
         compile: bool = False,
     ) -> None:
@@ -90,6 +93,9 @@ class DetectionModule(RunModule):
         detector.postprocess.activation = self.loss.score_activation
         if detector.classes is None:  # neither trained nor loaded
             detector.net.set_class_prior(self.loss.prior_bias(detector.net.num_classes))
+        if distillation is not None:
+            distillation.require_match(detector.net)
+        self.distillation = distillation
         self.compile_step = compile
         self.start_sums()
 
@@ -100,6 +106,11 @@ class DetectionModule(RunModule):
 
     @property
     def term_names(self) -> tuple[str, ...]:
+        """The terms of the loss, in order; those of the teacher come last, and in training alone."""
+        return self.loss.term_names + (TERM_NAMES if self.distillation is not None else ())
+
+    @property
+    def val_term_names(self) -> tuple[str, ...]:
         """The terms of the loss, in order."""
         return self.loss.term_names
 
@@ -116,6 +127,8 @@ class DetectionModule(RunModule):
         check_class_count(self.net.num_classes, data.classes)
         check_known_classes(self.detector.classes, data.classes)
         self.detector.classes = data.classes
+        if self.distillation is not None:
+            refuse_other_classes(self.distillation.name, self.distillation.detector.classes, data.classes)
         if stage == "fit":
             self.describe()  # what no checkpoint can name is refused before the first step
         self.evaluator = CocoEvaluator(data.val)
@@ -138,7 +151,11 @@ class DetectionModule(RunModule):
 
     def loss_terms(self, images: Tensor, target: Target) -> LossTerms:
         """Forward and loss of a batch: the part that torch.compile takes whole."""
-        return self.loss_of(self.net(images), target, images.shape[-2:])
+        head_outputs = self.net(images)
+        sums = self.loss_of(head_outputs, target, images.shape[-2:])
+        if self.distillation is None:
+            return sums
+        return self.distillation(sums, self.detector, head_outputs, images)
 
     def loss_of(self, head_outputs: HeadOutputs, target: Target, image_size: Sequence[int]) -> LossTerms:
         """The loss of what the network gave for an input of `image_size` (H, W)."""
@@ -150,6 +167,8 @@ class DetectionModule(RunModule):
         super().on_train_start()
         for image_size in data_of(self.trainer).train_sizes:
             self.net.anchors_of(image_size)  # here and not in a graph of torch.compile
+            if self.distillation is not None:
+                self.distillation.match_of(self.net, image_size)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         return self.window_loss(self.loss_terms(self.layout(batch.images), batch.target))

@@ -145,7 +145,7 @@ def replay(folder: Path) -> int:
     batches = [_from_plain(batch) for batch in plain]
     console = Console(soft_wrap=True)
     console.print(_message(report, folder), highlight=False, markup=False)
-    table = Table("batch", *module.loss.term_names, "positives", "largest gradient")
+    table = Table("batch", *module.term_names, "positives", "largest gradient")
     replayed = [replay_batch(module, batch, precision=report["precision"]) for batch in batches]
     for number, result in enumerate(replayed, 1):
         sums = (f"{value:.4g}" for value in result.sums.stacked().tolist())

@@ -30,6 +30,7 @@ MAY_CHANGE = (
     "data.val_images",
     "data.workers",
     "model.compile",
+    "model.teacher",
     "trainer.accelerator",
     "trainer.accumulate_grad_batches",
     "trainer.devices",
@@ -41,7 +42,8 @@ MAY_CHANGE = (
     "trainer.profiler",
     "trainer.strategy",
 )
-"""Settings that leave the result alone, or say how far to go. Data may move; its content is compared."""
+"""Settings that leave the result alone, or say how far to go. Data and teacher may move; what is in them is
+compared."""
 
 HEADINGS = ("setting", "checkpoint", "given")
 
@@ -156,6 +158,25 @@ def refuse_other_data(resume: Resume, data: dict[str, Any]) -> None:
         raise InputError(
             f"the data is not that of {resume.path}:\n{difference_table(changed, HEADINGS)}"
             "continue with the same data, or start a new run from its weights with --model.init_from"
+        )
+
+
+def refuse_other_teacher(resume: Resume, teacher: dict[str, Any] | None) -> None:
+    """Compare the teacher of a resumed run with its checkpoint's.
+
+    Args:
+        resume: the checkpoint.
+        teacher: `distillation.describe_teacher`; None without one.
+
+    Raises:
+        InputError: its weights are others, or one of the two has none.
+    """
+    old = resume.checkpoint.raw["run"].get("teacher")
+    if (old or {}).get("weights_sha256") != (teacher or {}).get("weights_sha256"):
+        was, now = ("none" if one is None else one["path"] for one in (old, teacher))
+        raise InputError(
+            f"the teacher of {resume.path} was {was}, and now it is {now}, with other weights: give "
+            "model.teacher the file that the run began with, or start a new run without --ckpt_path"
         )
 
 

@@ -93,7 +93,12 @@ class RunModule(L.LightningModule):
     @property
     @abstractmethod
     def term_names(self) -> tuple[str, ...]:
-        """The terms of the loss, in order."""
+        """The terms of the loss in training, in order."""
+
+    @property
+    def val_term_names(self) -> tuple[str, ...]:
+        """Those of a validation."""
+        return self.term_names
 
     @property
     @abstractmethod
@@ -115,7 +120,7 @@ class RunModule(L.LightningModule):
         freeze(self.net, self.parameter_config.freeze)
         self._window_sums = self._no_sums()
         self._epoch_sums = self._no_sums()
-        self._val_sums = self._no_sums()
+        self._val_sums = self._no_sums(self.val_term_names)
 
     def settle_length(self) -> None:
         """Find out how far the trainer goes; to be called in `setup`."""
@@ -170,7 +175,7 @@ class RunModule(L.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         trainer, guard = self.trainer, self.guard
-        sums = self._terms(sum_over_ranks(self._window_sums))
+        sums = LossTerms.of(self.term_names, sum_over_ranks(self._window_sums))
         self._window_sums = torch.zeros_like(self._window_sums)
         # Lightning divides by the forward passes of a window, DDP by the ranks.
         micro_batches = trainer.accumulate_grad_batches * trainer.world_size
@@ -197,7 +202,7 @@ class RunModule(L.LightningModule):
 
         Not by Lightning's averages: a run that is resumed within an epoch would forget the part before.
         """
-        return _logged("train", self._terms(self._epoch_sums))
+        return _logged("train", LossTerms.of(self.term_names, self._epoch_sums))
 
     # ---- validation
 
@@ -206,7 +211,7 @@ class RunModule(L.LightningModule):
         validate_on_every_rank(self.trainer)  # the last hook before the loop decides
 
     def on_validation_epoch_start(self) -> None:
-        self._val_sums = self._no_sums()
+        self._val_sums = self._no_sums(self.val_term_names)
         if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
             self._recompute_statistics()
         take_statistics_of_rank_0(self.net)
@@ -216,7 +221,7 @@ class RunModule(L.LightningModule):
         self._val_sums += sums.stacked()
 
     def on_validation_epoch_end(self) -> None:
-        self.log_dict(_logged("val", self._terms(sum_over_ranks(self._val_sums))))
+        self.log_dict(_logged("val", LossTerms.of(self.val_term_names, sum_over_ranks(self._val_sums))))
 
     # ---- checkpoints
 
@@ -259,12 +264,9 @@ class RunModule(L.LightningModule):
             shown = (self.layout(some.to(self.device)) for some in images)
             recompute_statistics(norms, self.net, shown)
 
-    def _no_sums(self) -> Tensor:
-        """(T + 1,) zeros: the start of a sum of `LossTerms.stacked`."""
-        return torch.zeros(len(self.term_names) + 1, device=self.device)
-
-    def _terms(self, stacked: Tensor) -> LossTerms:
-        return LossTerms.of(self.term_names, stacked)
+    def _no_sums(self, names: tuple[str, ...] | None = None) -> Tensor:
+        """(T + 1,) zeros: the start of a sum of `LossTerms.stacked`, of training where no names are given."""
+        return torch.zeros(len(self.term_names if names is None else names) + 1, device=self.device)
 
     def _follow_schedule(self) -> None:
         """Set the learning rates of this step: a resumed run may have another length than its checkpoint."""

@@ -197,7 +197,7 @@ def test_keys__as_the_parser_takes_them() -> None:
     found = [keys_by_kind(cls) for cls in (*sections, *trusted(ours=True))]
     classes = {key for kinds in found for key, kind in kinds.items() if "class" in kind}
     groups = {key for kinds in found for key, kind in kinds.items() if "group" in kind}
-    inputs = {"detector"}  # of a module in training: another section builds it
+    inputs = {"detector", "distillation"}  # of a module in training: other keys build them
     both = {"schedule", "settings"}  # classes whose arguments may stand without a class_path
     assert classes - inputs - both == set(CLASS_KEYS)
     assert groups | both | {"config", "model", "data", "trainer", "init_args", "dict_kwargs"} == set(

@@ -31,8 +31,13 @@ class LossTerms(NamedTuple):
 
     terms: dict[str, Tensor]
     """By name, such as loss_cls; logs, tables and curves follow the names."""
-    positives: Tensor
-    """Number of positive anchors; the sum of their qualities where a loss weighs them by it."""
+    image_positives: Tensor
+    """(B,) positive anchors of each image; the sum of their qualities where a loss weighs them by it."""
+
+    @property
+    def positives(self) -> Tensor:
+        """Those of the batch, a scalar."""
+        return self.image_positives.sum()
 
     @property
     def total(self) -> Tensor:
@@ -47,7 +52,7 @@ class LossTerms(NamedTuple):
     def of(cls, names: Sequence[str], stacked: Tensor) -> LossTerms:
         """The inverse of `stacked`."""
         *terms, positives = stacked
-        return cls(dict(zip(names, terms, strict=True)), positives)
+        return cls(dict(zip(names, terms, strict=True)), positives.reshape(1))
 
     def per_positive(self) -> dict[str, Tensor]:
         """The total under the name `loss`, then every term; each divided by the positives, detached."""
@@ -129,8 +134,8 @@ class DetectionLoss(Configurable, nn.Module, ABC):
         return assignment
 
     def positives(self, assignment: Assignment) -> Tensor:
-        """What the terms are divided by, a scalar; see `LossTerms`."""
-        return assignment.foreground.sum().float()
+        """(B,) what each image adds to the number that divides the terms; see `LossTerms`."""
+        return assignment.foreground.sum(1).float()
 
     def terms(self, head_outputs: HeadOutputs, anchors: Tensor, assignment: Assignment) -> dict[str, Tensor]:
         """Sums over the batch, scalars by name; the arguments are float32 and as in `forward`."""

@@ -61,7 +61,7 @@ class QualityLoss(SigmoidLoss):
         return assignment._replace(soft_targets=torch.where(assignment.foreground, quality, 0.0))
 
     def positives(self, assignment: Assignment) -> Tensor:
-        return _quality(assignment).sum() if self.weigh else super().positives(assignment)
+        return _quality(assignment).sum(1) if self.weigh else super().positives(assignment)
 
     def terms(self, head_outputs: HeadOutputs, anchors: Tensor, assignment: Assignment) -> dict[str, Tensor]:
         weights = assignment.weights * (_quality(assignment) if self.weigh else 1.0)
