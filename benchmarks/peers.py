@@ -39,7 +39,8 @@ from detect.data.synthetic.images import generated_images
 from detect.deploy.benchmark import PhotographToBoxes, describe_protocol, protocol_lines
 from detect.deploy.export import ExportOptions, export
 from detect.deploy.latency import Protocol, Stopwatch, interleave, load_average, paired_ratio, pin, summarise
-from detect.deploy.load import open_exported, random_detector
+from detect.deploy.load import open_exported
+from detect.deploy.random_weights import random_detector
 from detect.deploy.runtimes.base import RuntimeOptions, require
 from detect.inspection.models import read_model_section
 from detect.model.checkpoint import checkpoint_content, write_checkpoint

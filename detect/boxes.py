@@ -5,14 +5,8 @@ Everything here is pure and works on any number of leading dimensions; shape let
 
 from __future__ import annotations
 
-from typing import TypeVar
-
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-
-Float = TypeVar("Float", np.float32, np.float64)
 
 
 def xyxy_to_xywh(boxes: Tensor) -> Tensor:
@@ -62,24 +56,10 @@ def paired_overlap(boxes: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
 def paired_iou(boxes: Tensor, others: Tensor) -> Tensor:
     """Intersection over union of (..., 4) boxes with (..., 4), row by row: (...), 0 where either has no area.
 
-    Computed in float32, as `box_iou`; `iou_of_pairs` is the same in NumPy.
+    Computed in float32, as `box_iou`; `data.array_boxes.iou_of_pairs` is the same in NumPy.
     """
     shared, union = paired_overlap(boxes, others)
     return shared / union.clamp(min=torch.finfo(torch.float32).tiny)
-
-
-def iou_of_pairs(boxes: NDArray[Float], others: NDArray[Float]) -> NDArray[Float]:
-    """Intersection over union in NumPy of (..., 4) boxes with areas that broadcast with each other: (...).
-
-    For code that compares each box with one or a few others; `box_iou` compares all with all.
-    """
-    x0, y0, x1, y1 = np.moveaxis(boxes, -1, 0)
-    other_x0, other_y0, other_x1, other_y1 = np.moveaxis(others, -1, 0)
-    width = np.minimum(x1, other_x1) - np.maximum(x0, other_x0)
-    height = np.minimum(y1, other_y1) - np.maximum(y0, other_y0)
-    shared = np.maximum(width, 0) * np.maximum(height, 0)
-    areas = (x1 - x0) * (y1 - y0) + (other_x1 - other_x0) * (other_y1 - other_y0)
-    return np.asarray(shared / (areas - shared))
 
 
 def clip_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:

@@ -27,6 +27,10 @@ class RunStopped(Exception):
         self.exit_code = exit_code
 
 
-def install_hint(extra: str) -> str:
-    """What installs an extra, from the project's folder: on package indexes, `detect` is another project."""
-    return f"`pip install --editable '.[{extra}]'` in the folder of this project installs it"
+def install_hint(extra: str = "") -> str:
+    """What installs an extra, or all that is always needed, from the project's folder.
+
+    On package indexes, `detect` is another project.
+    """
+    project = f"'.[{extra}]'" if extra else "."
+    return f"`pip install --editable {project}` in the folder of this project installs it"

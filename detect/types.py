@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from detect.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 INPUT_SIZE = (320, 320)
 """(H, W) px of a network's input unless a configuration says otherwise: the papers'."""

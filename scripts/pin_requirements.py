@@ -33,8 +33,8 @@ CHECKED = ("timm", "export", "openvino", "wandb", "mlflow", "dev")
 """Extras whose versions are held by constraints.txt: what scripts/test installs."""
 BUILD = ["setuptools>=69"]
 """What installing detect itself needs, since nothing may be fetched by then."""
-PREDICT = ["numpy>=1.26", "pillow>=11.3", "onnxruntime>=1.22"]
-"""What examples/numpy_detector.py imports."""
+PREDICT = ("numpy", "pillow", "simplejpeg", "jsonargparse", "rich", "pyyaml", "onnxruntime", "openvino")
+"""What `detect predict` imports for an exported file, at the bounds of pyproject.toml."""
 TORCH = ("torch", "torchvision", "triton", "nvidia-", "cuda-")
 """Names or their beginnings: what another wheel index (ARG TORCH_INDEX) gives in other builds."""
 
@@ -143,6 +143,14 @@ def main() -> None:
         write_images(project)
 
 
+def bounds_of(names: tuple[str, ...], project: dict[str, Any]) -> list[str]:
+    """Packages with their bounds in pyproject.toml, without the extras that only training needs."""
+    extras = project["optional-dependencies"]
+    lines = [*project["dependencies"], *(line for extra in extras.values() for line in extra)]
+    lines = [re.sub(r"\[.*?\]", "", line) for line in lines]
+    return [next(line for line in lines if line.partition(">=")[0] == name) for name in names]
+
+
 def write_images(project: dict[str, Any]) -> None:
     """Resolve both images' packages and write the three files."""
     wanted = [*project["dependencies"], *TESTED, *BUILD]
@@ -156,8 +164,8 @@ def write_images(project: dict[str, Any]) -> None:
     )
     rest = [line for line in lines if not is_torch(line)]
     write("train.txt", rest, purpose="The training image, without torch.")
-    predicted = [pinned(package) for package in resolve(PREDICT)]
-    write("predict.txt", predicted, purpose="The prediction image: examples/numpy_detector.py, no torch.")
+    predicted = [pinned(package) for package in resolve([*bounds_of(PREDICT, project), *BUILD])]
+    write("predict.txt", predicted, purpose="`detect predict` on exported files, without torch.")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from detect.deploy.export import ExportOptions, export
-from detect.deploy.load import set_statistics
+from detect.deploy.random_weights import set_statistics
 from detect.deploy.runtimes.table import FORMATS
 from detect.deploy.spec import Form
 from detect.model.blocks import PredictionHead

@@ -200,10 +200,10 @@ def test_detect__refuses_images_of_another_size(detector):
         detector.detect(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.tensor([[8, 8]]))
 
 
-HEAVY = ("jsonargparse", "lightning", "matplotlib", "pycocotools")
+HEAVY = ("torch", "jsonargparse", "lightning", "matplotlib", "pycocotools")
 
 
-def test_importing_it_loads_no_trainer_parser_evaluator_or_plotter() -> None:
+def test_importing_it_loads_no_torch_trainer_parser_evaluator_or_plotter() -> None:
     code = f"import sys, detect.api; print([name for name in {HEAVY} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

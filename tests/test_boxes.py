@@ -7,7 +7,6 @@ from detect.boxes import (
     box_iou,
     clip_boxes,
     intersection,
-    iou_of_pairs,
     rescale_boxes,
     xyxy_to_xywh,
 )
@@ -43,15 +42,6 @@ def test_iou__by_hand():
 
 def test_iou__of_padding_with_padding_is_zero_not_nan():
     assert box_iou(torch.zeros(2, 4), torch.zeros(3, 4)).tolist() == [[0, 0, 0], [0, 0, 0]]
-
-
-def test_iou_of_pairs__is_box_iou_row_by_row():
-    boxes, others = random_boxes(7), random_boxes(7, seed=1)
-    found = iou_of_pairs(boxes.numpy(), others.numpy())
-    assert found == pytest.approx(box_iou(boxes, others).diagonal().numpy(), abs=1e-6)
-    assert iou_of_pairs(boxes[:, None].numpy(), others.numpy()) == pytest.approx(
-        box_iou(boxes, others).numpy(), abs=1e-6
-    )
 
 
 def test_iou__batches():

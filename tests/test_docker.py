@@ -64,7 +64,7 @@ def test_torch_and_the_rest_are_apart_and_prediction_has_no_torch() -> None:
     assert not requirements("train.txt").keys() & requirements("torch.txt").keys()
     assert {"torch", "torchvision", "triton"} <= requirements("torch.txt").keys()
     predict = requirements("predict.txt")
-    assert {"numpy", "pillow", "onnxruntime"} <= predict.keys()
+    assert {"numpy", "pillow", "onnxruntime", "openvino", "jsonargparse", "setuptools"} <= predict.keys()
     assert not {name for name in predict if name.startswith(("torch", "nvidia"))}
 
 

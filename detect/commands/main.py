@@ -32,7 +32,7 @@ from detect.commands.runs import (
 )
 from detect.commands.slips import nearest_command
 from detect.config.renames import accept_old_class_paths, renamed_arguments
-from detect.errors import DISK_IS_FULL, EXIT_STOPPED, InputError, RunStopped
+from detect.errors import DISK_IS_FULL, EXIT_STOPPED, InputError, RunStopped, install_hint
 
 EXIT_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -41,6 +41,11 @@ PLACE_ERRORS = (
     *(errno.ENAMETOOLONG, errno.ELOOP),
 )
 """Of a file that is named: the user can repair them, and its name says more than a traceback."""
+PACKAGES = (
+    *("torch", "torchvision", "lightning", "matplotlib"),
+    *("pycocotools", "faster_coco_eval", "safetensors", "jinja2"),
+)
+"""Of the project that are left out where exported files are used alone (requirements/predict.txt)."""
 
 COMMANDS: dict[str, Command] = {
     "init": init_command,
@@ -108,6 +113,12 @@ def main(argv: list[str]) -> int:
     except KeyboardInterrupt:
         print("detect: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except ModuleNotFoundError as error:
+        if error.name not in PACKAGES:
+            raise
+        needs = f"`detect {name}` needs the package {error.name}, which is not installed"
+        print(f"detect: {needs}: {install_hint()}", file=sys.stderr)
+        return EXIT_INPUT
     except OSError as error:
         if error.errno not in (*DISK_IS_FULL, *PLACE_ERRORS) or error.filename is None:
             raise

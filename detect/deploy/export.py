@@ -35,7 +35,7 @@ from detect.deploy.spec import Form, ModelSpec
 from detect.deploy.validate import open_validation
 from detect.deploy.verify import BATCHES, Verification, verify
 from detect.errors import InputError
-from detect.model.postprocess import check_score_threshold
+from detect.model.thresholds import check_score_threshold
 
 FAULTS_SHOWN = 5
 

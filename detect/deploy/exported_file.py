@@ -10,15 +10,17 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, get_args
-
-import torch
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from detect.deploy.spec import OUTPUTS, Form
 from detect.errors import InputError
 from detect.model.checkpoint_format import migrate
-from detect.model.detector import TorchDetector
 from detect.system.files import write_atomically
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from detect.model.detector import TorchDetector
 
 Precision = Literal["fp32", "bf16", "int8"]
 
@@ -49,6 +51,8 @@ def describe_export(
         precision: of its weights and activations.
         checkpoint: where the weights came from; None: random weights of a config.
     """
+    import torch
+
     spec_dtype = "uint8" if detector.resize_rule == "antialias" else "float32"
     return {
         **detector.describe(),
@@ -69,7 +73,7 @@ def describe_export(
     }
 
 
-def anchor_rows(anchors: torch.Tensor) -> list[list[float]]:
+def anchor_rows(anchors: Tensor) -> list[list[float]]:
     """(A, 4) float32 anchors as decimal numbers that read back to the same bits."""
     return [[float(f"{value:.9g}") for value in row] for row in anchors.tolist()]
 

@@ -136,6 +136,17 @@ class DetectorGraph(nn.Module):
         return outputs
 
 
+class ChannelsLastInput(nn.Module):
+    """A graph that takes (B, H, W, 3): the layout of cameras and of some runtimes' kernels."""
+
+    def __init__(self, graph: nn.Module) -> None:
+        super().__init__()
+        self.detector = graph  # torch.fx keeps the name `graph` for itself
+
+    def forward(self, images: Tensor) -> Any:
+        return self.detector(images.permute(0, 3, 1, 2))
+
+
 def build_graph(detector: TorchDetector, form: Form) -> DetectorGraph:
     """The graph of a form on the CPU, in evaluation mode; its weights are copies."""
     # Weights in the order that their shape says: ExecuTorch refuses those of channels_last.

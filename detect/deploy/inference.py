@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from copy import copy
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
-from detect.data.augment.view import input_batch
 from detect.data.images.decode import load_pixels, upright_rgb
+from detect.data.images.resize import input_array
+from detect.deploy.array_postprocess import find
 from detect.deploy.load import open_model
-from detect.deploy.runtimes.base import Runtime, RuntimeOptions
-from detect.deploy.runtimes.eager import EagerRuntime
-from detect.model.detector import TorchDetector
-from detect.types import Detections
+from detect.deploy.runtimes.base import ArrayRuntime, Runtime, RuntimeOptions
+from detect.types import ClassMap, Detections
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from detect.model.detector import TorchDetector
 
 ImageOrFile = Image.Image | Path | str
 """A Pillow image of any mode, or a file."""
@@ -60,9 +63,11 @@ class Detector:
     """
 
     def __init__(self, model: Runtime | TorchDetector, *, device: torch.device | str | None = None) -> None:
-        if isinstance(model, TorchDetector):
+        if not isinstance(model, Runtime):
+            from detect.deploy.runtimes.eager import EagerRuntime
+
             model = EagerRuntime(model, device=device)
-        self.runtime = model
+        self.runtime: Runtime = model
         self.spec = model.spec
         self.classes = model.spec.classes
 
@@ -83,7 +88,7 @@ class Detector:
     @property
     def score_threshold(self) -> float:
         """What detections score more than."""
-        return self.spec.postprocess.config.score_threshold
+        return self.spec.thresholds.score_threshold
 
     def at_threshold(self, score_threshold: float | None) -> Detector:
         """This detector with another score threshold; see `ModelSpec.at_threshold`."""
@@ -114,10 +119,26 @@ class Detector:
             np.array(upright_rgb(image)) if isinstance(image, Image.Image) else load_pixels(Path(image))
             for image in images
         ]
-        return detector.predictions(detector.detect(*detector.prepare(pixels)))
+        return detector.predict_pixels(pixels)
+
+    def predict_pixels(self, pixels: list[NDArray[np.uint8]]) -> list[Prediction]:
+        """(h, w, 3) upright RGB images to what is found in each, by this detector's threshold.
+
+        An exported file is used without torch where its runtime takes arrays.
+        """
+        if not isinstance(self.runtime, ArrayRuntime):
+            return self.predictions(self.detect(*self.prepare(pixels)))
+        images = input_array(pixels, self.spec.image_size, self.spec.resize_rule)
+        sizes = [(image.shape[0], image.shape[1]) for image in pixels]
+        found = find(self.spec, self.runtime.run_arrays(images), sizes)
+        return [Prediction(*one, class_names(one.labels, self.classes)) for one in found]
 
     def prepare(self, pixels: list[NDArray[np.uint8]]) -> Inputs:
         """(h, w, 3) upright RGB images to the network's input, stretched by the model's resize rule."""
+        import torch
+
+        from detect.data.augment.view import input_batch
+
         orig_size = torch.tensor([image.shape[:2] for image in pixels])
         return Inputs(input_batch(pixels, self.spec.image_size, self.spec.resize_rule), orig_size)
 
@@ -130,7 +151,6 @@ class Detector:
         """
         return self.finish(self.runtime.run(images), orig_size)
 
-    @torch.inference_mode()
     def finish(self, outputs: tuple[Tensor, ...], orig_size: Tensor) -> Detections:
         """What is left to do after the network: decoding and NMS where the graph lacks them, px of the files.
 
@@ -138,8 +158,11 @@ class Detector:
             outputs: of `runtime.run`.
             orig_size: (B, 2) height and width of each file in px.
         """
-        detections = self.spec.postprocess.in_files(self.spec.detections(outputs), orig_size)
-        return Detections(*(part.cpu() for part in detections))
+        import torch
+
+        with torch.inference_mode():
+            detections = self.spec.postprocess.in_files(self.spec.detections(outputs), orig_size)
+            return Detections(*(part.cpu() for part in detections))
 
     def predictions(self, detections: Detections) -> list[Prediction]:
         """Padded detections to one `Prediction` per image."""
@@ -147,6 +170,11 @@ class Detector:
         for boxes, scores, labels in zip(*detections, strict=True):
             keep = labels > 0
             kept = labels[keep].numpy()
-            names = [self.classes.name(int(label)) for label in kept]
+            names = class_names(kept, self.classes)
             found.append(Prediction(boxes[keep].numpy(), scores[keep].numpy(), kept, names))
         return found
+
+
+def class_names(labels: NDArray[np.int64], classes: ClassMap) -> list[str]:
+    """The name of each of (D,) labels."""
+    return [classes.name(int(label)) for label in labels]

@@ -30,7 +30,7 @@ from detect.deploy.inference import Detector, Prediction
 from detect.deploy.label_files import DECIMALS, WRITERS, LabelFormat, LabelledImage, LabelWriter
 from detect.errors import InputError
 from detect.evaluation.draw import draw_detections
-from detect.model.postprocess import check_score_threshold
+from detect.model.thresholds import check_score_threshold
 from detect.system.files import whole_file
 from detect.types import ClassMap
 
@@ -108,8 +108,7 @@ def predict(
     with ResultWriter(output, names, detector.classes, options=options) as writer:
         images = decode_ahead(with_progress(files), writer.pool)
         for batch in batches(images, options.batch_size, skipped):
-            inputs = detector.prepare([pixels for _, pixels in batch])
-            predictions = detector.predictions(detector.detect(*inputs))
+            predictions = detector.predict_pixels([pixels for _, pixels in batch])
             for (file, pixels), prediction in zip(batch, predictions, strict=True):
                 writer.write(file, pixels, prediction if keep is None else select(prediction, keep))
         writer.finish()
@@ -125,7 +124,7 @@ def nothing_found(detector: Detector) -> str:
     text = f"nothing scores more than {threshold}"
     if threshold == 0:
         return text
-    if detector.spec.form == "nms" and threshold == detector.runtime.spec.postprocess.config.score_threshold:
+    if detector.spec.form == "nms" and threshold == detector.runtime.spec.thresholds.score_threshold:
         return f"{text}, the threshold that the file was exported with; export with a lower --score_threshold"
     return f"{text}; a lower --score_threshold shows more"
 

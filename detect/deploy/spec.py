@@ -7,15 +7,22 @@ here they become one object.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from detect.errors import InputError
-from detect.model.detector import TorchDetector
-from detect.model.postprocess import PostProcess, PostProcessConfig, check_score_threshold
-from detect.types import ClassMap, Detections, HeadOutputs, ResizeRule
+from detect.model.thresholds import PostProcessConfig, check_score_threshold
+from detect.types import ClassMap, Detections, HeadOutputs, ResizeRule, ScoreActivation
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from detect.model.detector import TorchDetector
+    from detect.model.postprocess import PostProcess
 
 Form = Literal["raw", "decoded", "nms"]
 """How far a graph goes: head outputs, scores and boxes of every anchor, or detections."""
@@ -42,9 +49,11 @@ class ModelSpec:
     """(H, W) of the input in px."""
     resize_rule: ResizeRule
     form: Form
-    postprocess: PostProcess
-    """What is still to be done after a raw or decoded graph. One with NMS has done it, by these settings."""
-    anchors: Tensor | None
+    thresholds: PostProcessConfig
+    """Of what is still to be done after a raw or decoded graph. One with NMS has done it, by these."""
+    activation: ScoreActivation
+    """Of the loss that the network was trained with."""
+    anchors: NDArray[np.float32] | None
     """(A, 4) xyxy px of the input; raw form alone."""
     checkpoint_sha256: str | None = None
     """Hash of the checkpoint that an exported file was made from; None for random weights and in torch."""
@@ -63,8 +72,9 @@ class ModelSpec:
             detector.net.image_size,
             detector.resize_rule,
             "raw",
-            detector.postprocess,
-            detector.net.anchors,
+            detector.postprocess.config,
+            detector.postprocess.activation,
+            detector.net.anchors.numpy(force=True),
         )
 
     @classmethod
@@ -79,15 +89,30 @@ class ModelSpec:
             (height, width),
             description["input"]["resize_rule"],
             description["export"]["form"],
-            PostProcess(PostProcessConfig(**thresholds), activation=activation, image_size=(height, width)),
-            None if anchors is None else torch.tensor(anchors, dtype=torch.float32),
+            PostProcessConfig(**thresholds),
+            activation,
+            None if anchors is None else np.array(anchors, dtype=np.float32),
             (description["export"].get("checkpoint") or {}).get("sha256"),
         )
 
     @property
-    def input_dtype(self) -> torch.dtype:
+    def array_dtype(self) -> np.dtype[Any]:
         """uint8, or float32 in 0..255 units where the resize rule does not round to whole values."""
+        return np.dtype(np.uint8 if self.resize_rule == "antialias" else np.float32)
+
+    @property
+    def input_dtype(self) -> torch.dtype:
+        """`array_dtype` in torch."""
+        import torch
+
         return torch.uint8 if self.resize_rule == "antialias" else torch.float32
+
+    @cached_property
+    def postprocess(self) -> PostProcess:
+        """What is still to be done after a raw or decoded graph, in torch."""
+        from detect.model.postprocess import PostProcess
+
+        return PostProcess(self.thresholds, activation=self.activation, image_size=self.image_size)
 
     def at_threshold(self, score_threshold: float | None) -> ModelSpec:
         """The spec with another score threshold in post-processing.
@@ -99,7 +124,7 @@ class ModelSpec:
         Raises:
             InputError: not from 0 to below 1, or lower than that of a graph with NMS.
         """
-        built_in = self.postprocess.config.score_threshold if self.form == "nms" else 0.0
+        built_in = self.thresholds.score_threshold if self.form == "nms" else 0.0
         if score_threshold is None:
             score_threshold = max(PREDICTION_THRESHOLD, built_in)
         check_score_threshold(score_threshold, "score_threshold")
@@ -109,20 +134,23 @@ class ModelSpec:
                 f"graph: export again with --score_threshold {score_threshold}, or without NMS "
                 "(--form decoded)"
             )
-        return replace(self, postprocess=self.postprocess.at_threshold(score_threshold))
+        return replace(self, thresholds=replace(self.thresholds, score_threshold=score_threshold))
 
     def detections(self, outputs: tuple[Tensor, ...]) -> Detections:
-        """What a graph of this form gave, to detections in px of the input.
+        """What a graph of this form gave, to detections in px of the input, by torch.
 
         Args:
             outputs: in the order of `OUTPUTS[self.form]`.
         """
+        import torch
+
         if self.anchors is not None:  # raw form
-            return self.postprocess(HeadOutputs(*outputs), self.anchors)
+            anchors = torch.as_tensor(self.anchors, device=outputs[0].device)
+            return self.postprocess(HeadOutputs(*outputs), anchors)
         if self.form == "decoded":
             return self.postprocess.from_decoded(*outputs)
         boxes, scores, labels, _ = outputs
-        kept = scores > self.postprocess.config.score_threshold  # may be higher than the graph's
+        kept = scores > self.thresholds.score_threshold  # may be higher than the graph's
         return Detections(
             torch.where(kept.unsqueeze(-1), boxes, 0.0),
             torch.where(kept, scores, 0.0),

@@ -14,7 +14,7 @@ from detect.deploy.runtimes.base import Runtime
 from detect.deploy.runtimes.eager import EagerRuntime
 from detect.deploy.spec import OUTPUTS
 from detect.model.detector import TorchDetector
-from detect.model.postprocess import PostProcessConfig
+from detect.model.thresholds import PostProcessConfig
 from detect.types import Detections
 
 BATCHES = (1, 3)

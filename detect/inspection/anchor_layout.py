@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from detect.boxes import iou_of_pairs
 from detect.data.annotations import Annotations
+from detect.data.array_boxes import iou_of_pairs
 from detect.model.anchors import AUTO, AnchorConfig, AnchorGenerator, grid_sizes
 from detect.model.backbones import MobileNetV3
 from detect.model.checkpoint import build_detector

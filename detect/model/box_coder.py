@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-# SSD's Caffe release; not in the paper.
-CENTRE_VARIANCE = 0.1
-SIZE_VARIANCE = 0.2
-# A box never grows beyond 1000/16 of its anchor, so that exp() cannot overflow. Source: detectron.
-MAX_LOG_RATIO = math.log(1000 / 16)
+from detect.model.thresholds import CENTRE_VARIANCE, MAX_LOG_RATIO, SIZE_VARIANCE
 
 
 def _centres_sizes(boxes: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,8 +14,9 @@ from detect.model.blocks import ConvSettings, Init
 from detect.model.checkpoint_format import FORMAT_VERSION
 from detect.model.configurable import plain
 from detect.model.necks.base import Neck
-from detect.model.postprocess import PostProcess, PostProcessConfig
+from detect.model.postprocess import PostProcess
 from detect.model.ssdlite import TAPS, SSDLite
+from detect.model.thresholds import PostProcessConfig
 from detect.types import INPUT_SIZE, ClassMap, Detections, HeadOutputs, ResizeRule, ScoreActivation
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 import torchvision  # noqa: F401  (its operators register themselves)
@@ -11,50 +10,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from detect.boxes import clip_boxes, rescale_boxes
-from detect.errors import InputError
 from detect.model.box_coder import decode
+from detect.model.thresholds import LOGIT_SLACK, PostProcessConfig, logit
 from detect.types import Detections, HeadOutputs, ScoreActivation
-
-
-@dataclass(frozen=True)
-class PostProcessConfig:
-    """Thresholds; all of them travel in checkpoints and exported files."""
-
-    score_threshold: float = 0.01
-    """Detections score more. Low for mAP; people want 0.3 or so, as `detect predict` has it."""
-    nms_threshold: float = 0.55
-    """IoU above which the lower of two scores of one class is suppressed. torchvision's value for SSDLite."""
-    max_detections: int = 100
-    """Detections kept per image, the best ones; COCO counts 100 at most."""
-    topk_candidates: int | None = 1000
-    """Candidates kept per image before NMS, over all classes; null: all."""
-    topk_per_class: int | None = None
-    """Candidates kept per image and class before NMS (torchvision: 300); null: all."""
-
-    def __post_init__(self) -> None:
-        check_score_threshold(self.score_threshold, "postprocess.score_threshold")
-        if not 0 < self.nms_threshold <= 1:
-            raise InputError(
-                f"postprocess.nms_threshold is {self.nms_threshold}; give an IoU above 0, at most 1"
-            )
-        for name in ("max_detections", "topk_candidates", "topk_per_class"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"postprocess.{name} is {value}; give 1 or more")
-
-
-def check_score_threshold(value: float, name: str) -> None:
-    """Stop at a threshold out of range. A detection scores more than it, so that 1 would leave none.
-
-    Args:
-        value: the threshold.
-        name: of the setting, for the message.
-
-    Raises:
-        InputError: names both.
-    """
-    if not 0 <= value < 1:
-        raise InputError(f"{name} is {value}; give a value from 0 to below 1")
 
 
 def class_scores(cls_logits: Tensor, activation: ScoreActivation) -> Tensor:
@@ -66,9 +24,6 @@ def class_scores(cls_logits: Tensor, activation: ScoreActivation) -> Tensor:
 
 # torchvision.ops.nms without the log of its use, which takes a quarter of the time of a call.
 nms = torch.ops.torchvision.nms
-
-# Slack for rounding when anchors are ruled out by logits alone, far above what float32 loses.
-LOGIT_SLACK = 1e-3
 
 
 class PostProcess(nn.Module):
@@ -173,13 +128,6 @@ class PostProcess(nn.Module):
             idx = best.topk(in_all).indices.sort().values
             best, rows, columns = best[idx], rows[idx], columns[idx]
         return best, rows if best_rows is None else best_rows[rows, columns], columns + 1
-
-
-def logit(score: float) -> float:
-    """The inverse of the sigmoid, in plain numbers: a tensor would cost more than all that it decides."""
-    if not 0 < score < 1:
-        return math.inf if score >= 1 else -math.inf
-    return math.log(score / (1 - score))
 
 
 def decode_boxes(box_deltas: Tensor, anchors: Tensor, image_size: tuple[int, int]) -> Tensor:

@@ -2,7 +2,8 @@ import torch
 
 from detect.deploy.graphs import Decode, DenseNms, build_graph, class_nms
 from detect.deploy.spec import OUTPUTS
-from detect.model.postprocess import PostProcess, PostProcessConfig
+from detect.model.postprocess import PostProcess
+from detect.model.thresholds import PostProcessConfig
 from detect.types import HeadOutputs
 from tests.detector_cases import lively_detector
 from tests.test_boxes import random_boxes

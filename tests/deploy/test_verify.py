@@ -2,7 +2,8 @@ import torch
 
 from detect.deploy.runtimes.eager import EagerRuntime
 from detect.deploy.verify import lowest_candidates, nms_faults, verify
-from detect.model.postprocess import PostProcess, PostProcessConfig, class_scores, decode_boxes
+from detect.model.postprocess import PostProcess, class_scores, decode_boxes
+from detect.model.thresholds import PostProcessConfig
 from detect.types import Detections, HeadOutputs
 from tests.detector_cases import lively_detector
 from tests.test_boxes import random_boxes

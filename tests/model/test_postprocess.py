@@ -6,8 +6,9 @@ from torchvision.ops import nms
 from detect.errors import InputError
 from detect.model.anchors import AnchorConfig
 from detect.model.backbones import MobileNetV3
-from detect.model.postprocess import PostProcess, PostProcessConfig, class_scores
+from detect.model.postprocess import PostProcess, class_scores
 from detect.model.ssdlite import SSDLite
+from detect.model.thresholds import PostProcessConfig
 from detect.types import HeadOutputs
 from tests.test_boxes import random_boxes
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from detect.boxes import iou_of_pairs
+from detect.data.array_boxes import iou_of_pairs
 
 HASH_BITS = 64
 MAX_DISTANCE = 6

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from detect.boxes import iou_of_pairs
+from detect.data.array_boxes import iou_of_pairs
 from detect.data.checks.scan import decode_grey
 
 SIDE_PX = 48

@@ -8,15 +8,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any, ClassVar, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from detect.deploy.exported_file import Precision
-from detect.deploy.graphs import DetectorGraph
 from detect.deploy.spec import Form, ModelSpec
 from detect.errors import InputError, install_hint
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from detect.deploy.graphs import DetectorGraph
+
+Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -78,18 +84,28 @@ class Runtime(ABC):
         Raises:
             ValueError: shape or type differ from what the network takes.
         """
-        expected = (3, *self.spec.image_size)
-        if tuple(images.shape[1:]) != expected or images.dtype != self.spec.input_dtype:
-            raise ValueError(
-                f"images are {tuple(images.shape)} {images.dtype}; the network takes (B, {expected[0]}, "
-                f"{expected[1]}, {expected[2]}) {self.spec.input_dtype}"
-            )
+        import torch
+
+        self.check_images(images, self.spec.input_dtype)
         size = self.fixed_batch
         if size is None or len(images) == size:
             return self.run_batch(images)
-        filling = images.new_zeros(-len(images) % size, *expected)
+        filling = images.new_zeros(-len(images) % size, *images.shape[1:])
         chunks = [self.run_batch(chunk) for chunk in torch.cat([images, filling]).split(size)]
         return tuple(torch.cat(parts)[: len(images)] for parts in zip(*chunks, strict=True))
+
+    def check_images(self, images: Tensor | Array, dtype: object) -> None:
+        """Stop at images that the network does not take.
+
+        Raises:
+            ValueError: shape or type differ.
+        """
+        expected = (3, *self.spec.image_size)
+        if tuple(images.shape[1:]) != expected or images.dtype != dtype:
+            raise ValueError(
+                f"images are {tuple(images.shape)} {images.dtype}; the network takes (B, {expected[0]}, "
+                f"{expected[1]}, {expected[2]}) {dtype}"
+            )
 
     @abstractmethod
     def close(self) -> None:
@@ -102,6 +118,36 @@ class Runtime(ABC):
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class ArrayRuntime(Runtime):
+    """A runtime that takes and gives NumPy arrays: with it, prediction needs no torch."""
+
+    @abstractmethod
+    def run_array_batch(self, images: Array) -> tuple[Array, ...]:
+        """As `run_arrays`, for a batch that the file takes; `images` lie row by row in memory."""
+
+    def run_batch(self, images: Tensor) -> tuple[Tensor, ...]:
+        import torch
+
+        outputs = self.run_array_batch(images.contiguous().numpy())
+        return tuple(torch.from_numpy(output) for output in outputs)
+
+    def run_arrays(self, images: Array) -> tuple[Array, ...]:
+        """As `run`, for arrays.
+
+        Raises:
+            ValueError: shape or type differ from what the network takes.
+        """
+        self.check_images(images, self.spec.array_dtype)
+        images = np.ascontiguousarray(images)
+        size = self.fixed_batch
+        if size is None or len(images) == size:
+            return self.run_array_batch(images)
+        filling = np.zeros((-len(images) % size, *images.shape[1:]), images.dtype)
+        chunks = np.split(np.concatenate([images, filling]), -(-len(images) // size))
+        outputs = zip(*map(self.run_array_batch, chunks), strict=True)
+        return tuple(np.concatenate(parts)[: len(images)] for parts in outputs)
 
 
 class Writer(Protocol):
@@ -185,12 +231,12 @@ class RuntimeRecord:
     """The format that comes with the runtime."""
 
 
-def require(package: str, *, extra: str, path: Path | None = None) -> ModuleType:
+def require(package: str, *, extra: str = "", path: Path | None = None) -> ModuleType:
     """Import a package that an extra of this project installs.
 
     Args:
         package: name of the module.
-        extra: of pyproject.toml.
+        extra: of pyproject.toml; empty: the package comes with the project itself.
         path: the file that needs it, for the message.
 
     Raises:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from detect.deploy.runtimes.base import Runtime, RuntimeOptions, RuntimeRecord, refuse_precision
+from detect.deploy.runtimes.base import Runtime, RuntimeOptions, refuse_precision
 from detect.deploy.spec import ModelSpec
 from detect.model.detector import TorchDetector
 from detect.types import HeadOutputs
@@ -84,15 +83,3 @@ class CompiledRuntime(EagerRuntime):
     def network(self, images: Tensor) -> HeadOutputs:
         head_outputs: HeadOutputs = self._compiled(images)
         return head_outputs
-
-
-RECORD = RuntimeRecord(
-    name=EagerRuntime.name,
-    title="PyTorch",
-    package="torch",
-    extra="",
-    load=partial(EagerRuntime, device="cpu"),
-)
-COMPILED_RECORD = RuntimeRecord(
-    name=CompiledRuntime.name, title="PyTorch, compiled", package="torch", extra="", load=CompiledRuntime
-)

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from detect.deploy.exported_file import read_description
-from detect.deploy.graphs import DetectorGraph
 from detect.deploy.runtimes.base import (
     FileFormat,
     Int8Source,
@@ -21,6 +17,11 @@ from detect.deploy.runtimes.base import (
 )
 from detect.deploy.runtimes.torch_export import torch_export_errors
 from detect.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from detect.deploy.graphs import DetectorGraph
 
 LARGEST_BATCH = 8
 """ExecuTorch plans its memory when the file is written."""
@@ -44,6 +45,10 @@ def quantize_executorch(source: Int8Source, path: Path) -> None:
 
 
 def _write(graph: DetectorGraph, images: Tensor, path: Path, *, int8: bool) -> None:
+    import torch
+
+    from detect.deploy.graphs import DetectorGraph
+
     exir = require("executorch.exir", extra=RECORD.extra, path=path)
     xnnpack = require(
         "executorch.backends.xnnpack.partition.xnnpack_partitioner", extra=RECORD.extra, path=path
@@ -65,6 +70,8 @@ def _quantise(module: nn.Module, images: Tensor) -> nn.Module:
     The network alone: the quantizer can be held to a part of a graph by the part's name, but then leaves out
     every convolution, whose weights belong to no module once they are captured.
     """
+    import torch
+
     quantizer_module = require("executorch.backends.xnnpack.quantizer.xnnpack_quantizer", extra=RECORD.extra)
     pt2e = require("torchao.quantization.pt2e.quantize_pt2e", extra=RECORD.extra)
     config = quantizer_module.get_symmetric_quantization_config(is_per_channel=True)
@@ -100,6 +107,8 @@ class ExecuTorchRuntime(Runtime):
         self.describe(description, options, version=version("executorch"))
 
     def run_batch(self, images: Tensor) -> tuple[Tensor, ...]:
+        import torch
+
         chunks = [self._module.forward((chunk.contiguous(),)) for chunk in images.split(LARGEST_BATCH)]
         # The runtime writes every run to the same memory.
         return tuple(torch.cat([part.clone() for part in parts]) for parts in zip(*chunks, strict=True))

@@ -4,40 +4,40 @@ from __future__ import annotations
 
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from detect.deploy.exported_file import read_description
-from detect.deploy.graphs import DetectorGraph
-from detect.deploy.runtimes.base import FileFormat, Runtime, RuntimeOptions, RuntimeRecord, require
+from detect.deploy.runtimes.base import (
+    Array,
+    ArrayRuntime,
+    FileFormat,
+    RuntimeOptions,
+    RuntimeRecord,
+    require,
+)
 from detect.deploy.runtimes.torch_export import torch_export_errors
 from detect.errors import InputError
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-class ChannelsLastInput(nn.Module):
-    """A graph that takes (B, H, W, 3): the layout of cameras and of LiteRT's kernels."""
-
-    def __init__(self, graph: nn.Module) -> None:
-        super().__init__()
-        self.detector = graph  # torch.fx keeps the name `graph` for itself
-
-    def forward(self, images: Tensor) -> Any:
-        return self.detector(images.permute(0, 3, 1, 2))
+    from detect.deploy.graphs import DetectorGraph
 
 
 def write_litert(graph: DetectorGraph, images: Tensor, path: Path, *, description: dict[str, Any]) -> None:
     """Write a raw or decoded graph for a batch of 1; the input is (1, H, W, 3). See `base.Writer`."""
     litert_torch = require("litert_torch", extra=RECORD.extra, path=path)
+    from detect.deploy.graphs import ChannelsLastInput
+
     image = images[:1].permute(0, 2, 3, 1).contiguous()
     with torch_export_errors("LiteRT"):
         converted = litert_torch.convert(ChannelsLastInput(graph).eval(), (image,))
         converted.export(str(path))
 
 
-class LiteRtRuntime(Runtime):
+class LiteRtRuntime(ArrayRuntime):
     """A .tflite file in LiteRT on the CPU, through XNNPACK.
 
     Raises:
@@ -62,11 +62,10 @@ class LiteRtRuntime(Runtime):
         details = sorted(self._interpreter.get_output_details(), key=lambda detail: str(detail["name"]))
         self._outputs = [detail["index"] for detail in details]
 
-    def run_batch(self, images: Tensor) -> tuple[Tensor, ...]:
-        image = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
-        self._interpreter.set_tensor(self._input, image)
+    def run_array_batch(self, images: Array) -> tuple[Array, ...]:
+        self._interpreter.set_tensor(self._input, np.ascontiguousarray(images.transpose(0, 2, 3, 1)))
         self._interpreter.invoke()
-        return tuple(torch.from_numpy(self._interpreter.get_tensor(index)) for index in self._outputs)
+        return tuple(self._interpreter.get_tensor(index) for index in self._outputs)
 
     def close(self) -> None:
         del self._interpreter

@@ -9,15 +9,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
 
 from detect.deploy.exported_file import METADATA_KEY
 from detect.deploy.runtimes.base import Int8Source, require
 from detect.deploy.runtimes.onnx_layers import in_network, nodes_left_in_fp32
 from detect.deploy.runtimes.torch_export import quiet_logging
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 QUANTISED_OPS = ("Conv", "Add", "Mul", "GlobalAveragePool", "Relu", "Clip")
 """What runs in 8 bits. On x86 that wants uint8 activations: int8 ones run 2.4 times slower than fp32."""

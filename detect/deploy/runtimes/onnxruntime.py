@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, ClassVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from detect.deploy.exported_file import METADATA_KEY, check_graph, read_description
-from detect.deploy.graphs import DetectorGraph, onnx_translations
-from detect.deploy.runtimes.base import FileFormat, Runtime, RuntimeOptions, RuntimeRecord, require
+from detect.deploy.runtimes.base import (
+    Array,
+    ArrayRuntime,
+    FileFormat,
+    RuntimeOptions,
+    RuntimeRecord,
+    require,
+)
 from detect.deploy.runtimes.onnx_int8 import quantize_onnx
 from detect.deploy.runtimes.torch_export import torch_export_errors
 from detect.deploy.spec import OUTPUTS
 from detect.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from detect.deploy.graphs import DetectorGraph
 
 OPSET = 20
 EXAMPLE_BATCH = 2
@@ -24,6 +32,10 @@ EXAMPLE_BATCH = 2
 
 def write_onnx(graph: DetectorGraph, images: Tensor, path: Path, *, description: dict[str, Any]) -> None:
     """Write a graph with its description inside; batch is free. See `base.Writer`."""
+    import torch
+
+    from detect.deploy.graphs import onnx_translations
+
     require("onnxscript", extra=RECORD.extra)
     onnx = require("onnx", extra=RECORD.extra)
     batch = torch.export.Dim("batch")
@@ -44,7 +56,7 @@ def write_onnx(graph: DetectorGraph, images: Tensor, path: Path, *, description:
     onnx.save(model, path)
 
 
-class OnnxRuntime(Runtime):
+class OnnxRuntime(ArrayRuntime):
     """A file of ONNX in ONNX Runtime on the CPU.
 
     Raises:
@@ -72,9 +84,8 @@ class OnnxRuntime(Runtime):
         self._outputs = list(OUTPUTS[self.spec.form])
         self._session = session
 
-    def run_batch(self, images: Tensor) -> tuple[Tensor, ...]:
-        outputs = self._session.run(self._outputs, {"images": images.contiguous().numpy()})
-        return tuple(torch.from_numpy(output) for output in outputs)
+    def run_array_batch(self, images: Array) -> tuple[Array, ...]:
+        return tuple(self._session.run(self._outputs, {"images": images}))
 
     def close(self) -> None:
         del self._session

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, ClassVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from detect.deploy.exported_file import METADATA_KEY, Precision, check_graph, read_description
-from detect.deploy.graphs import DetectorGraph
 from detect.deploy.runtimes.base import (
+    Array,
+    ArrayRuntime,
     FileFormat,
     Int8Source,
-    Runtime,
     RuntimeOptions,
     RuntimeRecord,
     require,
@@ -24,6 +21,11 @@ from detect.deploy.runtimes.onnxruntime import write_onnx
 from detect.deploy.runtimes.torch_export import quiet_logging
 from detect.deploy.spec import OUTPUTS
 from detect.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from detect.deploy.graphs import DetectorGraph
 
 PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 """Precision of what is not quantised. Left alone, OpenVINO takes bf16 where the processor has it, and logits
@@ -67,7 +69,7 @@ def quantize_openvino(source: Int8Source, path: Path) -> None:
     ov.save_model(quantised, path, compress_to_fp16=False)
 
 
-class OpenVinoRuntime(Runtime):
+class OpenVinoRuntime(ArrayRuntime):
     """A file of OpenVINO or ONNX in OpenVINO on the CPU.
 
     Raises:
@@ -106,10 +108,10 @@ class OpenVinoRuntime(Runtime):
                 return str(model.get_rt_info(key).astype(str))
         return None
 
-    def run_batch(self, images: Tensor) -> tuple[Tensor, ...]:
-        self._request.infer({"images": images.contiguous().numpy()}, share_inputs=True)
+    def run_array_batch(self, images: Array) -> tuple[Array, ...]:
+        self._request.infer({"images": images}, share_inputs=True)
         names = OUTPUTS[self.spec.form]
-        return tuple(torch.from_numpy(self._request.get_tensor(name).data.copy()) for name in names)
+        return tuple(self._request.get_tensor(name).data.copy() for name in names)
 
     def close(self) -> None:
         del self._request

@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
-from detect.deploy.runtimes import eager, executorch, litert, onnxruntime, openvino
-from detect.deploy.runtimes.base import FileFormat, RuntimeRecord
+from typing import TYPE_CHECKING
+
+from detect.deploy.runtimes import executorch, litert, onnxruntime, openvino
+from detect.deploy.runtimes.base import FileFormat, Runtime, RuntimeOptions, RuntimeRecord
+
+if TYPE_CHECKING:
+    from detect.model.detector import TorchDetector
+
+
+def load_eager(detector: TorchDetector, options: RuntimeOptions = RuntimeOptions()) -> Runtime:
+    """A detector run by torch on the CPU."""
+    from detect.deploy.runtimes.eager import EagerRuntime
+
+    return EagerRuntime(detector, options, device="cpu")
+
+
+def load_compiled(detector: TorchDetector, options: RuntimeOptions = RuntimeOptions()) -> Runtime:
+    """A detector run by torch on the CPU, through torch.compile."""
+    from detect.deploy.runtimes.eager import CompiledRuntime
+
+    return CompiledRuntime(detector, options)
+
 
 RECORDS = (
     onnxruntime.RECORD,
     openvino.RECORD,
     litert.RECORD,
     executorch.RECORD,
-    eager.RECORD,
-    eager.COMPILED_RECORD,
+    RuntimeRecord(name="eager", title="PyTorch", package="torch", extra="", load=load_eager),
+    RuntimeRecord(name="compiled", title="PyTorch, compiled", package="torch", extra="", load=load_compiled),
 )
 """The first that reads a format runs its files, unless another is asked for."""
 
