@@ -34,7 +34,6 @@ NOT_RUN = {
     r"^(\S*pip|pre-commit) install|^bash scripts/install|^source ": "needs a package index",
     r"^curl ": "needs the network",
     r"^docker ": "needs a container engine",
-    r"^python3\.11 -m venv |^\.venv-predict/bin/detect ": "tests/deploy/test_without_torch.py",
     r"^detect data download ": "needs the network: tests/data/public/test_download.py",
     r"^bash scripts/test( |$)": "is what runs this",
     r"^NODES=2 .* bash scripts/torchrun ": "tests/test_scripts_several_machines.py",
