@@ -116,7 +116,7 @@ def test_help_and_faults_are_sentences(photos: Path, tmp_path: Path) -> None:
     )
     assert codes == [0, 2, 2, 2, 2, 2, 2, 2, 1]
     assert output.startswith("usage: detect predict")
-    assert f"skipped: cannot read {broken}" in output
+    assert f"{broken}: cannot identify image file" in output
     sentences = [
         r"missing\.onnx: no such file",
         r"foreign\.onnx: ONNX Runtime cannot load it",
