@@ -23,6 +23,7 @@ from detect.model.backbones.layer_names import torchvision_layout
 from detect.model.ssdlite import TAPS, SSDLite
 from detect.types import ClassMap
 
+MODEL = "ssdlite320_mobilenet_v3_large"
 FULL_TAIL_CHANNELS, REDUCED_TAIL_CHANNELS = 960, 480
 ANCHORS_PER_CELL = 6
 LAST_CONVOLUTION = "backbone.features.1.3.0.weight"
@@ -60,7 +61,7 @@ def from_torchvision(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor
     """
     for key in (LAST_CONVOLUTION, FIRST_CLASS_BIAS):
         if key not in state_dict:
-            raise InputError(f"not a state dict of ssdlite320_mobilenet_v3_large: {key} is missing")
+            raise InputError(f"not a state dict of {MODEL}: {key} is missing")
     tail = state_dict[LAST_CONVOLUTION].shape[0]
     if tail not in (FULL_TAIL_CHANNELS, REDUCED_TAIL_CHANNELS):
         raise InputError(
@@ -78,7 +79,8 @@ def from_torchvision(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor
         "num_classes": num_classes,
         **deepcopy(SETTINGS),
     }
-    return _rename(state_dict, _layer_table(net), expected=net.state_dict()), settings
+    table = _layer_table(net)
+    return renamed(state_dict, table, expected=net.state_dict(), what=f"a state dict of {MODEL}"), settings
 
 
 def to_torchvision(net: SSDLite) -> dict[str, Tensor]:
@@ -156,17 +158,27 @@ def _split_at_tap(name: str, tap: int) -> str:
     return f"features.1.0.{layer}"
 
 
-def _rename(
-    source: Mapping[str, Tensor], table: Mapping[str, str], *, expected: Mapping[str, Tensor]
+def renamed(
+    source: Mapping[str, Tensor], table: Mapping[str, str], *, expected: Mapping[str, Tensor], what: str
 ) -> dict[str, Tensor]:
-    """`source` under the keys of `expected`, in its shapes; nothing missing, nothing left over."""
+    """A detector of another library under our names, in our shapes; nothing missing, nothing left over.
+
+    Args:
+        source: tensors by the library's names.
+        table: our layers to the library's.
+        expected: our names, with tensors of the shapes.
+        what: the source should be, for messages.
+
+    Raises:
+        InputError: a tensor is missing, left over, or of another shape; names it.
+    """
     renamed: dict[str, Tensor] = {}
     left = set(source)
     for key, like in expected.items():
         layer, _, name = key.rpartition(".")
         theirs = f"{table[layer]}.{name}"
         if theirs not in source:
-            raise InputError(f"not a state dict of ssdlite320_mobilenet_v3_large: {theirs} is missing")
+            raise InputError(f"not {what}: {theirs} is missing")
         if source[theirs].shape != like.shape:
             raise InputError(
                 f"{theirs} has the shape {tuple(source[theirs].shape)}, expected {tuple(like.shape)}"
@@ -174,5 +186,5 @@ def _rename(
         renamed[key] = source[theirs]
         left.remove(theirs)
     if left:
-        raise InputError(f"not a state dict of ssdlite320_mobilenet_v3_large: it has {min(left)} besides")
+        raise InputError(f"not {what}: it has {min(left)} besides")
     return renamed

@@ -1,7 +1,8 @@
-"""Weights between detectors: torchvision's files both ways, and heads copied by the names of classes."""
+"""Weights between detectors: torchvision's both ways, TensorFlow's to ours, heads copied by class name."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,8 @@ from detect.model.checkpoint import (
     write_checkpoint,
 )
 from detect.model.ssdlite import SSDLite
+from detect.model.tensorflow.detectors import from_tensorflow
+from detect.model.tensorflow.files import read_tensorflow
 from detect.model.torchvision_weights import coco_classes, from_torchvision, to_torchvision
 from detect.types import ClassMap
 
@@ -34,6 +37,7 @@ VOC_TO_COCO = {
 }
 """Names of one thing, without spaces; those that differ by spaces alone need no line."""
 TORCHVISION_LICENCE = "BSD-3-Clause (torchvision) where published there, trained on COCO"
+TENSORFLOW_LICENCE = "of the file; Apache-2.0 and trained on COCO where it is of TensorFlow's model zoo"
 
 
 class ClassMatch(NamedTuple):
@@ -98,6 +102,39 @@ def import_torchvision(
     detector.net.load_state_dict(state_dict)
     detector.classes = imported_classes(settings["num_classes"], class_names)
     detector.net.backbone.weights_origin = {"weights": name, "licence": TORCHVISION_LICENCE}
+    content = checkpoint_content(detector)
+    content["detect"]["model"]["loss"] = settings["loss"]
+    return content
+
+
+def import_tensorflow(
+    path: Path,
+    *,
+    class_names: Sequence[str] | None = None,
+    image_size: tuple[int, int] | None = None,
+) -> dict[str, Any]:
+    """The checkpoint of an SSDLite of TensorFlow's Object Detection API.
+
+    It carries TensorFlow's padding, anchors, thresholds and sigmoid scores. On the same input, logits and
+    boxes are TensorFlow's but for rounding.
+
+    Args:
+        path: see `read_tensorflow`.
+        class_names: see `convert_weights`.
+        image_size: (H, W) of the input in px; null: that of the file, else as published.
+
+    Raises:
+        InputError: the file is not such a detector.
+    """
+    file = read_tensorflow(path)
+    state_dict, settings = from_tensorflow(file.state_dict, image_size or file.image_size)
+    detector = build_detector(settings, score_activation="sigmoid")
+    detector.net.load_state_dict(state_dict)
+    detector.classes = imported_classes(settings["num_classes"], class_names)
+    digest = hashlib.sha256(file.path.read_bytes()).hexdigest()
+    detector.net.backbone.weights_origin = {
+        **{"weights": file.path.name, "licence": TENSORFLOW_LICENCE, "sha256": digest}
+    }
     content = checkpoint_content(detector)
     content["detect"]["model"]["loss"] = settings["loss"]
     return content

@@ -1,12 +1,12 @@
-"""What torchvision and timm call the layers of our backbones.
+"""What torchvision, timm, TensorFlow's slim and Keras call the layers of our backbones.
 
-Both answers are a dictionary, our layer (a convolution or BatchNorm) to theirs, from input to output.
+Every answer is a dictionary, our layer (a convolution or BatchNorm) to theirs, from input to output.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Literal
 
 from torch import nn
@@ -17,6 +17,7 @@ from detect.model.blocks import DepthwiseSeparable, InvertedResidual, SqueezeExc
 
 TIMM_BLOCK = re.compile(r"blocks\.(\d+)\.(\d+)\.(?:conv_dw|conv)\.weight")
 TORCHVISION_PART = re.compile(r"features\.(\d+)\.")
+KERAS_STAGE = re.compile(r"(conv1?|conv_1|conv_pw_\d+|(?:expanded_conv|block)(?:_\d+)?_project)\.weight")
 
 Container = Literal["block", "conv"]
 """What a block of torchvision's keeps its layers in: `block` in MobileNetV3, `conv` in V2."""
@@ -78,6 +79,77 @@ def timm_names(backbone: Backbone, keys: Collection[str]) -> dict[str, str]:
             names |= {f"{ours}.0": f"{theirs}.conv", f"{ours}.1": f"{theirs}.bn1"}
         else:
             names |= _timm_block(stage, ours, theirs)
+    return names
+
+
+def slim_layout(backbone: Backbone) -> dict[str, str]:
+    """Names in slim, TensorFlow's library of networks, below the scope of the network (`MobilenetV2/`).
+
+    Args:
+        backbone: one of ours but `Timm`.
+    """
+    names: dict[str, str] = {}
+    for i, (ours, stage) in enumerate(_own_stages(backbone)):
+        if isinstance(stage, DepthwiseSeparable):
+            theirs = {"0": f"Conv2d_{i}_depthwise", "1": f"Conv2d_{i}_pointwise"}
+        elif isinstance(stage, InvertedResidual):
+            block = "expanded_conv" + (f"_{i - 1}" if i > 1 else "")
+            theirs = {layer: f"{block}/{layer}" for layer in _layers(stage)}
+        else:
+            first = "Conv2d_0" if isinstance(backbone.stages()["block1"], DepthwiseSeparable) else "Conv"
+            theirs = {"": first if i == 0 else "Conv_1"}
+        names |= _with_norms(ours, theirs, squeeze="_excite/Conv", norm=lambda layer: f"{layer}/BatchNorm")
+    return names
+
+
+def keras_names(backbone: Backbone, keys: Collection[str]) -> dict[str, str]:
+    """Names in `keras.applications`, in the spelling of Keras 3 and lower case (see `read_keras`).
+
+    Args:
+        backbone: one of ours but `Timm` and `MnasNetA1`, which Keras does not have.
+        keys: of the state dict.
+
+    Raises:
+        InputError: the source has another number of blocks.
+    """
+    _check_depth({match[1] for key in keys if (match := KERAS_STAGE.fullmatch(key))}, len(backbone.stages()))
+    second = (
+        "block" if "block_1_project.weight" in keys else "expanded_conv"
+    )  # V2: only the first is expanded_conv
+    names: dict[str, str] = {}
+    for i, (ours, stage) in enumerate(_own_stages(backbone)):
+        if isinstance(stage, DepthwiseSeparable):
+            theirs = {"0": f"conv_dw_{i}", "1": f"conv_pw_{i}"}
+        elif isinstance(stage, InvertedResidual):
+            block = f"{second}_{i - 1}" if i > 1 else "expanded_conv"
+            theirs = {layer: f"{block}_{layer}" for layer in _layers(stage)}
+        elif i == 0:
+            theirs = {"": "conv1" if "conv1.weight" in keys else "conv"}
+        else:
+            theirs = {"": "conv_1"}
+        names |= _with_norms(ours, theirs, squeeze="_excite_conv", norm=lambda layer: f"{layer}_bn")
+    if "bn_conv1.weight" in keys:  # V2 alone
+        names["stem.1"] = "bn_conv1"
+    return names
+
+
+def _own_stages(backbone: Backbone) -> list[tuple[str, nn.Module]]:
+    """Stages by their path in the backbone, stem first."""
+    paths = _paths(backbone)
+    return [(paths[stage], stage) for stage in backbone.stages().values()]
+
+
+def _with_norms(
+    ours: str, theirs: dict[str, str], *, squeeze: str, norm: Callable[[str], str]
+) -> dict[str, str]:
+    """Convolutions and their BatchNorm; a squeeze-and-excite has two convolutions and none."""
+    names: dict[str, str] = {}
+    for layer, name in theirs.items():
+        path = f"{ours}.{layer}".rstrip(".")
+        if layer == "squeeze":
+            names |= {f"{path}.reduce": f"{name}{squeeze}", f"{path}.expand": f"{name}{squeeze}_1"}
+        else:
+            names |= {f"{path}.0": name, f"{path}.1": norm(name)}
     return names
 
 

@@ -36,7 +36,10 @@ ROWS = (
 # Blocks up to each tap: there is no expansion, so it is the last output at its stride.
 TAPPED = {5: "c3", 11: "c4", 13: "c5"}
 
-SOURCES = (Source("timm", "mobilenetv1_100.ra4_e3600_r224_in1k", ConvSettings(bn_eps=1e-5), HALF, HALF),)
+SOURCES = (
+    Source("timm", "mobilenetv1_100.ra4_e3600_r224_in1k", ConvSettings(bn_eps=1e-5), HALF, HALF),
+    Source("keras", "MobileNet", ConvSettings(padding="same"), HALF, HALF),
+)
 
 
 class MobileNetV1(Backbone):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from detect.model.backbones.base import ExpansionRow, ExpansionTable
-from detect.model.backbones.pretrained import Source, find_weights, load_pretrained
+from detect.model.backbones.pretrained import HALF, Source, find_weights, load_pretrained
 from detect.model.blocks import ConvSettings
 
 ROWS = (
@@ -20,6 +20,7 @@ ROWS = (
 SOURCES = (
     Source("torchvision", "MobileNet_V2_Weights.IMAGENET1K_V2", ConvSettings(bn_eps=1e-5)),
     Source("timm", "mobilenetv2_100.ra_in1k", ConvSettings(bn_eps=1e-5)),
+    Source("keras", "MobileNetV2", ConvSettings(padding="same"), HALF, HALF),
 )
 
 

@@ -69,10 +69,12 @@ SOURCES: Sources = {
     "large": (
         Source("torchvision", "MobileNet_V3_Large_Weights.IMAGENET1K_V2", SqueezeSettings()),
         Source("timm", "mobilenetv3_large_100.ra_in1k", SqueezeSettings(bn_eps=1e-5)),
+        Source("keras", "MobileNetV3Large", SqueezeSettings(padding="same"), HALF, HALF),
     ),
     "small": (
         Source("torchvision", "MobileNet_V3_Small_Weights.IMAGENET1K_V1", SqueezeSettings()),
         Source("timm", "mobilenetv3_small_100.lamb_in1k", SqueezeSettings(bn_eps=1e-5)),
+        Source("keras", "MobileNetV3Small", SqueezeSettings(padding="same"), HALF, HALF),
     ),
 }
 # Converted from TensorFlow's own checkpoints, hence its padding.
@@ -81,6 +83,7 @@ MINIMALISTIC_SOURCES: Sources = {
         Source(
             "timm", f"tf_mobilenetv3_{size}_minimal_100.in1k", SqueezeSettings(padding="same"), HALF, HALF
         ),
+        Source("keras", f"MobileNetV3{size.capitalize()}", SqueezeSettings(padding="same"), HALF, HALF),
     )
     for size in ("large", "small")
 }

@@ -25,17 +25,20 @@ from torchvision.models import get_weight
 
 from detect.errors import InputError, install_hint
 from detect.model.backbones.base import Action, Backbone, Rgb, Transfer
-from detect.model.backbones.layer_names import timm_names, torchvision_names
+from detect.model.backbones.layer_names import keras_names, timm_names, torchvision_names
 from detect.model.blocks import ConvSettings
+from detect.model.tensorflow.keras import read_keras
 
-Library = Literal["torchvision", "timm"]
+Library = Literal["torchvision", "timm", "keras"]
 Settings = TypeVar("Settings", bound=ConvSettings)
 
 # The libraries' own statements; ImageNet-1k has terms of access besides.
 LICENCES: dict[Library, str] = {
     "torchvision": "BSD-3-Clause (torchvision), trained on ImageNet-1k",
     "timm": "Apache-2.0 (timm), trained on ImageNet-1k",
+    "keras": "Apache-2.0 (Keras), trained on ImageNet-1k",
 }
+NAME_LAYERS = {"torchvision": torchvision_names, "timm": timm_names, "keras": keras_names}
 IMAGENET_MEAN: Rgb = (0.485, 0.456, 0.406)
 IMAGENET_STD: Rgb = (0.229, 0.224, 0.225)
 HALF: Rgb = (0.5, 0.5, 0.5)
@@ -47,7 +50,8 @@ class Source(Generic[Settings]):
 
     library: Library
     name: str
-    """A member of torchvision's weights enums, or timm's model with its tag; never "the latest"."""
+    """A member of torchvision's weights enums, timm's model with its tag, a function of `keras.applications`;
+    never "the latest"."""
     settings: Settings
     mean: Rgb = IMAGENET_MEAN
     std: Rgb = IMAGENET_STD
@@ -69,8 +73,8 @@ def find_weights(
     """Read what `weights` names.
 
     Args:
-        weights: "imagenet" for the first of `sources`; a path or `file://` URL of a `.pth` or `.safetensors`
-            with the layer names of one of them; null for none.
+        weights: "imagenet" for the first of `sources`; a path or `file://` URL of a `.pth`, `.safetensors` or
+            `.h5` with the layer names of one of them; null for none.
         sources: what the family knows, its "imagenet" first.
         width: of the network; published weights are at 1.0.
 
@@ -105,13 +109,15 @@ def local_path(weights: str) -> Path:
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Tensors by name from a `.safetensors` file, or from a PyTorch file without running code from it.
+    """Tensors by name from `.safetensors`, Keras' `.h5`, or a PyTorch file without running code from it.
 
     Raises:
         InputError: the file is missing, or is not a dictionary of tensors.
     """
     if not path.is_file():
         raise InputError(f"weights: there is no file {path}; expected 'imagenet', a path or a file:// URL")
+    if path.suffix in (".h5", ".hdf5"):
+        return read_keras(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -145,8 +151,7 @@ def load_pretrained(backbone: Backbone, pretrained: Pretrained[Any] | None) -> N
     backbone.mean, backbone.std = pretrained.source.mean, pretrained.source.std
     if pretrained.state_dict is None:
         return
-    name_layers = torchvision_names if pretrained.source.library == "torchvision" else timm_names
-    names = name_layers(backbone, pretrained.state_dict.keys())
+    names = NAME_LAYERS[pretrained.source.library](backbone, pretrained.state_dict.keys())
     report: list[Transfer] = []
     for layer, group in _groups(names).items():
         pairs = [
@@ -212,6 +217,8 @@ def _source_by_layout(
         library = "torchvision"
     elif "conv_stem.weight" in state_dict:
         library = "timm"
+    elif "expanded_conv_depthwise.weight" in state_dict or "conv_dw_1.weight" in state_dict:
+        library = "keras"
     for source in sources:
         if source.library == library:
             return source
