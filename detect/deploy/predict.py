@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import glob
 import os
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -24,21 +23,18 @@ from rich.console import Console
 from rich.progress import track
 
 from detect.data.images.decode import load_pixels, read_size
-from detect.data.readers import IMAGE_SUFFIXES
 from detect.data.writers.coco import JsonRows
 from detect.deploy.inference import Detector, Prediction
 from detect.deploy.label_files import DECIMALS, WRITERS, LabelFormat, LabelledImage, LabelWriter
+from detect.deploy.prediction_files import common_folder, find_images, output_names, refuse_overwriting
 from detect.errors import InputError
 from detect.evaluation.draw import draw_detections
 from detect.model.thresholds import check_score_threshold
 from detect.system.files import whole_file
 from detect.types import ClassMap
 
-SUFFIXES = frozenset(IMAGE_SUFFIXES)
 MAX_THREADS = 4
 """For decoding and drawing; the network has its own."""
-RUN_SIGNS = ("config.yaml", "manifest.json", "checkpoints")
-"""What a run folder has and a folder of predictions has not."""
 BUDGET_BYTES = 150_000_000
 """Bytes of decoded images in each of three places: ahead of the network, in its batch, behind it. A larger
 image goes through alone. Drawing and encoding take as much again."""
@@ -298,69 +294,6 @@ def draw(pixels: NDArray[np.uint8], prediction: Prediction, path: Path) -> None:
         labels=prediction.labels,
     )
     drawn.save(path, quality=92)
-
-
-def find_images(sources: list[str]) -> list[Path]:
-    """Files, folders and globs to a sorted list of image files, each once.
-
-    Raises:
-        InputError: a source names nothing, or no image is among them.
-    """
-    found: dict[Path, None] = {}
-    for source in sources:
-        path = Path(source)
-        if path.is_dir():
-            matches = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        elif path.is_file():
-            matches = [path]
-        else:
-            matches = sorted(p for p in map(Path, glob.glob(source, recursive=True)) if p.is_file())
-        if not matches:
-            raise InputError(f"--source {source}: no image there (looked for {', '.join(sorted(SUFFIXES))})")
-        found |= dict.fromkeys(matches)
-    return list(found)
-
-
-def common_folder(files: list[Path]) -> Path:
-    """The deepest folder that holds all files."""
-    return Path(os.path.commonpath([file.resolve().parent for file in files]))
-
-
-def output_names(files: list[Path]) -> dict[Path, str]:
-    """A name of its own for every drawn image: the file's, numbered where two would collide."""
-    names: dict[Path, str] = {}
-    taken: set[str] = set()
-    for file in files:
-        suffix = ".png" if file.suffix.lower() == ".png" else ".jpg"
-        stem, number = file.stem, 2
-        while stem in taken:
-            stem, number = f"{file.stem}-{number}", number + 1
-        taken.add(stem)
-        names[file] = stem + suffix
-    return names
-
-
-def refuse_overwriting(output: Path, names: dict[Path, str], format: LabelFormat | None) -> None:
-    """Stop before anything would replace a source, or what no earlier prediction wrote.
-
-    Raises:
-        InputError: names the file.
-    """
-    sources = {file.resolve(): file for file in names}
-    for name in names.values():
-        if (source := sources.get((output / name).resolve())) is not None:
-            raise InputError(f"--out {output}: would overwrite the source {source}; choose another folder")
-    if any((output / name).exists() for name in RUN_SIGNS):
-        raise InputError(
-            f"--out {output} is a run, whose own detections.json would be replaced; choose another "
-            f"folder, such as {output / 'predictions'}"
-        )
-    if (output / "detections.json").exists():
-        return  # results of an earlier prediction, which this one replaces
-    labels = WRITERS[format].places if format is not None else ()
-    for name in (*names.values(), *labels):
-        if (output / name).exists():
-            raise InputError(f"--out {output}: {name} exists there; choose an empty folder")
 
 
 def result_rows(

@@ -16,12 +16,11 @@ from detect.deploy.predict import (
     batches,
     decode,
     decode_ahead,
-    find_images,
     labels_to_keep,
     nothing_found,
-    output_names,
     predict,
 )
+from detect.deploy.prediction_files import find_images
 from detect.errors import InputError
 from tests.data_sets import claim_size
 from tests.detector_cases import CLASSES, checkpoint, exported, lively_detector, photo
@@ -157,27 +156,6 @@ def test_predict__writes_annotations_without_drawings(format, photos, tmp_path):
             "yolo": {"data.yaml", "labels/a.txt", "labels/a-2.txt", "labels/b.txt", "detections.json"},
         }[format]
     )
-
-
-def test_find_images__folders_files_globs_each_once(photos):
-    every = [photos / "a.jpg", photos / "b.png", photos / "deeper" / "a.webp"]
-    assert find_images([str(photos)]) == every
-    assert find_images([str(photos / "*.jpg"), str(photos)]) == every
-    assert find_images([str(photos / "**" / "*.webp")]) == every[2:]
-    assert find_images([str(photos / "b.png"), str(photos / "b.png")]) == every[1:2]
-
-
-def test_find_images__says_where_nothing_is(photos):
-    with pytest.raises(InputError, match=r"--source .*\*\.bmp: no image there"):
-        find_images([str(photos), str(photos / "*.bmp")])
-    (photos / "empty").mkdir()
-    with pytest.raises(InputError, match="empty: no image there"):
-        find_images([str(photos / "empty")])
-
-
-def test_output_names__are_distinct_without_suffix_too():
-    names = output_names([Path("x/a.jpg"), Path("y/a.jpg"), Path("z/a.png"), Path("a-2.bmp")])
-    assert list(names.values()) == ["a.jpg", "a-2.jpg", "a-3.png", "a-2-2.jpg"]
 
 
 def test_predict__overwrites_no_source_and_nothing_of_others(photos, tmp_path):
