@@ -4,7 +4,7 @@ python benchmarks/ladder.py --config configs/plus/bccd.yaml --out ladder-bccd --
     [--size large] [--batch 4] [--steps 0-plain 1-stride-8] [other flags of detect sweep and detect fit]
 
 Writes OUT/configs/STEP.yaml, the given configuration with the settings of each step in place of its own, and
-runs them. The first steps build on each other and lead to SSDLite+; the trials that follow change one thing
+runs them. The first steps build on each other, what was kept at each; the trials that follow change one thing
 of the last of them. OUT/comparison has the table with intervals; so has `detect compare` of two runs.
 """
 
@@ -56,21 +56,21 @@ PLAIN: Settings = {
 LADDER: dict[str, Settings] = {
     "0-plain": {},
     "1-stride-8": {"model.taps": ["c3", "c4", "c5"]},
-    "2-neck": {
-        "model.taps": ["out3", "out4", "out5"],
-        "model.neck": {"class_path": "detect.model.necks.TopDown"},
-    },
-    "3-batch-4": {
+    "2-batch-4": {
         "model.optimizer": {"class_path": "torch.optim.SGD", "init_args": SGD_4},
         "model.schedule": {"warmup_steps": 100},
         "data.total_batch_size": 4,
     },
-    "4-crops-0.8": {"data.crops": 0.8},
+    "3-crops-0.8": {"data.crops": 0.8},
+    "4-assigner": loss("MultiBoxLoss", assigner="ATSSAssigner"),
 }
 """Each step adds its settings to those before it."""
 TRIALS: dict[str, Settings] = {
-    "box-loss": loss("MultiBoxLoss", box_loss="GIoULoss"),
-    "assigner": loss("MultiBoxLoss", assigner="ATSSAssigner"),
+    "neck": {
+        "model.taps": ["out3", "out4", "out5"],
+        "model.neck": {"class_path": "detect.model.necks.TopDown"},
+    },
+    "box-loss": loss("MultiBoxLoss", assigner="ATSSAssigner", box_loss="GIoULoss"),
     "class-loss": loss("VarifocalLoss", assigner="ATSSAssigner"),
     "averaging": {"trainer.callbacks": [{"class_path": "detect.training.averaging.AveragedWeights"}]},
     "schedule": {

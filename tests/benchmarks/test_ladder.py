@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPT, CONFIG = ROOT / "benchmarks" / "ladder.py", ROOT / "configs" / "plus" / "bccd.yaml"
 
 
-def test_the_ladder_leads_to_plus_and_every_step_is_valid(
+def test_the_ladder_and_its_trials_lead_to_plus_and_every_step_is_valid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     swept: list[str] = []
@@ -29,9 +29,9 @@ def test_the_ladder_leads_to_plus_and_every_step_is_valid(
     assert swept[:1] + swept[12:] == ["sweep", "--out", str(out), *flags]
     steps = {name: yaml.safe_load((out / "configs" / f"{name}.yaml").read_text()) for name in names}
     plus = yaml.safe_load(CONFIG.read_text())
-    reached = steps["4-crops-0.8"]
-    assert reached["model"] == plus["model"]
-    assert reached["data"] == plus["data"] | {"weak_epochs": 0}
+    necked = steps["5-neck"]
+    assert necked["model"] == plus["model"] | {"loss": steps["4-assigner"]["model"]["loss"]}
+    assert necked["data"] == plus["data"] | {"weak_epochs": 0}
     assert steps["0-plain"]["model"]["taps"] == ["c4", "c5"]
     for name, config in steps.items():
         read = settings_reader().read(config, Path(name))  # refuses what `detect fit` would
