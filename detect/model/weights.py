@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -286,18 +287,19 @@ def init_from(net: SSDLite, classes: ClassMap, path: Path) -> ClassMatch:
         raise InputError(f"{path}: {error}") from error
     if (origin := checkpoint.description.get("weights_origin")) is not None:
         net.backbone.weights_origin = origin
-    return match._replace(other_settings=_other_input(net, checkpoint))
+    return match._replace(other_settings=_other_settings(net, checkpoint))
 
 
-def _other_input(net: SSDLite, checkpoint: Checkpoint) -> list[str]:
-    """How pixels are normalised otherwise than the weights learnt it."""
+def _other_settings(net: SSDLite, checkpoint: Checkpoint) -> list[str]:
+    """What the weights have learnt with other values than they are to be trained with now."""
     theirs = checkpoint.description["input"]
-    values = {"mean": net.mean.tolist(), "std": net.std.tolist()}
-    return [
-        f"model.{name} {_short(ours)}, in the start {_short(theirs[name])}"
-        for name, ours in values.items()
-        if _short(ours) != _short(theirs[name])
-    ]
+    ours = {"mean": net.mean.tolist(), "std": net.std.tolist()}
+    pairs = [(f"model.{name}", _short(ours[name]), _short(theirs[name])) for name in ours]
+    learnt = checkpoint.description["model"]["backbone"]["init_args"].get("settings") or {}
+    for name, value in asdict(net.backbone.settings).items():
+        if name in ("padding", "bn_eps"):
+            pairs.append((f"model.backbone.settings.{name}", value, learnt.get(name, value)))
+    return [f"{name} {value}, in the start {other}" for name, value, other in pairs if value != other]
 
 
 def _short(values: Sequence[float]) -> list[float]:

@@ -160,10 +160,14 @@ def test_starter__by_backbone_then_taps(tmp_path: Path, monkeypatch: pytest.Monk
     assert (tmp_path / "a.ckpt").stat().st_size < 0.6 * (tmp_path / "full" / "a.ckpt").stat().st_size
 
 
-def test_other_normalisation_is_said(tmp_path: Path) -> None:
-    detector = build_detector(SMALL)
+def test_other_settings_than_learnt_are_said(tmp_path: Path) -> None:
+    same = {**SMALL["backbone"]["init_args"], "settings": {"padding": "same"}}
+    detector = build_detector({**SMALL, "backbone": {**SMALL["backbone"], "init_args": same}})
     detector.classes = ClassMap(("disc", "bar"), (1, 2))
     write_checkpoint(tmp_path / "a.ckpt", checkpoint_content(detector))
     net = build_detector({**SMALL, "mean": [0.485, 0.456, 0.406]}).net
     match = init_from(net, ClassMap(("disc", "bar"), (1, 2)), tmp_path / "a.ckpt")
-    assert match.other_settings == ["model.mean [0.485, 0.456, 0.406], in the start [0.5, 0.5, 0.5]"]
+    assert match.other_settings == [
+        "model.mean [0.485, 0.456, 0.406], in the start [0.5, 0.5, 0.5]",
+        "model.backbone.settings.padding symmetric, in the start same",
+    ]
