@@ -138,6 +138,15 @@ class Distillation:
             self._matches[image_size] = known
         return known
 
+    def sentence(self, student: SSDLite) -> str:
+        """Who teaches, and how much of the student has something to learn."""
+        share = self.match_of(student, student.image_size).known.float().mean().item()
+        height, width = self.detector.image_size
+        return (
+            f"teacher {self.name}, input {height} x {width}: {share:.1%} of the anchors have one of its "
+            "own to learn from"
+        )
+
     def __call__(
         self, sums: LossTerms, student: TorchDetector, head_outputs: HeadOutputs, images: Tensor
     ) -> LossTerms:

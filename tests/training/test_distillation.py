@@ -145,6 +145,9 @@ def test_anchors__meet_those_that_overlap_them_most(tmp_path: Path) -> None:
     torch.testing.assert_close(overlaps.gather(1, match.rows[:, None])[:, 0], overlaps.amax(1))
     torch.testing.assert_close(match.theirs, theirs[match.rows])
     assert match.known.tolist() == (overlaps.amax(1) >= 0.5).tolist()
+    assert f"input 96 x 80: {match.known.float().mean():.1%} of the" in module.distillation.sentence(
+        module.net
+    )
 
 
 def test_the_teacher_sees__the_images_at_its_own_size(tmp_path: Path) -> None:
