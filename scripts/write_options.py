@@ -29,13 +29,15 @@ from scripts.write_configuration import (
     values_of,
 )
 
+OF_TRAINING = {
+    *(f"data.{key}" for key in ("train_split", "train_annotations", "train_images", "total_batch_size")),
+    *(f"data.{key}" for key in ("augmentations", "weak_epochs", "weak_augmentations")),
+    *(f"data.{key}" for key in ("multi_scale", "repeat_threshold", "seed")),
+}
 NOT_SHOWN = {
     "fit": {f"trainer.{key}" for key in REFUSED},
-    "validate": {
-        *(f"data.{key}" for key in ("train_split", "train_annotations", "train_images", "total_batch_size")),
-        *(f"data.{key}" for key in ("augmentations", "weak_epochs", "weak_augmentations")),
-        *(f"data.{key}" for key in ("multi_scale", "repeat_threshold", "seed")),
-    },
+    "validate": OF_TRAINING,
+    "thresholds": OF_TRAINING,
 }
 """Options that work, or are refused with what to do instead, and that no help lists."""
 VALUES: dict[Any, str] = {
@@ -47,7 +49,7 @@ LONGEST_CHOICES = 40
 """Characters of the choices in a help."""
 LIBRARY_OPTIONS = ("_ActionConfigLoad", "_ActionHelpClassPath", "_ActionPrintConfig")
 """Kinds of options that come with the parser's library; they work and are in no list."""
-FIT_LIKE = ("fit", "validate", "data profile")
+FIT_LIKE = ("fit", "validate", "thresholds", "data profile")
 """Commands whose options are values of a configuration."""
 MEANINGS = {
     **{name: meaning for name, (_, _, meaning) in TOP_LEVEL.items()},
@@ -143,7 +145,8 @@ def default_text(default: Any) -> str:
 
 def help_text(name: str, action: Action) -> str:
     """What an option is for, in one line: docs/configuration.md has the same of a value."""
-    said = MEANINGS.get(action.dest, "") if name in FIT_LIKE else ""
+    # `--ckpt_path` and its like mean another thing to `detect fit` than to the rest.
+    said = MEANINGS.get(action.dest, "") if name == "fit" or (name in FIT_LIKE and "." in action.dest) else ""
     text = " ".join((said or action.help or "").replace("``", "").split())
     whole = said or not action.dest.startswith("trainer.")  # Lightning's texts are pages
     return text if whole else text.partition(". ")[0]

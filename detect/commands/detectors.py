@@ -43,6 +43,47 @@ def validate_command(args: list[str]) -> int:
     )
 
 
+def thresholds_command(args: list[str]) -> int:
+    """Find a score threshold for each class on the validation split; write a checkpoint that has them."""
+    from detect.data.datamodule import DetectionData
+    from detect.deploy.find_thresholds import find_thresholds
+    from detect.evaluation.class_thresholds import Goal
+
+    parser = new_parser(
+        "thresholds",
+        thresholds_command,
+        "detect thresholds --ckpt_path best.ckpt --data.root D --at best-f1 --out tuned.ckpt",
+    )
+    parser.add_argument("--ckpt_path", type=Path, required=True, help="checkpoint of detect")
+    add_trust_argument(parser)
+    parser.add_class_arguments(DetectionData, "data", skip={"image_size", "resize_rule"})
+    parser.add_argument("--at", type=Literal["best-f1"] | None, default=None, help="where F1 is best")
+    parser.add_argument(
+        "--precision", type=float | None, default=None, help="instead: the highest recall at this precision"
+    )
+    parser.add_argument(
+        "--recall", type=float | None, default=None, help="instead: the highest precision at this recall"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="the checkpoint to write")
+    parser.add_argument("--json", type=Path | None, default=None, help="write the figures there")
+    config = parse(parser, args)
+    require_writable(config.json)
+    require_writable(config.out)
+    given = {"best-f1": config.at, "precision": config.precision, "recall": config.recall}
+    goals = [
+        Goal(aim, 0.0 if aim == "best-f1" else value) for aim, value in given.items() if value is not None
+    ]
+    if len(goals) > 1:
+        raise InputError("give --at best-f1, --precision or --recall, one of them; several were given")
+    return find_thresholds(
+        config.ckpt_path,
+        config.data.as_dict(),
+        goals[0] if goals else Goal(),
+        out=config.out,
+        json_file=config.json,
+    )
+
+
 def predict_command(args: list[str]) -> int:
     """Detect objects in images, folders and globs; write drawn images and detections.json."""
     from detect.deploy.predict import PredictOptions, predict
@@ -57,7 +98,8 @@ def predict_command(args: list[str]) -> int:
         "--score_threshold",
         type=float | None,
         default=None,
-        help="minimum score; null: 0.3, or that of an exported file with NMS where it is higher",
+        help="minimum score; null: that of each class (detect thresholds) or 0.3, or that of an exported "
+        "file with NMS where it is higher",
     )
     parser.add_argument("--classes", type=str, nargs="+", default=None, help="names of classes to keep")
     parser.add_argument(
@@ -118,7 +160,10 @@ def export_parser() -> ArgumentParser:
     parser.add_argument("--form", type=Form | None, default=None, help="null: with NMS where the format can")
     parser.add_argument("--nms", action="store_true", help="the same as --form nms")
     parser.add_argument(
-        "--score_threshold", type=float | None, default=None, help="minimum score; null: the model's own"
+        "--score_threshold",
+        type=float | None,
+        default=None,
+        help="minimum score; null: the model's own, with NMS that of each class where it has them",
     )
     parser.add_argument(
         "--pictures", type=Path, nargs="+", default=None, help="images to verify on, 3 or more"

@@ -18,6 +18,7 @@ from detect.commands.detectors import (
     export_command,
     models_command,
     predict_command,
+    thresholds_command,
     validate_command,
 )
 from detect.commands.init import init_command
@@ -51,6 +52,7 @@ COMMANDS: dict[str, Command] = {
     "init": init_command,
     "fit": fit_command,
     "validate": validate_command,
+    "thresholds": thresholds_command,
     "predict": predict_command,
     "export": export_command,
     "benchmark": benchmark_command,

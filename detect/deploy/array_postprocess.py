@@ -19,6 +19,7 @@ from detect.model.thresholds import (
     SIZE_VARIANCE,
     PostProcessConfig,
     logit,
+    lowest,
 )
 from detect.types import ScoreActivation
 
@@ -49,7 +50,8 @@ def find(spec: ModelSpec, outputs: tuple[NDArray[Any], ...], orig_size: list[tup
         image = tuple(output[i] for output in outputs)
         if spec.form == "nms":
             boxes, scores, labels = image[:3]
-            kept = scores > spec.thresholds.score_threshold  # may be higher than the graph's
+            least = np.asarray(spec.thresholds.score_threshold, np.float32)  # may be higher than the graph's
+            kept = scores > (least[labels - 1] if least.ndim else least)
             detections = Found(boxes[kept], scores[kept], labels[kept])
         elif spec.anchors is not None:  # raw form
             rows = promising(image[0], spec)
@@ -67,7 +69,7 @@ def promising(logits: Floats, spec: ModelSpec) -> NDArray[np.bool_]:
     best = logits[:, 1:].max(axis=1)
     if spec.activation == "softmax":  # a score is at most the sigmoid of its logit's lead over the background
         best = best - logits[:, 0]
-    return np.asarray(best > logit(spec.thresholds.score_threshold) - LOGIT_SLACK)
+    return np.asarray(best > logit(lowest(spec.thresholds.score_threshold)) - LOGIT_SLACK)
 
 
 def class_scores(logits: Floats, activation: ScoreActivation) -> Floats:
@@ -113,7 +115,7 @@ def suppress(scores: Floats, boxes: Floats, config: PostProcessConfig) -> Found:
 
 def candidates(scores: Floats, config: PostProcessConfig) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(N, K) scores to row and column of those that take part, in the order of `scores`."""
-    passing = scores > config.score_threshold
+    passing = scores > np.asarray(config.score_threshold, np.float32)  # of all classes, or (K,)
     per_class, in_all = config.topk_per_class, config.topk_candidates
     if per_class is not None and per_class < len(scores):
         best_rows = np.argsort(-scores, axis=0, kind="stable")[:per_class]

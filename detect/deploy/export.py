@@ -35,7 +35,7 @@ from detect.deploy.spec import Form, ModelSpec
 from detect.deploy.validate import open_validation
 from detect.deploy.verify import BATCHES, Verification, verify
 from detect.errors import InputError
-from detect.model.thresholds import check_score_threshold
+from detect.model.thresholds import Threshold, check_score_threshold
 
 FAULTS_SHOWN = 5
 
@@ -49,7 +49,8 @@ class ExportOptions:
     form: Form | None = None
     """Null: the format's default."""
     score_threshold: float | None = None
-    """Instead of the model's own; a graph with NMS has it built in."""
+    """Instead of the model's own; a graph with NMS has it built in. Null: there it has those of the classes
+    where the model has them."""
     pictures: list[Path] | None = None
     """At least as many as the largest batch of `verify`; null: generated ones."""
     int8: Int8Options | None = None
@@ -86,8 +87,11 @@ def export(source: Path, output: Path, options: ExportOptions = ExportOptions())
     options.check(output)
     form, format = choose_form(options), FORMATS[options.format]
     model = load_detector(source)
-    if options.score_threshold is not None:
-        model.detector.postprocess = model.detector.postprocess.at_threshold(options.score_threshold)
+    threshold: Threshold | None = options.score_threshold
+    if threshold is None and form == "nms":
+        threshold = model.detector.postprocess.config.class_thresholds
+    if threshold is not None:
+        model.detector.postprocess = model.detector.postprocess.at_threshold(threshold)
     console = Console(soft_wrap=True, highlight=False, markup=False)
     weights = "" if model.checkpoint is not None else ", random weights"
     console.print(f"exporting {source} to {options.format}, form {form}{weights}")

@@ -16,6 +16,7 @@ from torchvision.ops import nms
 from detect.deploy.spec import Form
 from detect.model.detector import TorchDetector
 from detect.model.postprocess import PostProcess, class_scores, decode_boxes
+from detect.model.thresholds import lowest
 
 
 @torch.library.custom_op("detect::class_nms", mutates_args=())
@@ -77,14 +78,22 @@ class DenseNms(nn.Module):
     are detections by falling score, the others zero. Equal to `PostProcess` but where scores tie.
     """
 
+    class_thresholds: Tensor | None
+
     def __init__(self, postprocess: PostProcess) -> None:
         super().__init__()
         self.config = postprocess.config
+        threshold = self.config.score_threshold
+        by_class = torch.tensor(threshold) if isinstance(threshold, tuple) else None
+        self.register_buffer("class_thresholds", by_class, persistent=False)
 
     def forward(self, scores: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         batch, rows = scores.shape[0], self.config.max_detections
+        if self.class_thresholds is not None:
+            scores = torch.where(scores > self.class_thresholds, scores, 0.0)
         by_class = self._cut(scores).transpose(1, 2)  # (B, K, A)
-        selected = class_nms(boxes, by_class, self.config.nms_threshold, self.config.score_threshold, rows)
+        least = lowest(self.config.score_threshold)
+        selected = class_nms(boxes, by_class, self.config.nms_threshold, least, rows)
         image_idx, class_idx, anchor_idx = selected.unbind(1)  # each (M,)
         # A row of candidates per image, 0 where the box is another image's; then `rows` zeros as filler.
         own = image_idx == torch.arange(batch, device=scores.device).unsqueeze(1)

@@ -15,6 +15,7 @@ from detect.data.images.resize import input_array
 from detect.deploy.array_postprocess import find
 from detect.deploy.load import open_model
 from detect.deploy.runtimes.base import ArrayRuntime, Runtime, RuntimeOptions
+from detect.model.thresholds import Threshold
 from detect.types import ClassMap, Detections
 
 if TYPE_CHECKING:
@@ -86,8 +87,8 @@ class Detector:
         return cls(open_model(Path(path), options=RuntimeOptions(threads), device=device))
 
     @property
-    def score_threshold(self) -> float:
-        """What detections score more than."""
+    def score_threshold(self) -> Threshold:
+        """What detections score more than, or one for each class."""
         return self.spec.thresholds.score_threshold
 
     def at_threshold(self, score_threshold: float | None) -> Detector:
@@ -102,7 +103,8 @@ class Detector:
         Args:
             image: a file, or a Pillow image of any mode.
             score_threshold: detections score more; it replaces the model's own, which is low, for mAP. null:
-                0.3, or the threshold of an exported file with NMS where that is higher.
+                those of the classes (`detect thresholds`) or 0.3, or the threshold of an exported file with
+                NMS where that is higher.
 
         Raises:
             InputError: the file is missing or cannot be decoded; the threshold is not from 0 to below 1, or

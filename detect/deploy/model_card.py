@@ -104,8 +104,14 @@ def input_and_output(content: dict[str, Any]) -> Iterator[str]:
     yield f"- Normalisation: values are divided by 255; then mean {mean}; std {std}."
     yield f"- Resize: images are turned upright by their EXIF orientation, then {rule}."
     yield f"- Output: {', '.join(f'`{name}`' for name in export['outputs'])}. {export['convention']}."
+    if of_classes := thresholds.get("class_thresholds"):
+        names = (row["name"] for row in content["classes"])
+        each = ", ".join(f"{name} {value:.3f}" for name, value in zip(names, of_classes, strict=True))
+        yield f"- Score thresholds of the classes, which `detect predict` uses: {each}."
+    score = thresholds["score_threshold"]
+    score = "of the classes" if isinstance(score, list) else score
     yield (
-        f"- Thresholds: score {thresholds['score_threshold']}, NMS at IoU {thresholds['nms_threshold']} "
+        f"- Thresholds: score {score}, NMS at IoU {thresholds['nms_threshold']} "
         f"within a class, at most {thresholds['max_detections']} detections per image."
     )
 

@@ -117,7 +117,8 @@ def predict(
 def nothing_found(detector: Detector) -> str:
     """What to say where nothing scores more than the threshold, and how to see more."""
     threshold = detector.score_threshold
-    text = f"nothing scores more than {threshold}"
+    of_classes = isinstance(threshold, tuple)
+    text = f"nothing scores more than {'the threshold of its class' if of_classes else threshold}"
     if threshold == 0:
         return text
     if detector.spec.form == "nms" and threshold == detector.runtime.spec.thresholds.score_threshold:

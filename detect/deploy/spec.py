@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detect.errors import InputError
-from detect.model.thresholds import PostProcessConfig, check_score_threshold
+from detect.model.thresholds import PostProcessConfig, Threshold, check_score_threshold, higher
 from detect.types import ClassMap, Detections, HeadOutputs, ResizeRule, ScoreActivation
 
 if TYPE_CHECKING:
@@ -118,23 +118,26 @@ class ModelSpec:
         """The spec with another score threshold in post-processing.
 
         Args:
-            score_threshold: detections score more; null: `PREDICTION_THRESHOLD`, or the threshold of a graph
-                with NMS where that is higher.
+            score_threshold: detections score more; null: the thresholds of the classes where the detector has
+                them, else `PREDICTION_THRESHOLD`; or that of a graph with NMS where it is higher.
 
         Raises:
             InputError: not from 0 to below 1, or lower than that of a graph with NMS.
         """
         built_in = self.thresholds.score_threshold if self.form == "nms" else 0.0
+        threshold: Threshold
         if score_threshold is None:
-            score_threshold = max(PREDICTION_THRESHOLD, built_in)
-        check_score_threshold(score_threshold, "score_threshold")
-        if score_threshold < built_in:
-            raise InputError(
-                f"score_threshold is {score_threshold}, but the file was exported with {built_in} in its "
-                f"graph: export again with --score_threshold {score_threshold}, or without NMS "
-                "(--form decoded)"
-            )
-        return replace(self, thresholds=replace(self.thresholds, score_threshold=score_threshold))
+            threshold = higher(self.thresholds.class_thresholds or PREDICTION_THRESHOLD, built_in)
+        else:
+            threshold = score_threshold
+            check_score_threshold(threshold, "score_threshold")
+            if (highest := max(built_in) if isinstance(built_in, tuple) else built_in) > threshold:
+                raise InputError(
+                    f"score_threshold is {threshold}, but the file was exported with {highest} in its "
+                    f"graph: export again with --score_threshold {threshold}, or without NMS "
+                    "(--form decoded)"
+                )
+        return replace(self, thresholds=replace(self.thresholds, score_threshold=threshold))
 
     def detections(self, outputs: tuple[Tensor, ...]) -> Detections:
         """What a graph of this form gave, to detections in px of the input, by torch.
@@ -144,13 +147,16 @@ class ModelSpec:
         """
         import torch
 
+        from detect.model.postprocess import least_scores
+
         if self.anchors is not None:  # raw form
             anchors = torch.as_tensor(self.anchors, device=outputs[0].device)
             return self.postprocess(HeadOutputs(*outputs), anchors)
         if self.form == "decoded":
             return self.postprocess.from_decoded(*outputs)
         boxes, scores, labels, _ = outputs
-        kept = scores > self.thresholds.score_threshold  # may be higher than the graph's
+        least = least_scores(self.thresholds, scores)  # may be higher than the graph's
+        kept = scores > (least if isinstance(least, float) else least[labels - 1])
         return Detections(
             torch.where(kept.unsqueeze(-1), boxes, 0.0),
             torch.where(kept, scores, 0.0),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,6 +63,12 @@ def validate(
 ) -> int:
     """Score a checkpoint or an exported file; prints a table and writes JSON where asked for."""
     detector = Detector.load(model)
+    if isinstance(detector.score_threshold, tuple):
+        print(
+            "the thresholds of the classes are inside this file: mAP counts what passes them alone; "
+            "export with --score_threshold 0.01 to measure all",
+            file=sys.stderr,
+        )
     data = open_validation(detector.spec, data_settings)
     metrics = with_baseline(validate_detector(detector, data, backend=backend), data.val)
     Console().print(metrics_table(metrics))

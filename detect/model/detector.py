@@ -85,6 +85,7 @@ class TorchDetector(nn.Module):
             box_bins=box_bins,
             init=init,
         )
+        postprocess.check_classes(num_classes)
         size = self.net.image_size
         self.postprocess = PostProcess(postprocess, activation=score_activation, image_size=size)
         self._given = {"norm": norm, "mean": mean, "std": std, "box_bins": box_bins, "init": init}

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from detect.boxes import clip_boxes, rescale_boxes
 from detect.model.box_coder import decode
-from detect.model.thresholds import LOGIT_SLACK, PostProcessConfig, logit
+from detect.model.thresholds import LOGIT_SLACK, PostProcessConfig, Threshold, logit, lowest
 from detect.types import Detections, HeadOutputs, ScoreActivation
 
 
@@ -46,8 +46,8 @@ class PostProcess(nn.Module):
         self.activation: ScoreActivation = activation
         self.image_size = image_size
 
-    def at_threshold(self, score_threshold: float) -> PostProcess:
-        """The same with another score threshold.
+    def at_threshold(self, score_threshold: Threshold) -> PostProcess:
+        """The same with another score threshold, or one for each class.
 
         Raises:
             InputError: it is not from 0 to below 1.
@@ -78,7 +78,7 @@ class PostProcess(nn.Module):
         """
         found = []
         for image_scores, image_boxes in zip(scores, boxes, strict=True):
-            rows = (image_scores.amax(1) > self.config.score_threshold).nonzero().squeeze(1)
+            rows = (image_scores.amax(1) > lowest(self.config.score_threshold)).nonzero().squeeze(1)
             found.append(self._suppress(image_scores[rows], image_boxes[rows]))
         return pad_detections(found)
 
@@ -100,7 +100,7 @@ class PostProcess(nn.Module):
         best = logits[:, 1:].amax(1)
         if self.activation == "softmax":
             best = best - logits[:, 0]
-        return best.float() > logit(self.config.score_threshold) - LOGIT_SLACK
+        return best.float() > logit(lowest(self.config.score_threshold)) - LOGIT_SLACK
 
     def _suppress(self, scores: Tensor, boxes: Tensor) -> Detections:
         """NMS within each class of one image; (R, K) scores and (R, 4) boxes to (D,) detections.
@@ -122,12 +122,18 @@ class PostProcess(nn.Module):
         best_rows: Tensor | None = None
         if per_class is not None and per_class < len(scores):
             scores, best_rows = scores.topk(per_class, dim=0)
-        rows, columns = (scores > self.config.score_threshold).nonzero(as_tuple=True)
+        rows, columns = (scores > least_scores(self.config, scores)).nonzero(as_tuple=True)
         best = scores[rows, columns]
         if in_all is not None and in_all < len(best):
             idx = best.topk(in_all).indices.sort().values
             best, rows, columns = best[idx], rows[idx], columns[idx]
         return best, rows if best_rows is None else best_rows[rows, columns], columns + 1
+
+
+def least_scores(config: PostProcessConfig, like: Tensor) -> Tensor | float:
+    """What a detection must exceed: of all classes, or (K,) on the device of `like`."""
+    threshold = config.score_threshold
+    return like.new_tensor(threshold) if isinstance(threshold, tuple) else threshold
 
 
 def decode_boxes(box_deltas: Tensor, anchors: Tensor, image_size: tuple[int, int]) -> Tensor:
