@@ -6,7 +6,7 @@ Nothing that takes time to import is imported above the functions: `detect --hel
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from detect.commands.arguments import (
     add_model_arguments,
@@ -47,7 +47,7 @@ def thresholds_command(args: list[str]) -> int:
     """Find a score threshold for each class on the validation split; write a checkpoint that has them."""
     from detect.data.datamodule import DetectionData
     from detect.deploy.find_thresholds import find_thresholds
-    from detect.evaluation.class_thresholds import Goal
+    from detect.evaluation.class_thresholds import Aim, Goal
 
     parser = new_parser(
         "thresholds",
@@ -69,7 +69,7 @@ def thresholds_command(args: list[str]) -> int:
     config = parse(parser, args)
     require_writable(config.json)
     require_writable(config.out)
-    given = {"best-f1": config.at, "precision": config.precision, "recall": config.recall}
+    given: dict[Aim, Any] = {"best-f1": config.at, "precision": config.precision, "recall": config.recall}
     goals = [
         Goal(aim, 0.0 if aim == "best-f1" else value) for aim, value in given.items() if value is not None
     ]
