@@ -36,6 +36,7 @@ OF_TRAINING = {
 }
 NOT_SHOWN = {
     "fit": {f"trainer.{key}" for key in REFUSED},
+    "pretrain": {f"trainer.{key}" for key in REFUSED},
     "validate": OF_TRAINING,
     "thresholds": OF_TRAINING,
 }
@@ -49,7 +50,7 @@ LONGEST_CHOICES = 40
 """Characters of the choices in a help."""
 LIBRARY_OPTIONS = ("_ActionConfigLoad", "_ActionHelpClassPath", "_ActionPrintConfig")
 """Kinds of options that come with the parser's library; they work and are in no list."""
-FIT_LIKE = ("fit", "validate", "thresholds", "data profile")
+FIT_LIKE = ("fit", "pretrain", "validate", "thresholds", "data profile")
 """Commands whose options are values of a configuration."""
 MEANINGS = {
     **{name: meaning for name, (_, _, meaning) in TOP_LEVEL.items()},

@@ -8,6 +8,7 @@ import shlex
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import lightning as L
 import torch
@@ -15,7 +16,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 
-from detect.commands.fit_cli import FitCLI
+from detect.commands.fit_cli import FitCLI, RunCLI
 from detect.config.trusted_classes import hash_own_code
 from detect.data.checks.findings import summarise
 from detect.errors import DISK_IS_FULL, EXIT_STOPPED, InputError, RunStopped
@@ -44,6 +45,8 @@ from detect.training.manifest import (
 )
 from detect.training.nan_report import write_nan_report
 from detect.training.resume import describe_resume, flat
+
+Cli = TypeVar("Cli", bound=RunCLI)
 
 NOISE = (
     "💡",
@@ -89,16 +92,7 @@ def fit(args: list[str], *, before_training: Callable[[Path], None] | None = Non
         InputError: something that the user gave is wrong.
         RunStopped: the run ended before its last epoch, on a signal, a NaN or a full disk.
     """
-    quiet_lightning()
-    try:
-        cli = FitCLI(args)
-    except MisconfigurationException as error:  # Lightning's word for trainer settings that do not fit
-        raise InputError(f"detect fit: {error}") from error
-    settle_threads(cli.trainer)
-    console = Console(soft_wrap=True, quiet=not cli.trainer.is_global_zero)
-    if cli.trainer.is_global_zero:
-        write_descriptions(cli, args)
-    console.print(f"run folder: {cli.run_folder}", highlight=False, markup=False)
+    cli, console = begin(FitCLI, args)
     if cli.anchors is not None:
         console.print(cli.anchors.sentence, highlight=False, markup=False)
     if cli.model.distillation is not None:
@@ -107,21 +101,47 @@ def fit(args: list[str], *, before_training: Callable[[Path], None] | None = Non
         start_from_weights(cli, console)
         look_at_anchors(cli, console)
     else:
-        for line in describe_resume(cli.resume, cli.run["config"]["trainer"], cli.model.schedule):
-            console.print(line, highlight=False, markup=False)
+        say_resumed(cli, console)
     log_settings(cli)
     if before_training is not None and cli.trainer.is_global_zero:
         before_training(cli.run_folder)
-    train(cli)
+    train(cli, lambda step: write_nan_report(cli.trainer, cli.model, cli.run_folder / "nan", step=step))
     finish(cli, console)
     return 0
 
 
-def write_descriptions(cli: FitCLI, args: list[str]) -> None:
+def begin(kind: type[Cli], args: list[str]) -> tuple[Cli, Console]:
+    """Build all that a run needs from the words of its command, and describe the run in its folder.
+
+    Raises:
+        InputError: something that the user gave is wrong.
+    """
+    quiet_lightning()
+    try:
+        cli = kind(args)
+    except MisconfigurationException as error:  # Lightning's word for trainer settings that do not fit
+        raise InputError(f"detect {kind.command}: {error}") from error
+    settle_threads(cli.trainer)
+    console = Console(soft_wrap=True, quiet=not cli.trainer.is_global_zero)
+    if cli.trainer.is_global_zero:
+        write_descriptions(cli, args)
+    console.print(f"run folder: {cli.run_folder}", highlight=False, markup=False)
+    return cli, console
+
+
+def say_resumed(cli: RunCLI, console: Console) -> None:
+    """Say from where a run is resumed."""
+    assert cli.resume is not None
+    for line in describe_resume(cli.resume, cli.run["config"]["trainer"], cli.model.schedule):
+        console.print(line, highlight=False, markup=False)
+
+
+def write_descriptions(cli: RunCLI, args: list[str]) -> None:
     """Write config.yaml and manifest.json."""
     path = cli.run_folder / MANIFEST_FILE
     splits = {"train": cli.data.train, "val": cli.data.val}
     manifest = make_manifest(
+        command=cli.command,
         args=args,
         config=cli.run["config"],
         data={
@@ -143,7 +163,7 @@ def write_descriptions(cli: FitCLI, args: list[str]) -> None:
     write_atomically(cli.run_folder / "config.yaml", text)
 
 
-def log_settings(cli: FitCLI) -> None:
+def log_settings(cli: RunCLI) -> None:
     """Hand every setting to the loggers that show runs beside each other by their settings."""
     for logger in cli.trainer.loggers:
         if not isinstance(logger, TensorBoardLogger):
@@ -174,8 +194,12 @@ def look_at_anchors(cli: FitCLI, console: Console) -> None:
         console.print(line, highlight=False, markup=False)
 
 
-def train(cli: FitCLI) -> None:
+def train(cli: RunCLI, explain_bad_step: Callable[[int], str]) -> None:
     """Run the trainer, and turn what can stop it into a message and an exit code.
+
+    Args:
+        cli: the run.
+        explain_bad_step: what to tell the user of an optimizer step, from 0, that was not finite.
 
     Raises:
         RunStopped: see `fit`.
@@ -185,8 +209,7 @@ def train(cli: FitCLI) -> None:
         try:
             cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=ckpt_path, weights_only=True)
         except NonFiniteError as error:
-            message = write_nan_report(cli.trainer, cli.model, cli.run_folder / "nan", step=error.step)
-            raise RunStopped(message, exit_code=EXIT_STOPPED) from error
+            raise RunStopped(explain_bad_step(error.step), exit_code=EXIT_STOPPED) from error
         except OSError as error:
             if error.errno not in DISK_IS_FULL:
                 raise

@@ -1,4 +1,4 @@
-"""What `detect fit` refuses, before any work: settings that cannot give the run that they ask for."""
+"""What training refuses, before any work: settings that cannot give the run that they ask for."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from jsonargparse import Namespace
 from lightning.pytorch.callbacks import Callback
 
 from detect.errors import InputError, install_hint
-from detect.evaluation.metrics import METRICS
 from detect.model.checkpoint import build_detector, read_checkpoint, without_weights
 from detect.model.weights import refuse_other_backbone
 from detect.training.averaging import AveragedWeights
@@ -36,15 +35,15 @@ LOGGER_PACKAGES = {"MLFlowLogger": "mlflow", "WandbLogger": "wandb"}
 """What a logger of Lightning imports; the extra of pyproject.toml has the same name."""
 
 
-def refuse_trainer_settings(trainer: Namespace) -> None:
-    """Check the `trainer:` section before any work.
+def refuse_trainer_settings(trainer: Namespace, command: str) -> None:
+    """Check the `trainer:` section of a command before any work.
 
     Raises:
         InputError: a setting would break a run's promises, or there is no end to the schedule.
     """
     for key, (harmless, instead) in REFUSED.items():
         if (value := trainer.get(key)) not in (harmless, None):
-            raise InputError(f"trainer.{key} is {value}, which detect fit does not take: {instead}")
+            raise InputError(f"trainer.{key} is {value}, which detect {command} does not take: {instead}")
     if (epochs := trainer.max_epochs) is None or epochs < 1:
         raise InputError(f"trainer.max_epochs is {epochs}: the cosine needs an end, give 1 or more")
     if (steps := trainer.max_steps) < 1 and steps != -1:
@@ -58,7 +57,7 @@ def refuse_frozen_noise(model: Namespace) -> None:
         InputError: `model.parameters.freeze` names parts, and nothing gives them weights.
     """
     arguments = model.backbone.get("init_args") or {}
-    if model.parameters.freeze and not (model.init_from or arguments.get("weights")):
+    if model.parameters.freeze and not (model.get("init_from") or arguments.get("weights")):
         kept = ", ".join(model.parameters.freeze)
         raise InputError(
             f"model.parameters.freeze keeps {kept} as they are, and they are "
@@ -92,13 +91,20 @@ def refuse_start(model: dict[str, Any], start: Path) -> None:
     refuse_other_backbone(net, read_checkpoint(start))
 
 
-def check_monitor(callback: Callback, *, train_losses: Sequence[str], val_losses: Sequence[str]) -> None:
+def check_monitor(
+    callback: Callback,
+    *,
+    train_losses: Sequence[str],
+    val_losses: Sequence[str],
+    metrics: dict[str, str],
+) -> None:
     """Look, before any work, at what a callback such as EarlyStopping waits for.
 
     Args:
         callback: of the trainer's settings.
         train_losses: names of the losses that training logs.
         val_losses: of those that validation logs.
+        metrics: that validation logs, and the mode of each.
 
     Raises:
         InputError: it is never logged, or the callback takes it for better where it is worse.
@@ -106,9 +112,7 @@ def check_monitor(callback: Callback, *, train_losses: Sequence[str], val_losses
     monitor, mode = getattr(callback, "monitor", None), getattr(callback, "mode", None)
     if monitor is None:
         return
-    modes: dict[str, str] = {
-        f"val/{metric.name}": metric.mode for metric in METRICS if "epoch" in metric.places
-    }
+    modes = {f"val/{name}": better for name, better in metrics.items()}
     stages = {"val": val_losses, "train": train_losses, "train_step": train_losses}
     modes |= {f"{stage}/{name}": "min" for stage, losses in stages.items() for name in losses}
     what = f"trainer.callbacks: {type(callback).__name__} has the monitor {monitor!r}"

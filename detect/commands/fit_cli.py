@@ -1,10 +1,10 @@
-"""From the words of `detect fit` to data, module and trainer."""
+"""From the words of `detect fit` to data, module and trainer; `detect pretrain` shares the way."""
 
 from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -32,7 +32,8 @@ from detect.config.unknown_keys import constructor_errors, explain
 from detect.data.datamodule import DetectionData
 from detect.data.sampler import require_full_batch
 from detect.errors import InputError
-from detect.model.checkpoint import without_weights
+from detect.evaluation.metrics import METRICS
+from detect.model.checkpoint import Task, without_weights
 from detect.model.published import find_start
 from detect.system.ranks import rank_by_environment
 from detect.training.build import MODEL_DEFAULTS, detection_module, model_parser
@@ -55,7 +56,7 @@ from detect.training.resume import (
     refuse_other_teacher,
 )
 from detect.training.run_folder import choose_run_folder
-from detect.training.run_module import check_class_count
+from detect.training.run_module import RunModule, check_class_count
 from detect.training.stop_signals import StopSignals
 
 TRAINER_DEFAULTS = {
@@ -76,16 +77,25 @@ NOT_SETTINGS = ("config", "out", "ckpt_path", "trust")
 """Keys that name files of one call, not what is trained."""
 
 
-class FitCLI(LightningCLI):
-    """Parse YAML files and flags, choose the run folder, build data, model and trainer; starts nothing."""
+class RunCLI(LightningCLI):
+    """Parse YAML files and flags, choose the run folder, build data, model and trainer; starts nothing.
+
+    Args:
+        args: of the command line.
+    """
+
+    command: str
+    """The word of the command line."""
+    does: str
+    """What it does, with an example, for its help."""
+    task: Task
+    data_class: type[DetectionData]
 
     def __init__(self, args: list[str]) -> None:
-        self.resume: Resume | None = find_resume(args)
-        self.start: Path | None = None
-        """The checkpoint that `model.init_from` names."""
+        self.resume: Resume | None = find_resume(args, task=self.task)
         super().__init__(
-            detection_module,
-            DetectionData,
+            self.module_function(),
+            self.data_class,
             run=False,
             args=args,
             save_config_callback=None,
@@ -96,11 +106,38 @@ class FitCLI(LightningCLI):
             parser_kwargs={
                 "exit_on_error": False,
                 "allow_abbrev": False,
-                "prog": "detect fit",
-                "description": "Train a detector. Example: "
-                "detect fit --config configs/bccd.yaml --data.root path/to/bccd",
+                "prog": f"detect {self.command}",
+                "description": self.does,
             },
         )
+
+    def module_function(self) -> Callable[..., RunModule]:
+        """What builds the module from a `model:` section."""
+        raise NotImplementedError
+
+    def section_parser(self) -> ArgumentParser:
+        """The parser of a `model:` section."""
+        raise NotImplementedError
+
+    def metric_modes(self) -> dict[str, str]:
+        """What validation logs, by name, and whether more is better ("max") or less ("min")."""
+        raise NotImplementedError
+
+    def settle_model(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Decide what follows from the data, which is open; returns the settings as they then are.
+
+        Raises:
+            InputError: the settings do not fit the data or a file that they name.
+        """
+        return settings
+
+    def further_facts(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """What a checkpoint notes of the run beside its settings and its data."""
+        return {}
+
+    def own_callbacks(self) -> list[Callback]:
+        """Callbacks of this command alone."""
+        return []
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--out", type=str | None, default=None, help="run folder; null: runs/NAME-NNN")
@@ -114,7 +151,6 @@ class FitCLI(LightningCLI):
         parser.set_defaults(MODEL_DEFAULTS)
         # Derived values have one home: the model says what it takes, the data follows.
         parser.link_arguments("model.image_size", "data.image_size")
-        parser.link_arguments("model.resize_rule", "data.resize_rule")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -135,7 +171,7 @@ class FitCLI(LightningCLI):
             # parse_args takes a file's null for any type.
             parser.validate(self.config, skip_unset=False)
         except (ArgumentError, TypeError) as error:
-            raise InputError(f"detect fit: {explain(str(error), parser)}") from error
+            raise InputError(f"detect {self.command}: {explain(str(error), parser)}") from error
         if self.config.pop("trust") and not any(word.partition("=")[0] == "--trust" for word in args):
             raise InputError("give --trust on the command line, not in a configuration file")
         seed = self.config.seed_everything
@@ -145,12 +181,12 @@ class FitCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         if self.config.ckpt_path is not None and self.resume is None and self.config.ckpt_path != "last":
             raise InputError("give --ckpt_path on the command line, not in a configuration file")
-        refuse_trainer_settings(self.config.trainer)
+        refuse_trainer_settings(self.config.trainer, self.command)
         refuse_loggers(self.config.trainer.get("logger"))
         if self.resume is None:
             refuse_frozen_noise(self.config.model)
         self._settle_precision()
-        self.data = open_data(self.config.data)
+        self.data = open_data(self.config.data, self.data_class)
         require_full_batch(len(self.data.train), self.config.data.total_batch_size)
         self.described_data = {
             "train": describe_split(self.data.train),
@@ -161,25 +197,13 @@ class FitCLI(LightningCLI):
         check_class_count(self.config.model.num_classes, self.data.classes)
         settings = self.plain_config()
         refuse_foreign_classes(settings, "the configuration", follow_files=True)
-        started = settings["model"]
-        if self.resume is None and started["init_from"] is not None:
-            self.start = find_start(started["init_from"], started)
-            started = started | {"init_from": str(self.start)}
-        self.anchors = settle_anchors(started, self.data.train, resume=self.resume)
-        if self.anchors is not None:
-            for key, value in self.anchors.values.items():
-                self.config.model.anchors[key] = value
-            settings = self.plain_config()
-        self.run = {"config": settings, "data": self.described_data}
-        if (teacher := settings["model"]["teacher"]) is not None:
-            self.run["teacher"] = describe_teacher(Path(teacher), self.data.classes)
+        settings = self.settle_model(settings)
+        self.run = {"config": settings, "data": self.described_data} | self.further_facts(settings)
         if self.resume is not None:
             refuse_changes(self.resume, settings)
             refuse_other_data(self.resume, self.described_data)
             refuse_other_teacher(self.resume, self.run.get("teacher"))
             self._build_without_other_weights(self.resume)
-        elif self.start is not None:
-            refuse_start(settings["model"], self.start)
         configs = self.config.get("config") or []
         name = Path(str(configs[0])).stem if configs else "run"
         out = None if self.config.out is None else Path(self.config.out)
@@ -212,6 +236,7 @@ class FitCLI(LightningCLI):
                 callback,
                 train_losses=[TOTAL, *self.model.term_names],
                 val_losses=[TOTAL, *self.model.val_term_names],
+                metrics=self.metric_modes(),
             )
             refuse_running_averages(callback, self.model.statistics_images)
         kwargs["plugins"] = [*(config.get("plugins") or []), AtomicCheckpointIO()]
@@ -263,12 +288,11 @@ class FitCLI(LightningCLI):
         progress = [TrainingProgress()] if self.config.trainer.enable_progress_bar is not False else []
         return [
             *progress,
-            RunChecks(self.run_folder, fresh=self.config.model.init_from is None),
+            *self.own_callbacks(),
             MetricsFile(self.run_folder / "metrics.csv"),
             SpeedFile(self.run_folder / "speed.csv"),
             TimeEstimate(),
             LoaderAdvice(),
-            ValidationPictures(),
             self.checkpoints,
         ]
 
@@ -288,7 +312,55 @@ class FitCLI(LightningCLI):
         """Build the network from what the checkpoint says; its weights are the only ones that are read."""
         settings = self.plain_config()["model"] | resume.checkpoint.description["model"]
         settings = without_weights(settings)
-        self.config.model = model_parser().parse_object({"model": settings}).model
+        self.config.model = self.section_parser().parse_object({"model": settings}).model
+
+
+class FitCLI(RunCLI):
+    """`detect fit`: a detector in training."""
+
+    command, task, data_class = "fit", "detection", DetectionData
+    does = "Train a detector. Example: detect fit --config configs/bccd.yaml --data.root path/to/bccd"
+
+    def __init__(self, args: list[str]) -> None:
+        self.start: Path | None = None
+        """The checkpoint that `model.init_from` names."""
+        super().__init__(args)
+
+    def module_function(self) -> Callable[..., RunModule]:
+        return detection_module
+
+    def section_parser(self) -> ArgumentParser:
+        return model_parser()
+
+    def metric_modes(self) -> dict[str, str]:
+        return {metric.name: metric.mode for metric in METRICS if "epoch" in metric.places}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        super().add_arguments_to_parser(parser)
+        parser.link_arguments("model.resize_rule", "data.resize_rule")
+
+    def settle_model(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Find the detector to start from, and the anchors that follow from the data."""
+        started = settings["model"]
+        if self.resume is None and started["init_from"] is not None:
+            self.start = find_start(started["init_from"], started)
+            started = started | {"init_from": str(self.start)}
+        self.anchors = settle_anchors(started, self.data.train, resume=self.resume)
+        if self.anchors is not None:
+            for key, value in self.anchors.values.items():
+                self.config.model.anchors[key] = value
+            settings = self.plain_config()
+        if self.start is not None:
+            refuse_start(settings["model"], self.start)
+        return settings
+
+    def further_facts(self, settings: dict[str, Any]) -> dict[str, Any]:
+        teacher = settings["model"]["teacher"]
+        return {} if teacher is None else {"teacher": describe_teacher(Path(teacher), self.data.classes)}
+
+    def own_callbacks(self) -> list[Callback]:
+        fresh = self.config.model.init_from is None
+        return [RunChecks(self.run_folder, fresh=fresh), ValidationPictures()]
 
 
 class SettingsReader(FitCLI):
@@ -338,10 +410,10 @@ def as_file(config: dict[str, Any]) -> Iterator[Path]:
         yield path
 
 
-def open_data(config: Namespace) -> DetectionData:
+def open_data(config: Namespace, kind: type[DetectionData] = DetectionData) -> DetectionData:
     """Build the data of a `data:` section alone and read its annotations."""
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(DetectionData, "data")
+    parser.add_class_arguments(kind, "data")
     alone = Namespace(data=config)  # type: ignore[no-untyped-call]
     with constructor_errors():
         data: DetectionData = parser.instantiate(alone).data

@@ -26,6 +26,7 @@ from detect.commands.options import HELP, asks_for_help, check_words, help_text,
 from detect.commands.runs import (
     compare_command,
     fit_command,
+    pretrain_command,
     replay_command,
     report_command,
     reproduce_command,
@@ -51,6 +52,7 @@ PACKAGES = (
 COMMANDS: dict[str, Command] = {
     "init": init_command,
     "fit": fit_command,
+    "pretrain": pretrain_command,
     "validate": validate_command,
     "thresholds": thresholds_command,
     "predict": predict_command,

@@ -30,8 +30,10 @@ OTHER_SPELLINGS = {
     "--val_split": "--data.val_split",
 }
 """Names of earlier versions, and the one word of today for what they mean."""
-HANDS_ON = ("sweep", "reproduce")
-"""Commands that hand flags of `detect fit` on to it."""
+TRAINS = ("fit", "pretrain")
+"""Commands that take a configuration."""
+HANDS_ON = {"sweep": TRAINS, "reproduce": ("fit",)}
+"""Commands that hand flags on to others."""
 HELP = ("-h", "--help")
 WIDTH = 110
 FLAG_WIDTH = 34
@@ -90,10 +92,14 @@ class Options:
         self.example: str = table["commands"][name]["example"]
         self.options = [Option(**row) for row in table["commands"][name]["options"]]
         self.own_flags = {flag for option in self.options if option.is_flag for flag in option.flags}
-        handed_on = Options("fit").options if name in HANDS_ON else []
-        handed_on = [option for option in handed_on if option.flags[0].startswith(FIT_PREFIXES)]
-        self.listed = [*self.options, *handed_on]
-        """The options, and those of `detect fit` that are handed on to it."""
+        handed_on = {
+            option.key: option
+            for command in reversed(HANDS_ON.get(name, ()))
+            for option in Options(command).options
+            if option.flags[0].startswith(FIT_PREFIXES)
+        }
+        self.listed = [*self.options, *handed_on.values()]
+        """The options, and those of other commands that are handed on to them."""
         self.flags = {flag for option in self.listed if option.is_flag for flag in option.flags}
         keys = {option.key for option in self.listed if option.is_flag}
         sections = {key.partition(".")[0] for key in keys}
@@ -169,8 +175,8 @@ def help_text(name: str, does: str, *, everything: bool) -> str:
 
 
 def _usage(options: Options) -> str:
-    if options.name == "fit":
-        return "usage: detect fit --config FILE [--data.root FOLDER] [--section.key VALUE ...]"
+    if options.name in TRAINS:
+        return f"usage: detect {options.name} --config FILE [--data.root FOLDER] [--section.key VALUE ...]"
     needed = [option.shown for option in options.options if option.required]
     more = ["[--section.key VALUE of detect fit ...]"] if options.name in HANDS_ON else []
     return " ".join(["usage: detect", options.name, *needed, "[options]", *more])
@@ -221,7 +227,19 @@ def check_words(name: str, args: Sequence[str]) -> None:
     if name == "sweep":
         trusted = ["--trust", *given.trust] if given.trust else []
         for config in given.configs:
-            check_words("fit", [*trusted, "--config", config])
+            check_words(training_command(Path(config)), [*trusted, "--config", config])
+
+
+def training_command(config: Path) -> str:
+    """The command that a configuration is for.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    from detect.config.files import read_yaml
+    from detect.config.model_section import is_classifier
+
+    return "pretrain" if is_classifier(read_yaml(config)) else "fit"
 
 
 def _settings_of(name: str, args: Sequence[str]) -> Iterator[tuple[str, Any, Path | None]]:
@@ -231,13 +249,17 @@ def _settings_of(name: str, args: Sequence[str]) -> Iterator[tuple[str, Any, Pat
         Dotted name, the value if any, and the configuration that has it.
     """
     from detect.config.files import read_yaml
+    from detect.config.model_section import is_classifier
 
     for flag, values in _groups(args):
         if flag:
             yield LEFT_OUT.sub("", flag.lstrip("-").rstrip("+")), values[0] if values else None, None
-        if name == "fit" and flag in ("-c", "--config") and values:
+        if name in TRAINS and flag in ("-c", "--config") and values:
             path = Path(values[0])
-            yield from ((key, value, path) for key, value in _settings_in(read_yaml(path), ""))
+            content = read_yaml(path)
+            if name == "fit" and is_classifier(content):
+                raise InputError(f"{path} is a configuration of `detect pretrain`, not of `detect fit`")
+            yield from ((key, value, path) for key, value in _settings_in(content, ""))
 
 
 def _check_value(options: Options, key: str, value: Any, path: Path | None) -> None:
@@ -276,7 +298,7 @@ def _check_counts(options: Options, words: Sequence[str]) -> argparse.Namespace:
             parser.add_argument(*option.flags, action="store_true")
             continue
         # A configuration may hold what `detect fit` needs.
-        required = option.required and options.name != "fit"
+        required = option.required and options.name not in TRAINS
         needed: dict[str, Any] = {"required": required} if option.is_flag else {}
         parser.add_argument(*option.flags, nargs=option.count, choices=option.choices, **needed)
     given, strays = parser.parse_known_args(words)
@@ -304,7 +326,7 @@ def _refuse(options: Options, key: str, value: Any, path: Path | None) -> NoRetu
         hint = words if path is None else f"it is {words.removeprefix('write --').split()[0]}"
     else:
         hint = f"the nearest is {nearest}" if nearest else f"see detect {options.name} --help"
-    is_setting = "." in key or options.name == "fit"
+    is_setting = "." in key or options.name in TRAINS
     what = f"setting {key}" if is_setting else f"option --{key}"
     raise InputError(f"{path or f'detect {options.name}'}: there is no {what}; {hint}")
 

@@ -18,6 +18,13 @@ def fit_command(args: list[str]) -> int:
     return fit(args)
 
 
+def pretrain_command(args: list[str]) -> int:
+    """Train a classifier of one of the backbones; its weights are for detectors to start from."""
+    from detect.commands.pretrain import pretrain
+
+    return pretrain(args)
+
+
 def report_command(args: list[str]) -> int:
     """Write RUN/report.html for a run that is finished, stopped or broken."""
     from detect.report.run_page import report

@@ -1,6 +1,7 @@
 """`detect sweep`: several configurations under several seeds, one job per free device, then a comparison.
 
-Every job is `detect fit` and `detect export` in processes of their own: what one does wrong stops no other.
+Every job is `detect fit` and `detect export`, or `detect pretrain`, in processes of their own: what one does
+wrong stops no other.
 What was finished is kept in OUT/sweep.json, so that the same command resumes where it was stopped.
 """
 
@@ -21,6 +22,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from detect.config.files import read_yaml
+from detect.config.model_section import is_classifier
 from detect.config.trusted_classes import own_folders
 from detect.errors import InputError, RunStopped, install_hint
 from detect.report.compare import compare
@@ -65,6 +68,11 @@ class Job:
         return digest.hexdigest()
 
     @property
+    def trains_classifier(self) -> bool:
+        """Whether `detect pretrain` runs it, and nothing is exported."""
+        return is_classifier(read_yaml(self.config))
+
+    @property
     def best(self) -> Path:
         """Its best checkpoint."""
         return self.folder / "checkpoints" / "best.ckpt"
@@ -79,7 +87,8 @@ class Job:
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         launcher += ["--nproc_per_node", str(len(slot)), "-m", "detect"]
         command = launcher if len(slot) > 1 else [*DETECT]
-        command += ["fit", "--config", str(self.config), "--seed_everything", str(self.seed)]
+        command += ["pretrain" if self.trains_classifier else "fit", "--config", str(self.config)]
+        command += ["--seed_everything", str(self.seed)]
         command += ["--out", str(self.folder), "--ckpt_path", "last", *self.trust_words(), *self.fit_flags]
         return command + (["--trainer.devices", str(len(slot))] if slot else [])
 
@@ -183,19 +192,25 @@ def sweep(jobs: Sequence[Job], out: Path, options: SweepOptions) -> int:
         InputError: `out` holds other jobs of the same names.
         RunStopped: on SIGINT or SIGTERM, after every job has saved.
     """
+    classifiers = [job.trains_classifier for job in jobs]
+    if any(classifiers) and not all(classifiers):
+        raise InputError(
+            "configurations of detect fit and detect pretrain are not compared: name one kind"
+        )
     (out / "logs").mkdir(parents=True, exist_ok=True)
     state = SweepState(out / STATE_FILE)
     state.begin(jobs)
     missing = [package for package in EXPORT_PACKAGES if importlib.util.find_spec(package) is None]
-    if missing:
+    if missing and not any(classifiers):
         print(
             f"export and benchmark are left out: {', '.join(missing)} not installed; {install_hint('export')}"
         )
-    steps = ("fit",) if missing else ("fit", "export")
+    exports = not missing and not any(classifiers)
+    steps = ("fit", "export") if exports else ("fit",)
     failures = run_jobs(jobs, steps, options.slots, state=state, out=out)
     trained = [job for job in jobs if state.done(job, "fit")]
     benchmark_file = out / "benchmark.json"
-    if not missing and not benchmark(trained, benchmark_file, options, state=state):
+    if exports and not benchmark(trained, benchmark_file, options, state=state):
         failures.append(f"benchmark: see {out / 'logs' / 'benchmark.log'}")
     print(f"{len(trained)} of {len(jobs)} jobs are trained")
     for failure in failures:

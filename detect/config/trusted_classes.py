@@ -33,6 +33,7 @@ TRUSTED_MODULES = (
     "lightning.pytorch.loggers",
     "lightning.pytorch.profilers",
     "lightning.pytorch.strategies",
+    "timm.optim",
     "torch.optim",
 )
 """Whose classes a file may name; anything else is refused before it is imported."""

@@ -10,7 +10,7 @@ import io
 import pickle
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -25,6 +25,12 @@ from detect.types import ClassMap, ScoreActivation
 
 DETECTOR_PREFIX = "detector."
 """Of the names of a detector's weights in a checkpoint of a run."""
+Task = Literal["detection", "classification"]
+PREFIXES: dict[Task, str] = {"detection": DETECTOR_PREFIX, "classification": "classifier."}
+OTHER_TASK = (
+    "a classifier of `detect pretrain`, no detector; a detector starts from it by "
+    "--model.backbone.weights RUN/weights.safetensors"
+)
 TRAINING_KEYS = frozenset(
     {
         *("loss", "optimizer", "schedule", "parameters", "init_from", "teacher", "distillation"),
@@ -103,11 +109,16 @@ class Checkpoint(NamedTuple):
         return ClassMap.from_list(self.description["classes"])
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint written by `detect fit` or `detect convert-weights`.
+def read_checkpoint(path: Path, *, task: Task = "detection") -> Checkpoint:
+    """Read a checkpoint written by `detect fit`, `detect convert-weights` or `detect pretrain`.
+
+    Args:
+        path: the file.
+        task: what its network must be for.
 
     Raises:
-        InputError: no such file, not a checkpoint, or one of a newer version or another program.
+        InputError: no such file, not a checkpoint, one of a newer version or another program, or a network
+            for another task.
     """
     path = Path(path)
     if not path.is_file():
@@ -127,13 +138,17 @@ def read_checkpoint(path: Path) -> Checkpoint:
             f"{path}: not a checkpoint of detect; torchvision's are taken by "
             f"`detect convert-weights torchvision {path} OUT.ckpt`"
         )
+    if (found := raw["detect"].get("task", "detection")) != task:
+        raise InputError(
+            f"{path}: {OTHER_TASK}" if found == "classification" else f"{path}: a detector, no classifier"
+        )
     raw = migrate(raw, path)
     description = raw["detect"]
     refuse_foreign_classes(description["model"], path)
     weights = {
-        key.removeprefix(DETECTOR_PREFIX): value
+        key.removeprefix(PREFIXES[task]): value
         for key, value in raw["state_dict"].items()
-        if key.startswith(DETECTOR_PREFIX)
+        if key.startswith(PREFIXES[task])
     }
     return Checkpoint(path, description, weights, raw)
 

@@ -11,7 +11,7 @@ from detect.config.unknown_keys import build
 from detect.errors import InputError
 from detect.model.backbones import Backbone, Timm
 from detect.model.blocks import ACTIVATIONS, Activation, normalize
-from detect.model.checkpoint import TRAINING_KEYS
+from detect.model.checkpoint import TRAINING_KEYS, Checkpoint, without_weights
 from detect.model.checkpoint_format import FORMAT_VERSION
 from detect.types import ClassMap
 
@@ -156,3 +156,21 @@ def build_classifier(settings: dict[str, Any]) -> Classifier:
     parser.add_class_arguments(Classifier, "model")
     classifier: Classifier = build(parser, {"model": own}, what="model settings").model
     return classifier
+
+
+def classifier_from_checkpoint(checkpoint: Checkpoint) -> Classifier:
+    """The classifier of a checkpoint in evaluation mode; no other weights are read or downloaded.
+
+    Raises:
+        InputError: weights and settings in the file do not fit each other.
+    """
+    classifier = build_classifier(without_weights(checkpoint.description["model"]))
+    classifier.classes = checkpoint.classes
+    classifier.backbone.weights_origin = checkpoint.description.get("weights_origin")
+    try:
+        classifier.load_state_dict(checkpoint.state_dict)
+    except RuntimeError as error:
+        raise InputError(
+            f"{checkpoint.path}: weights do not fit the settings in the file: {error}"
+        ) from error
+    return classifier.eval()

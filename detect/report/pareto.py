@@ -32,11 +32,12 @@ OFFSETS = tuple(
 
 
 class Point(NamedTuple):
-    """One detector on one machine."""
+    """One network on one machine."""
 
     label: str
     cost: float
     mAP: float
+    """Or what else `Panel.y_label` says."""
     kind: str
     """Points of a kind are drawn alike and share a front."""
     spread: float = 0.0
@@ -49,6 +50,7 @@ class Panel(NamedTuple):
     title: str
     cost_label: str
     points: list[Point]
+    y_label: str = "mAP"
 
 
 def panels(groups: Sequence[RunGroup], latency: dict[str, dict[str, LatencyRow]]) -> list[Panel]:
@@ -148,7 +150,7 @@ def _fill(axes: Axes, panel: Panel, colours: Colours) -> None:
             linewidth=1,
             alpha=0.7,
         )
-    axes.set(xlabel=panel.cost_label, ylabel="mAP")
+    axes.set(xlabel=panel.cost_label, ylabel=panel.y_label)
     axes.margins(x=0.25, y=0.16)
     axes.xaxis.set_major_locator(MaxNLocator(MOST_TICKS))
     if len(kinds) > 1:

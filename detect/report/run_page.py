@@ -22,6 +22,7 @@ from detect.model.detector import TorchDetector
 from detect.model.weights import describe_origin
 from detect.report import sections
 from detect.report.analysis import Analysis, analyse
+from detect.report.classifier_page import is_classifier_run, write_classifier_report
 from detect.report.data_facts import SplitFacts, open_data, split_facts
 from detect.report.html import write_page
 from detect.report.run_files import RunFiles, read_run
@@ -89,8 +90,11 @@ def report(folder: Path) -> int:
 
     A run that was stopped before its end is scored first, if it has a checkpoint and its data is there.
     """
-    score_if_needed(folder)
-    path = write_report(folder)
+    if is_classifier_run(read_run(folder)):
+        path = write_classifier_report(folder)
+    else:
+        score_if_needed(folder)
+        path = write_report(folder)
     print(f"{path}  ({path.stat().st_size / 1e6:.1f} MB)")
     return 0
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
@@ -15,6 +17,7 @@ from detect.data.class_data import INPUT_SIZE, ClassificationData
 from detect.errors import InputError
 from detect.model.backbones import Backbone
 from detect.model.classifier import Classifier
+from detect.system.ranks import sum_over_ranks
 from detect.training.losses import LossTerms
 from detect.training.module import STATISTICS_IMAGES
 from detect.training.parameters import ParameterConfig
@@ -172,6 +175,32 @@ class ClassificationModule(RunModule):
         self.metrics = self.accuracy.compute()
         for name, value in self.metrics.items():
             self.log(f"val/{name}", value)
+
+
+@torch.inference_mode()
+def score_classifier(classifier: Classifier, data: ClassificationData) -> dict[str, Any]:
+    """Metrics of a classifier in evaluation mode on `data.val`, on all ranks together, every image once.
+
+    Returns:
+        top1, top5, the number of images, and of each class its images and top1 (null where it has none).
+    """
+    device, classes = classifier.mean.device, data.classes
+    accuracy = Accuracy(classes.num_classes, device)
+    counts = torch.zeros(2, classes.num_classes, device=device)  # images, and those that are right
+    val_labels = torch.from_numpy(data.val_labels).to(device)
+    loader = data.val_dataloader()
+    for batch in track(loader, description="validation", transient=True, disable=not Console().is_terminal):
+        labels, logits = val_labels[batch.sample_idx.to(device)], classifier(batch.images.to(device))
+        accuracy.update(logits, labels)
+        right = (logits.argmax(dim=1) == labels).float()
+        counts[0].scatter_add_(0, labels, torch.ones_like(right))
+        counts[1].scatter_add_(0, labels, right)
+    images, hits = sum_over_ranks(counts).tolist()
+    per_class = {
+        name: {"images": int(count), "top1": hit / count if count else None}
+        for name, count, hit in zip(classes.names, images, hits, strict=True)
+    }
+    return {**accuracy.compute(), "images": int(sum(images)), "per_class": per_class}
 
 
 def classification_module(

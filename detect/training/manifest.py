@@ -18,7 +18,7 @@ from torch import Tensor
 
 from detect.data.annotations import Annotations
 from detect.data.checks.scan import scan_images
-from detect.model.checkpoint import read_checkpoint
+from detect.model.checkpoint import Task, read_checkpoint
 from detect.system.files import write_atomically
 
 MANIFEST_FILE = "manifest.json"
@@ -41,21 +41,28 @@ PACKAGES = (
 
 
 def make_manifest(
-    *, args: list[str], config: dict[str, Any], data: dict[str, Any], device: str, processes: int
+    *,
+    args: list[str],
+    config: dict[str, Any],
+    data: dict[str, Any],
+    device: str,
+    processes: int,
+    command: str = "fit",
 ) -> dict[str, Any]:
     """The manifest of a run that starts now.
 
     Args:
-        args: of `detect fit`.
+        args: of the command.
         config: every resolved value.
         data: `describe_split` of each split, with `hash_files`.
         device: type of what it trains on, as "cpu".
         processes: ranks of the run.
+        command: the one that trains.
     """
     package = Path(__file__).parents[1]
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": ["detect", "fit", *args],
+        "command": ["detect", command, *args],
         "folder": os.getcwd(),
         "commit": commit_of(package),
         "changes": changes_of(package),
@@ -148,10 +155,10 @@ def hash_weights(state_dict: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def describe_result(folder: Path) -> dict[str, Any]:
+def describe_result(folder: Path, *, task: Task = "detection") -> dict[str, Any]:
     """Where a run ended: hashes of the weights of its checkpoints, and the metrics of the best one."""
     weights = {
-        name: hash_weights(read_checkpoint(path).state_dict)
+        name: hash_weights(read_checkpoint(path, task=task).state_dict)
         for name in ("best", "last")
         if (path := folder / "checkpoints" / f"{name}.ckpt").is_file()
     }

@@ -14,7 +14,7 @@ from rich.text import Text
 from detect.config.renames import renamed_run
 from detect.config.trusted_classes import refuse_foreign_classes
 from detect.errors import InputError
-from detect.model.checkpoint import Checkpoint, read_checkpoint
+from detect.model.checkpoint import Checkpoint, Task, read_checkpoint
 from detect.training.run_state import TrainingState
 from detect.training.schedules import Schedule
 
@@ -62,7 +62,7 @@ class Resume(NamedTuple):
         return self.checkpoint.path
 
 
-def find_resume(args: list[str]) -> Resume | None:
+def find_resume(args: list[str], *, task: Task = "detection") -> Resume | None:
     """The checkpoint that `--ckpt_path` in `args` names; None for a fresh start.
 
     `last` is RUN/checkpoints/last.ckpt of `--out RUN`, or a fresh start where there is none.
@@ -83,7 +83,7 @@ def find_resume(args: list[str]) -> Resume | None:
     if given.ckpt_path == "last":
         if last is None:
             raise InputError("--ckpt_path last is the last checkpoint of a run: say of which with --out RUN")
-        return read_resume(last) if last.exists() else None
+        return read_resume(last, task=task) if last.exists() else None
     path = Path(given.ckpt_path)
     if not path.is_file():
         raise InputError(f"--ckpt_path {path}: no such file; give 'last' or a checkpoint")
@@ -92,16 +92,16 @@ def find_resume(args: list[str]) -> Resume | None:
             f"{given.out} holds a run of its own, whose last checkpoint is not {path}: continue it with "
             "--ckpt_path last, or choose another --out"
         )
-    return read_resume(path)
+    return read_resume(path, task=task)
 
 
-def read_resume(path: Path) -> Resume:
+def read_resume(path: Path, *, task: Task = "detection") -> Resume:
     """Read what a run needs to go on.
 
     Raises:
         InputError: the checkpoint holds weights alone, or names classes that a file may not name.
     """
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, task=task)
     if "run" not in checkpoint.raw or "position" not in checkpoint.raw:
         raise InputError(
             f"{path} holds weights and no run to continue: start from it with --model.init_from {path}"

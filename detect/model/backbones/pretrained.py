@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import pickle
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
@@ -19,7 +20,8 @@ from urllib.parse import unquote, urlparse
 import torch
 from rich.table import Table
 from rich.text import Text
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save
 from torch import Tensor
 from torchvision.models import get_weight
 
@@ -28,12 +30,13 @@ from detect.model.backbones.base import Action, Backbone, Rgb, Transfer
 from detect.model.backbones.layer_names import keras_names, timm_names, torchvision_names
 from detect.model.blocks import ConvSettings
 from detect.model.tensorflow.keras import read_keras
+from detect.system.files import write_whole
 
-Library = Literal["torchvision", "timm", "keras"]
+Library = Literal["torchvision", "timm", "keras", "detect"]
 Settings = TypeVar("Settings", bound=ConvSettings)
 
 # The libraries' own statements; ImageNet-1k has terms of access besides.
-LICENCES: dict[Library, str] = {
+LICENCES = {
     "torchvision": "BSD-3-Clause (torchvision), trained on ImageNet-1k",
     "timm": "Apache-2.0 (timm), trained on ImageNet-1k",
     "keras": "Apache-2.0 (Keras), trained on ImageNet-1k",
@@ -42,6 +45,8 @@ NAME_LAYERS = {"torchvision": torchvision_names, "timm": timm_names, "keras": ke
 IMAGENET_MEAN: Rgb = (0.485, 0.456, 0.406)
 IMAGENET_STD: Rgb = (0.229, 0.224, 0.225)
 HALF: Rgb = (0.5, 0.5, 0.5)
+OWN_METADATA = "detect_backbone"
+"""Key of what a weights file of `detect pretrain` says about itself, JSON."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +103,61 @@ def find_weights(
 
     path = local_path(weights)
     state_dict = read_state_dict(path)
-    source = _source_by_layout(state_dict, sources, path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    own = _own_words(path)
+    if own is not None:
+        try:
+            settings = type(sources[0].settings)(**own["settings"])
+        except TypeError as error:
+            raise InputError(f"{path} is of another family than {sources[0].name}: {error}") from error
+        source = Source("detect", own["name"], settings, tuple(own["mean"]), tuple(own["std"]))
+        return Pretrained(state_dict, source, {**own["origin"], "sha256": digest})
+    source = _source_by_layout(state_dict, sources, path)
     return Pretrained(state_dict, source, {"weights": path.name, "licence": "of the file", "sha256": digest})
+
+
+def write_backbone(backbone: Backbone, path: Path, origin: dict[str, str]) -> None:
+    """Write a backbone as a file that `weights: PATH` takes, with its settings, pixel range and origin.
+
+    Args:
+        backbone: in float32, on any device.
+        path: a .safetensors file.
+        origin: name and licence of the weights, and where they are from.
+    """
+    words = {
+        "name": backbone.name,
+        "settings": asdict(backbone.settings),
+        "mean": list(backbone.mean),
+        "std": list(backbone.std),
+        "origin": origin,
+    }
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.state_dict().items()}
+    write_whole(path, save(tensors, {OWN_METADATA: json.dumps(words)}))
+
+
+def _own_words(path: Path) -> dict[str, Any] | None:
+    """What a file of `write_backbone` says about itself; None for any other file."""
+    if path.suffix != ".safetensors":
+        return None
+    with safe_open(path, "pt") as file:
+        words = (file.metadata() or {}).get(OWN_METADATA)
+    try:
+        found = None if words is None else json.loads(words)
+        wanted = {"name", "settings", "mean", "std", "origin"}
+        if found is not None and not wanted <= found.keys():
+            raise ValueError(f"it lacks {', '.join(sorted(wanted - found.keys()))}")
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{path} cannot be read as weights of detect pretrain: {error}") from error
+    return None if found is None else dict(found)
+
+
+def _own_names(backbone: Backbone) -> dict[str, str]:
+    """Every layer of `backbone` that has weights, under its own name."""
+    return {
+        name: name
+        for name, module in backbone.named_modules()
+        if any(True for _ in module.parameters(recurse=False))
+    }
 
 
 def local_path(weights: str) -> Path:
@@ -151,7 +208,16 @@ def load_pretrained(backbone: Backbone, pretrained: Pretrained[Any] | None) -> N
     backbone.mean, backbone.std = pretrained.source.mean, pretrained.source.std
     if pretrained.state_dict is None:
         return
-    names = NAME_LAYERS[pretrained.source.library](backbone, pretrained.state_dict.keys())
+    library = pretrained.source.library
+    if library == "detect":
+        if pretrained.source.name != backbone.name:
+            raise InputError(
+                f"weights: {pretrained.origin['weights']} is of a {pretrained.source.name}, this backbone is "
+                f"a {backbone.name}"
+            )
+        names = _own_names(backbone)
+    else:
+        names = NAME_LAYERS[library](backbone, pretrained.state_dict.keys())
     report: list[Transfer] = []
     for layer, group in _groups(names).items():
         pairs = [
