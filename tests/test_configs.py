@@ -4,15 +4,46 @@ import pytest
 import torch
 import yaml
 
+from detect.config.unknown_keys import build
 from detect.inspection.anchor_layout import without_auto
 from detect.model.counts import count
 from detect.training.build import build_module
+from detect.training.classification import classifier_parser
+from detect.training.parameters import parameter_groups
+from detect.training.schedules import StepDecay
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 TABLE6 = sorted((CONFIGS / "table6").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.stem)
+CLASSIFIERS = sorted((CONFIGS / "pretrain").glob("*.yaml"))
+DETECTORS = sorted({*CONFIGS.rglob("*.yaml")} - {*CLASSIFIERS})
+IMAGENET = 1_281_167
+"""Training images."""
+
+
+@pytest.mark.parametrize("path", CLASSIFIERS, ids=lambda path: path.stem)
+def test_every_configuration_of_a_classifier_builds(path: Path) -> None:
+    pytest.importorskip("timm", reason="RMSpropTF needs the timm extra: pip install --editable .[timm]")
+    config = yaml.safe_load(path.read_text())
+    assert config["task"] == "classification"
+    steps = IMAGENET // config["data"]["total_batch_size"]
+    with torch.device("meta"):
+        settings = config["model"] | {"num_classes": 1000}
+        module = build(classifier_parser(), {"model": settings}, what="model settings").model
+        optimizer = module.optimizer_from(parameter_groups(module.net, module.parameter_config))
+    schedule = module.schedule
+    if isinstance(schedule, StepDecay):  # 5 epochs of warm-up, then 0.99 every 3
+        assert (schedule.warmup_steps, schedule.every_steps) == (5 * steps, 3 * steps)
+        assert type(optimizer).__name__ == "RMSpropTF"
+    else:
+        assert schedule.warmup_steps == 5 * steps
+    decays = {group.get("weight_decay") for group in optimizer.param_groups}
+    assert 0.0 in decays
+    assert len(decays) == 2
+
+
+@pytest.mark.parametrize("path", DETECTORS, ids=lambda path: path.stem)
 def test_every_configuration_builds(path: Path) -> None:
     settings = without_auto(yaml.safe_load(path.read_text())["model"])
     settings.setdefault("num_classes", 3)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jsonargparse import ArgumentParser
-from jsonargparse.typing import class_from_function
 from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
 from rich.table import Table
@@ -21,8 +20,12 @@ from detect.model.checkpoint import read_checkpoint
 from detect.model.classifier import Classifier, classifier_from_checkpoint
 from detect.report.classifier_page import write_classifier_report
 from detect.system.files import write_atomically
-from detect.training.build import MODEL_DEFAULTS
-from detect.training.classification import TOP, classification_module, score_classifier
+from detect.training.classification import (
+    TOP,
+    classification_module,
+    classifier_parser,
+    score_classifier,
+)
 from detect.training.manifest import describe_result, hash_weights, update_manifest
 from detect.training.run_module import RunModule
 
@@ -56,10 +59,7 @@ class PretrainCLI(RunCLI):
         )
 
     def section_parser(self) -> ArgumentParser:
-        parser = ArgumentParser(exit_on_error=False)
-        parser.add_class_arguments(class_from_function(classification_module), "model")
-        parser.set_defaults(MODEL_DEFAULTS)
-        return parser
+        return classifier_parser()
 
     def metric_modes(self) -> dict[str, str]:
         return dict.fromkeys(TOP, "max")
@@ -92,8 +92,8 @@ def pretrain(args: list[str]) -> int:
 def explain_bad_step(step: int, last: Path) -> str:
     """What to tell the user of an optimizer step, from 0, whose loss or gradients were not finite."""
     return (
-        f"the loss of step {step + 1} or its gradients are not finite, so training ends; {last}, where it was "
-        "written, is from before: try a lower model.optimizer.lr, more warm-up steps, or "
+        f"the loss of step {step + 1} or its gradients are not finite, so training ends; {last}, if there is "
+        "one, is from before: try a lower model.optimizer.lr, more warm-up steps, or "
         "trainer.precision 32-true"
     )
 

@@ -194,9 +194,7 @@ def sweep(jobs: Sequence[Job], out: Path, options: SweepOptions) -> int:
     """
     classifiers = [job.trains_classifier for job in jobs]
     if any(classifiers) and not all(classifiers):
-        raise InputError(
-            "configurations of detect fit and detect pretrain are not compared: name one kind"
-        )
+        raise InputError("configurations of detect fit and detect pretrain are not compared: name one kind")
     (out / "logs").mkdir(parents=True, exist_ok=True)
     state = SweepState(out / STATE_FILE)
     state.begin(jobs)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from jsonargparse import ArgumentParser
+from jsonargparse.typing import class_from_function
 from lightning.pytorch.cli import OptimizerCallable
 from rich.console import Console
 from rich.progress import track
@@ -18,6 +20,7 @@ from detect.errors import InputError
 from detect.model.backbones import Backbone
 from detect.model.classifier import Classifier
 from detect.system.ranks import sum_over_ranks
+from detect.training.build import MODEL_DEFAULTS
 from detect.training.losses import LossTerms
 from detect.training.module import STATISTICS_IMAGES
 from detect.training.parameters import ParameterConfig
@@ -99,8 +102,9 @@ class ClassificationModule(RunModule):
         self.classifier = classifier
         self.label_smoothing = label_smoothing
         classes = classifier.num_classes
-        mixes: list[Any] = [v2.MixUp(alpha=mixup_alpha, num_classes=classes)] if mixup_alpha else []
-        mixes += [v2.CutMix(alpha=cutmix_alpha, num_classes=classes)] if cutmix_alpha else []
+        with torch.device("cpu"):  # they hold no weights, and look at their numbers
+            mixes: list[Any] = [v2.MixUp(alpha=mixup_alpha, num_classes=classes)] if mixup_alpha else []
+            mixes += [v2.CutMix(alpha=cutmix_alpha, num_classes=classes)] if cutmix_alpha else []
         self.mix = v2.RandomChoice(mixes) if mixes else None
         self.start_sums()
 
@@ -250,3 +254,11 @@ def classification_module(
         parameters=parameters,
         statistics_images=statistics_images,
     )
+
+
+def classifier_parser() -> ArgumentParser:
+    """The parser of a `model:` section of `detect pretrain`."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(class_from_function(classification_module), "model")
+    parser.set_defaults(MODEL_DEFAULTS)
+    return parser

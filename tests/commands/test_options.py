@@ -20,6 +20,7 @@ from detect.commands.options import (
     check_words,
     help_text,
     in_todays_words,
+    training_command,
 )
 from detect.commands.slips import FIT_HELP, SLIPS
 from detect.errors import InputError
@@ -246,7 +247,7 @@ def test_what_the_parser_takes__passes(words: list[str]) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda path: path.stem)
 def test_every_configuration_passes(path: Path) -> None:
-    check_words("fit", ["--config", str(path)])
+    check_words(training_command(path), ["--config", str(path)])
 
 
 def test_documents_say_todays_words() -> None:

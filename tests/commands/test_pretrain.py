@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,12 +14,14 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from detect.commands import sweep
 from detect.commands.main import main
 from detect.commands.pretrain import PretrainCLI, pretrain
 from detect.errors import InputError
 from detect.model.backbones import MobileNetV2, MobileNetV3
 from detect.model.checkpoint import read_checkpoint
 from detect.model.classifier import classifier_from_checkpoint
+from scripts.figure1 import write_points
 from tests.class_folders import make_class_folder
 from tests.fit_cases import EndAt, Killed, run_differences
 
@@ -189,3 +192,49 @@ def test_values_that_cannot_be_are_refused(
     with pytest.raises(InputError, match=message):
         pretrain(words(finished.parent, "refused", flag, value))
     assert not (finished.parent / "refused").exists()
+
+
+def test_figure_1__a_configuration_per_point(finished: Path, tmp_path: Path) -> None:
+    config = finished.parent / "tiny.yaml"
+    files = write_points(config, tmp_path, widths=(0.35, 1.0), sides=(32, 48))
+    assert [path.stem for path in files] == [
+        "tiny-width0.35-input32",
+        "tiny-width1-input32",
+        "tiny-width1-input48",
+    ]
+    point = yaml.safe_load(files[2].read_text())
+    assert point["model"].pop("image_size") == [48, 48]
+    assert point["model"]["backbone"]["init_args"].pop("width") == 1.0
+    point["model"]["backbone"]["init_args"]["width"] = 0.35
+    point["model"]["image_size"] = [32, 32]
+    assert point == TINY
+    config = tmp_path / "detector.yaml"
+    config.write_text("model: {}\n")
+    with pytest.raises(InputError, match="no configuration of `detect pretrain`"):
+        write_points(config, tmp_path, widths=(), sides=())
+
+
+def test_a_sweep_trains_and_compares_classifiers(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def launch(command: list[str], log: Path, slot: object) -> SimpleNamespace:
+        exit_code = main(command[command.index("detect") + 1 :])
+        return SimpleNamespace(poll=lambda: exit_code)
+
+    monkeypatch.setattr(sweep, "launch", launch)
+    monkeypatch.setattr(sweep, "POLL_SECONDS", 0)
+    files = write_points(finished.parent / "tiny.yaml", tmp_path / "c", widths=(0.35, 0.5), sides=())
+    flags = ["--data.root", str(finished.parent / "set"), "--trainer.max_epochs", "1"]
+    configs = [str(path) for path in files]
+    assert (
+        main(["sweep", *configs, *flags, "--model.label_smoothing", "0", "--out", str(tmp_path / "s")]) == 0
+    )
+    table = (tmp_path / "s" / "comparison" / "table.md").read_text()
+    assert "tiny-width0.35-input32-seed0" in table
+    assert "tiny-width0.5-input32-seed0" in table
+    state = json.loads((tmp_path / "s" / "sweep.json").read_text())["jobs"]
+    assert [job["steps"] for job in state.values()] == [{"fit": 0}, {"fit": 0}]
+    (tmp_path / "detector.yaml").write_text("model: {}\n")
+    jobs = sweep.plan_jobs([files[0], tmp_path / "detector.yaml"], [0], tmp_path / "s", [])
+    with pytest.raises(InputError, match="name one kind"):
+        sweep.sweep(jobs, tmp_path / "s", sweep.SweepOptions([()]))

@@ -22,6 +22,7 @@ from detect.commands.arguments import split_fit_flags
 from detect.commands.data import DATA_COMMANDS
 from detect.commands.fit_cli import settings_reader
 from detect.commands.main import COMMANDS, all_commands, main
+from detect.commands.options import training_command
 from scripts.write_options import parser_of
 from tests.documents import FENCED, FENCED_LINES, PAGES, ROOT, Line
 
@@ -30,8 +31,11 @@ SETTING = re.compile(r"[A-Z_]+=")
 """A variable of the environment, before a command."""
 OTHER_PROGRAMS = ("curl", "mkdir", "pre-commit", "source")
 """Programs of which nothing is the project's to check."""
-WRITTEN = dict.fromkeys(("birds.yaml", "raccoon.yaml"), "configs/bccd.yaml")
-"""Configurations that `detect init` writes on a page, and one that stands in for each."""
+WRITTEN = {
+    **dict.fromkeys(("birds.yaml", "raccoon.yaml"), "configs/bccd.yaml"),
+    "figure1/*.yaml": "configs/pretrain/v3_large.yaml",
+}
+"""Configurations that a command writes on a page, and one that stands in for each."""
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
 
 
@@ -86,7 +90,7 @@ def check_detect(words: list[str]) -> None:
     if words[0] == "sweep":
         own, of_fit = split_fit_flags(words[1:])
         configs = [word for word in own if word.endswith(".yaml")]
-        check_detect(["fit", "--config", configs[0], *of_fit])
+        check_detect([training_command(ROOT / configs[0]), "--config", configs[0], *of_fit])
         words = ["sweep", *own]
     if words[0] == "fit" and "--ckpt_path" in words and words[words.index("--ckpt_path") + 1] != "last":
         words[words.index("--ckpt_path") + 1] = "last"  # a file would be read to know its settings
