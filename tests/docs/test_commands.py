@@ -32,7 +32,6 @@ from tests.run_cases import make_run
 
 NOT_RUN = {
     r"^(\S*pip|pre-commit) install|^bash scripts/install|^source ": "needs a package index",
-    r"^curl ": "needs the network",
     r"^docker ": "needs a container engine",
     r"^detect data download ": "needs the network: tests/data/public/test_download.py",
     r"^bash scripts/test( |$)": "is what runs this",
