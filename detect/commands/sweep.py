@@ -70,7 +70,10 @@ class Job:
     @property
     def trains_classifier(self) -> bool:
         """Whether `detect pretrain` runs it, and nothing is exported."""
-        return is_classifier(read_yaml(self.config))
+        try:
+            return is_classifier(read_yaml(self.config))
+        except InputError:  # the job itself says what is wrong with its configuration
+            return False
 
     @property
     def best(self) -> Path:
