@@ -17,6 +17,7 @@ TYPED = {
     "model/backbones/mnasnet.py": "channels of the paper's table",
     "model/backbones/mobilenet_v2.py": "channels of the paper's table",
     "model/backbones/timm_backbone.py": "strides that a model must have",
+    "model/tensorflow/detectors.py": "inputs of TensorFlow's published detectors",
     "model/torchvision_weights.py": "the input of torchvision's detector",
 }
 """Files that say 320 or name strides 16 and 32 together, with the reason."""

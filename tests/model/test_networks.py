@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 
+from detect.config.model_section import read_model_section
 from detect.inspection.anchor_layout import without_auto
 from detect.training.build import build_module
 
@@ -24,10 +24,10 @@ FINGERPRINTS = Path(__file__).with_name("networks.json")
 
 def model_sections() -> dict[str, dict[str, Any]]:
     sections = {
-        path.relative_to(CONFIGS).as_posix(): yaml.safe_load(path.read_text()).get("model") or {}
+        path.relative_to(CONFIGS).as_posix(): read_model_section(path)
         for path in sorted(CONFIGS.rglob("*.yaml"))
     }
-    return {name: section for name, section in sections.items() if "backbone" in section}
+    return {name: section for name, section in sections.items() if section is not None}
 
 
 def fingerprint(section: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from detect.commands.fit import fit
 from detect.commands.main import main
 from detect.data.datamodule import DetectionData
 from detect.errors import InputError
-from detect.training import module as module_file
+from detect.training import run_module
 from detect.training.batch_norm import images_of_epoch, norms_in_training, recompute_statistics
 from detect.training.build import build_module
 from detect.training.module import DetectionModule
@@ -125,13 +125,13 @@ def test_only_a_validation_of_a_fit_recomputes(
     coco: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     epochs = []
-    images = module_file.images_of_epoch
+    images = run_module.images_of_epoch
 
     def noted(*args: Any, epoch: int, count: int) -> Any:
         epochs.append((epoch, count))
         return images(*args, epoch=epoch, count=count)
 
-    monkeypatch.setattr(module_file, "images_of_epoch", noted)
+    monkeypatch.setattr(run_module, "images_of_epoch", noted)
     run(tmp_path / "a", coco, "--trainer.check_val_every_n_epoch", "2", "--model.statistics_images", "5")
     assert epochs == [(1, 5)]
     checkpoint = tmp_path / "a" / "run" / "checkpoints" / "last.ckpt"
@@ -148,5 +148,5 @@ def test_a_number_that_gives_no_statistics__refused() -> None:
 def test_a_network_without_batch_norm_is_shown_no_image(monkeypatch: pytest.MonkeyPatch) -> None:
     module = build_module({**deepcopy(TINY["model"]), "num_classes": 3})
     module._trainer = SimpleNamespace()  # type: ignore[assignment]  # asked for nothing
-    monkeypatch.setattr(module_file, "norms_in_training", lambda _: [])
+    monkeypatch.setattr(run_module, "norms_in_training", lambda _: [])
     DetectionModule._recompute_statistics(module)
