@@ -69,6 +69,8 @@ def thresholds_command(args: list[str]) -> int:
     config = parse(parser, args)
     require_writable(config.json)
     require_writable(config.out)
+    if config.out.exists():
+        raise InputError(f"{config.out} exists and is never overwritten: give another --out, or move it away")
     given: dict[Aim, Any] = {"best-f1": config.at, "precision": config.precision, "recall": config.recall}
     goals = [
         Goal(aim, 0.0 if aim == "best-f1" else value) for aim, value in given.items() if value is not None

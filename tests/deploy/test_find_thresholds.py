@@ -42,6 +42,15 @@ def test_thresholds_command__writes_a_copy_that_predictions_use(coco_root, tmp_p
     assert all(torch.equal(new.state_dict[key], value) for key, value in old.state_dict.items())
 
 
+def test_thresholds_command__leaves_a_file_that_is_there(tmp_path, capsys) -> None:
+    mine = tmp_path / "mine.ckpt"
+    mine.write_bytes(b"mine")
+    words = ["--ckpt_path", str(mine), "--data.root", str(tmp_path), "--out", str(mine)]
+    assert main(["thresholds", *words]) == 2
+    assert "mine.ckpt exists and is never overwritten" in capsys.readouterr().err
+    assert mine.read_bytes() == b"mine"
+
+
 def test_thresholds_command__refuses_several_goals_and_exported_files(tmp_path, capsys) -> None:
     out = ["--out", str(tmp_path / "a.ckpt"), "--data.root", str(tmp_path)]
     two = ["--recall", "0.5", "--precision", "0.9"]
