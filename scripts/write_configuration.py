@@ -158,7 +158,14 @@ def type_in_words(hint: Any) -> str:
         return f"list of {type_in_words(arguments[0])}"
     if origin is not None:
         return "class"
-    names: dict[Any, str] = {int: "integer", float: "number", bool: "boolean", str: "text", Path: "path"}
+    names: dict[Any, str] = {
+        Any: "row",
+        int: "integer",
+        float: "number",
+        bool: "boolean",
+        str: "text",
+        Path: "path",
+    }
     return names.get(hint, "values" if dataclasses.is_dataclass(hint) else "class")
 
 

@@ -282,12 +282,15 @@ def evaluate_command(args: list[str]) -> int:
 
 def models_command(args: list[str]) -> int:
     """List every detector in configs/ with its counts beside the paper's."""
-    from detect.inspection.models import list_models
+    from detect.inspection.models import list_models, show_network
 
     parser = new_parser("models", models_command, "detect models --json models.json")
+    parser.add_argument("--config", type=Path | None, default=None, help="one network, layer by layer")
     parser.add_argument("--json", type=Path | None, default=None, help="write the list there")
     config = parse(parser, args)
     require_writable(config.json)
+    if config.config is not None:
+        return show_network(config.config, config.json)
     return list_models(json_file=config.json)
 
 

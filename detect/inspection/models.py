@@ -17,6 +17,7 @@ from detect.errors import InputError
 from detect.inspection.anchor_layout import without_auto
 from detect.inspection.classifiers import classifiers_table, count_classifier, count_published
 from detect.inspection.classifiers import to_json as classifier_json
+from detect.inspection.network_table import network_table, table_json
 from detect.model.checkpoint import build_detector
 from detect.model.counts import PAPER_CLASSES, Counts, count
 from detect.model.ssdlite import TAPS, SSDLite
@@ -114,6 +115,33 @@ def list_models(json_file: Path | None = None, configs: Path | None = None) -> i
     return 0
 
 
+def show_network(config: Path, json_file: Path | None = None) -> int:
+    """Print the network of one configuration layer by layer, with its counts; returns the exit code.
+
+    Args:
+        config: a configuration of `detect fit`.
+        json_file: write counts and widths there as well, in a list of one.
+
+    Raises:
+        InputError: it cannot be read, does not build, or is no configuration of a detector.
+    """
+    settings = read_model_section(config)
+    if settings is None:
+        raise InputError(f"{config}: names no backbone of a detector")
+    model = count_config(config, settings)
+    console = Console()
+    console.print(network_table(model.net, title=f"{config.name}: {model.net.backbone.name}"))
+    counts = model.counts
+    console.print(
+        f"{counts.params:,} parameters ({counts.params_without_bn / 1e6:.2f} M w/o BN), "
+        f"{counts.madds / 1e9:.3f} B MAdds, {len(model.net.anchors):,} anchors",
+        highlight=False,
+    )
+    if json_file is not None:
+        json_file.write_text(json.dumps([to_json(model) | table_json(model.net)], indent=2) + "\n")
+    return 0
+
+
 def count_config(path: Path, settings: dict[str, Any]) -> Model:
     """Build the detector of a `model:` section on the meta device and count it; nothing is downloaded.
 
@@ -132,7 +160,7 @@ def count_config(path: Path, settings: dict[str, Any]) -> Model:
 def paper_row(net: SSDLite, num_classes: int | None) -> PaperRow | None:
     """The row of Table 6 that `net` is, if any: backbone, tail, width, classes, input and anchors agree."""
     anchors = net.anchor_generator.config
-    if net.taps != TAPS or net.neck is not None or net.box_bins is not None:
+    if net.taps != TAPS or net.neck is not None or net.box_bins is not None or net.own_extra_levels:
         return None
     if net.image_size != PAPER_INPUT or anchors.style != "paper" or anchors.aspect_ratios is not None:
         return None

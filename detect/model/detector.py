@@ -31,6 +31,9 @@ class TorchDetector(nn.Module):
         taps: maps of the backbone that the detector uses, from fine to coarse: c3 (stride 8), c4 (16) and c5
             (32), which is always among them. c3 is for small objects; anchors are then four times as many.
         neck: a class of detect.model.necks, between the taps and the heads; null: none.
+        extra_levels: channels [mid, out] of each map that is added after the last: 1x1 to mid, 3x3 of stride
+            2, 1x1 to out. Null: [256, 512], [128, 256], [128, 256], [64, 128], or those of the neck, times
+            the backbone's `width`.
         anchors: style of the head ("paper" or "torchvision"), and anchors by hand.
         postprocess: from scores to detections.
         norm: BatchNorm and padding of neck, extra levels and heads; the backbone's are its own `settings`.
@@ -58,6 +61,7 @@ class TorchDetector(nn.Module):
         image_size: tuple[int, int] = INPUT_SIZE,
         taps: tuple[str, ...] = TAPS,
         neck: Neck | None = None,
+        extra_levels: list[tuple[int, int]] | None = None,
         anchors: AnchorConfig = AnchorConfig(),
         postprocess: PostProcessConfig = PostProcessConfig(),
         norm: ConvSettings = ConvSettings(),
@@ -78,6 +82,7 @@ class TorchDetector(nn.Module):
             image_size=image_size,
             taps=taps,
             neck=neck,
+            extra_levels=extra_levels,
             anchors=anchors,
             settings=norm,
             mean=mean,
@@ -88,7 +93,10 @@ class TorchDetector(nn.Module):
         postprocess.check_classes(num_classes)
         size = self.net.image_size
         self.postprocess = PostProcess(postprocess, activation=score_activation, image_size=size)
-        self._given = {"norm": norm, "mean": mean, "std": std, "box_bins": box_bins, "init": init}
+        self._given = {
+            **{"norm": norm, "mean": mean, "std": std, "box_bins": box_bins, "init": init},
+            "extra_levels": extra_levels,
+        }
         self.resize_rule: ResizeRule = resize_rule
         self.channels_last = channels_last
         if channels_last:

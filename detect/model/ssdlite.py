@@ -47,6 +47,8 @@ class SSDLite(nn.Module):
         image_size: (H, W) of the input in px; anchors and grids follow from it.
         taps: of the backbone, from fine to coarse; the last is its coarsest.
         neck: between taps and heads; null: none.
+        extra_levels: channels (mid, out) of each map after the last, as they are. Null: those of the papers
+            (or of the neck) times the backbone's `width`.
         anchors: style of the head and, where given, anchors by hand.
         settings: BatchNorm and padding of neck, extra levels and heads.
         mean: of each channel in 0..1, subtracted from the input; null: what the backbone was trained with.
@@ -75,6 +77,7 @@ class SSDLite(nn.Module):
         image_size: tuple[int, int] = INPUT_SIZE,
         taps: Sequence[str] = TAPS,
         neck: Neck | None = None,
+        extra_levels: Sequence[tuple[int, int]] | None = None,
         anchors: AnchorConfig = AnchorConfig(),
         settings: ConvSettings = ConvSettings(),
         mean: Rgb | None = None,
@@ -89,7 +92,8 @@ class SSDLite(nn.Module):
         self.backbone = backbone
         self.taps = tuple(taps)
         self.neck = neck
-        levels = self._add_levels(settings)
+        self.own_extra_levels = extra_levels is not None
+        levels = self._add_levels(extra_levels, settings)
         self.strides = [level.stride for level in levels]
         """Input px per cell of each map."""
         self.grid_sizes = grid_sizes(self.image_size, self.strides)
@@ -107,16 +111,21 @@ class SSDLite(nn.Module):
         self._constants = {name: self.get_buffer(name).clone() for name in constants}
         self._init_weights(init)
 
-    def _add_levels(self, settings: ConvSettings) -> list[Tap]:
+    def _add_levels(self, given: Sequence[tuple[int, int]] | None, settings: ConvSettings) -> list[Tap]:
         """The maps that have heads: taps, through the neck where there is one, and extra levels."""
         levels = _choose_taps(self.backbone, self.taps)
         _refuse_small_images(self.image_size, levels[-1].stride)
-        extra_levels: Sequence[tuple[int, int]] = EXTRA_LEVELS
+        papers: Sequence[tuple[int, int]] = EXTRA_LEVELS
         if self.neck is not None:
-            levels, extra_levels = [*self.neck.build(levels, settings)], self.neck.extra_levels
+            levels, papers = [*self.neck.build(levels, settings)], self.neck.extra_levels
+        width = self.backbone.width
+        scaled = [(int(mid * width), int(out * width)) for mid, out in papers]
         self.extra_levels = nn.ModuleList()
-        for mid, out in extra_levels:
-            mid, out = int(mid * self.backbone.width), int(out * self.backbone.width)
+        for number, (mid, out) in enumerate(scaled if given is None else given, 1):
+            if min(mid, out) < 1:
+                raise InputError(
+                    f"extra_levels: level {number} is {[mid, out]}; give channels [mid, out], at least 1 each"
+                )
             self.extra_levels.append(ExtraLevel(levels[-1].channels, mid, out, settings=settings))
             levels.append(Tap(out, 2 * levels[-1].stride))
         return levels

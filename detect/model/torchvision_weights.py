@@ -102,6 +102,8 @@ def to_torchvision(net: SSDLite) -> dict[str, Tensor]:
         reasons.append("its anchors are not torchvision's: `anchors: {style: torchvision}` and nothing else")
     if net.taps != TAPS or net.neck is not None:
         reasons.append("its heads do not stand on c4 and c5: `taps: [c4, c5]` and no neck")
+    if net.own_extra_levels:
+        reasons.append("its extra levels are not torchvision's: `extra_levels: null`")
     if net.box_bins is not None:
         reasons.append("its boxes are expectations of bins: `box_bins: null`")
     if list(net.image_size) != SETTINGS["image_size"]:

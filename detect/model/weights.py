@@ -323,8 +323,13 @@ def refuse_other_backbone(net: SSDLite, checkpoint: Checkpoint) -> None:
 
 
 def flat_backbone(settings: dict[str, Any]) -> dict[str, Any]:
-    """The class of a backbone and the arguments that decide which tensors it has."""
+    """The class of a backbone and the arguments that decide which tensors it has.
+
+    Null ones (the paper's rows) are left out: checkpoints of earlier versions do not have them.
+    """
     arguments = {
-        key: value for key, value in settings["init_args"].items() if key not in ("weights", "settings")
+        key: value
+        for key, value in settings["init_args"].items()
+        if key not in ("weights", "settings") and value is not None
     }
     return {"class_path": settings["class_path"], **arguments}

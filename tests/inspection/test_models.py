@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+from detect.commands.main import main
 from detect.errors import InputError
 from detect.inspection.models import (
     TABLE_6,
@@ -18,6 +19,7 @@ from detect.inspection.models import (
     list_models,
     paper_row,
     read_model_section,
+    show_network,
     to_json,
 )
 from detect.model.anchors import AnchorConfig
@@ -174,3 +176,28 @@ def test_mistakes_in_configs_name_the_file(tmp_path: Path) -> None:
         list_models(configs=tmp_path)
     with pytest.raises(InputError, match="nowhere: no such folder"):
         list_models(configs=tmp_path / "nowhere")
+
+
+def test_network_of_one_config__is_printed_as_table_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = tmp_path / "one.json"
+    assert (
+        main(["models", "--config", str(CONFIGS / "table6" / "v3_small.yaml"), "--json", str(written)]) == 0
+    )
+    shown = capsys.readouterr().out
+    # Block 9 of Table 2, whose expansion is c4, at a ninth place behind the first convolution.
+    lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines() if "│" in line]
+    assert lines[9] == ["20x20x48", "bneck 5x5, c4", "288", "96", "yes", "HS", "2"]
+    assert lines[13] == ["10x10x576", "extra level", "256", "512", "-", "RE6", "2"]
+    assert "2,518,271 parameters (2.49 M w/o BN)" in shown
+    (one,) = json.loads(written.read_text())
+    assert one["rows"][8] == [5, 288, 96, True, "HS", 2]
+    assert one["extra_levels"] == [[256, 512], [128, 256], [128, 256], [64, 128]]
+
+
+def test_network_of_a_config_without_one__refused(tmp_path: Path) -> None:
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("trainer: {max_epochs: 1}\n")
+    with pytest.raises(InputError, match=r"overlay.yaml: names no backbone of a detector"):
+        show_network(overlay)

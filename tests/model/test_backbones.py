@@ -186,7 +186,7 @@ def test_reduced_tail_halves_from_the_first_stride_32_block_and_keeps_its_expans
     reduced = reduce_tail(LARGE)
     tap = 12  # block 13 of Table 1 strides from 16 to 32
     assert reduced[:tap] == LARGE[:tap]
-    assert [(row.expanded, row.out) for row in reduced[tap:]] == [(672, 80), (480, 80), (480, 80)]
+    assert [(row.expansion, row.out) for row in reduced[tap:]] == [(672, 80), (480, 80), (480, 80)]
 
 
 def test_minimalistic_has_no_squeeze_no_hard_swish_and_no_5x5() -> None:

@@ -9,6 +9,17 @@ from typing import Any, Literal, NamedTuple, cast
 
 from torch import Tensor, nn
 
+from detect.errors import InputError
+from detect.model.backbones.rows import (
+    NONLINEARITIES,
+    ExpansionRow,
+    Nonlinearity,
+    Row,
+    channels_at,
+    read_rows,
+    scale_rows,
+    unroll,
+)
 from detect.model.blocks import (
     Activation,
     ConvNormAct,
@@ -29,6 +40,10 @@ TAP_NAMES = {8: "c3", 16: "c4", 32: "c5"}
 """The tap of the papers at each stride, in input px per cell."""
 OUTPUT_NAMES = {8: "out3", 16: "out4", 32: "out5"}
 """The output of the last block at each stride: fewer channels than an expansion, for necks."""
+
+
+OWN_ROWS = "own_rows"
+"""Behind the name of a family where a configuration gives another table than its paper."""
 
 
 class Tap(NamedTuple):
@@ -116,28 +131,64 @@ class InvertedResidualBackbone(Backbone):
     """A stem, inverted residual blocks and a last 1x1: MobileNetV2, MobileNetV3 and MnasNet.
 
     Args:
-        stem: the first convolution, stride 2.
-        blocks: all blocks in order; four of stride 2.
-        last: the 1x1 before pooling; its output is c5.
+        rows: of the blocks in order; four of stride 2. Their widths are meant as they are.
+        stem: channels of the first convolution, stride 2.
+        last: channels of the 1x1 before pooling, whose output is c5.
         width: the multiplier that the channels were made with.
-        settings: what the blocks were made with.
+        activation: of the stem and of the last 1x1.
+        settings: of every block.
+        gate: of squeeze-and-excite.
+        squeeze_of: a squeeze width is a quarter of this, rounded.
+        squeeze_divisor: to multiples of so many.
     """
+
+    rows: tuple[Row, ...]
+    """The blocks as they are, for who prints or changes the network."""
 
     def __init__(
         self,
-        stem: ConvNormAct,
-        blocks: Sequence[InvertedResidual],
+        rows: Sequence[Row],
         *,
-        last: ConvNormAct,
+        stem: int,
+        last: int,
         width: float,
-        settings: NormSettings,
+        activation: Activation,
+        settings: ConvSettings,
+        gate: Gate = "hard_sigmoid",
+        squeeze_of: Literal["expansion", "input"] = "expansion",
+        squeeze_divisor: int = 8,
     ) -> None:
         super().__init__()
-        self.stem = stem
+        for name, channels in (("stem", stem), ("last", last)):
+            if channels < 1:
+                raise InputError(f"backbone.{name} is {channels}; give a number of channels, at least 1")
+        self.rows = tuple(rows)
+        self.stem = ConvNormAct(3, stem, kernel=3, stride=2, activation=activation, settings=settings)
+        blocks: list[InvertedResidual] = []
+        channels = stem
+        for row in rows:
+            squeezed = row.expansion if squeeze_of == "expansion" else channels
+            block = InvertedResidual(
+                channels,
+                row.expansion,
+                row.out,
+                kernel=row.kernel,
+                stride=row.stride,
+                squeeze=make_divisible(squeezed / 4, squeeze_divisor) if row.squeeze else None,
+                gate=gate,
+                activation=NONLINEARITIES[row.nonlinearity],
+                settings=settings,
+            )
+            blocks.append(block)
+            channels = row.out
         self.blocks = nn.ModuleList(blocks)
-        self.last: ConvNormAct | None = last
+        self.last: ConvNormAct | None = ConvNormAct(channels, last, activation=activation, settings=settings)
         self.width = width
         self.settings = settings
+        self._find_taps(blocks, last)
+        init_weights(self, "kaiming")
+
+    def _find_taps(self, blocks: Sequence[InvertedResidual], last: int) -> None:
         self.taps = {}
         self.expansions: dict[int, str] = {}
         """The tap at each block whose expansion is one, by index into `blocks`."""
@@ -151,13 +202,19 @@ class InvertedResidualBackbone(Backbone):
                 self.taps[name] = Tap(block.expanded_channels, stride, source=f"expansion of block{i + 1}")
             stride *= block.stride
         self._tap_output(len(blocks) - 1, stride)
-        self.taps["c5"] = Tap(last.out_channels, stride, source="last")
-        init_weights(self, "kaiming")
+        self.taps["c5"] = Tap(last, stride, source="last")
 
     def _tap_output(self, i: int, stride: int) -> None:
         name = self.outputs[i] = OUTPUT_NAMES[stride]
         block = cast(InvertedResidual, self.blocks[i])
         self.taps[name] = Tap(block.out_channels, stride, source=f"output of block{i + 1}")
+
+    def note_own_rows(self, rows: Sequence[Row], *, stem: int, last: int) -> None:
+        """Give a network another name than its paper's where its table is another."""
+        first, final = self.stem, self.last
+        assert final is not None
+        if (self.rows, first.out_channels, final.out_channels) != (tuple(rows), stem, last):
+            self.name = f"{self.name}_{OWN_ROWS}"
 
     def trim(self, taps: Sequence[str]) -> None:
         """Delete the last 1x1 where the output of the last block is the coarsest map."""
@@ -188,20 +245,20 @@ class InvertedResidualBackbone(Backbone):
         return parts if self.last is None else parts | {"last": self.last}
 
 
-class ExpansionRow(NamedTuple):
-    """`repeats` blocks of one kind, the first with `stride`; widths are those of multiplier 1.0."""
-
-    expansion: int
-    out: int
-    repeats: int
-    stride: int
-    kernel: int = 3
-    squeeze: bool = False
-    """A squeeze width of a quarter of the block's *input*; in MobileNetV3 it is of the expansion."""
-
-
 class ExpansionTable(InvertedResidualBackbone):
-    """A network that its paper states as a table of expansion factors: MobileNetV2 and MnasNet."""
+    """A network that its paper states as a table of expansion factors: MobileNetV2 and MnasNet.
+
+    Args:
+        table: the paper's.
+        rows: of a configuration, in place of the table; None: the paper's.
+        stem: of a configuration, likewise.
+        last: of a configuration, likewise.
+        width: multiplier on all of them.
+        nonlinearity: of every block of the paper's, of the stem and of the last 1x1.
+        settings: of every block.
+        gate: of squeeze-and-excite.
+        squeeze_divisor: see `InvertedResidualBackbone`; a squeeze width is of the block's *input*.
+    """
 
     stem_channels = 32
     last_channels = 1280
@@ -209,46 +266,42 @@ class ExpansionTable(InvertedResidualBackbone):
 
     def __init__(
         self,
-        rows: Sequence[ExpansionRow],
+        table: Sequence[ExpansionRow],
         *,
+        rows: list[Any] | None,
+        stem: int | None,
+        last: int | None,
         width: float,
-        activation: Activation,
+        nonlinearity: Nonlinearity,
         settings: ConvSettings,
         gate: Gate = "hard_sigmoid",
         squeeze_divisor: int = 8,
     ) -> None:
-        channels = make_divisible(self.stem_channels * width)
-        stem = ConvNormAct(3, channels, kernel=3, stride=2, activation=activation, settings=settings)
-        blocks: list[InvertedResidual] = []
-        strides = [(row, row.stride if i == 0 else 1) for row in rows for i in range(row.repeats)]
-        for row, stride in strides:
-            block = InvertedResidual(
-                channels,
-                row.expansion * channels,
-                make_divisible(row.out * width),
-                kernel=row.kernel,
-                stride=stride,
-                squeeze=make_divisible(channels / 4, squeeze_divisor) if row.squeeze else None,
-                gate=gate,
-                activation=activation,
-                settings=settings,
-            )
-            blocks.append(block)
-            channels = block.out_channels
-        last = ConvNormAct(
-            channels, make_divisible(self.last_channels * width), activation=activation, settings=settings
+        paper_stem = make_divisible(self.stem_channels * width)
+        paper_rows = unroll(table, stem=paper_stem, width=width, nonlinearity=nonlinearity)
+        super().__init__(
+            paper_rows if rows is None else scale_rows(read_rows(rows), width),
+            stem=paper_stem if stem is None else channels_at(width, stem),
+            last=make_divisible(self.last_channels * width) if last is None else channels_at(width, last),
+            width=width,
+            activation=NONLINEARITIES[nonlinearity],
+            settings=settings,
+            gate=gate,
+            squeeze_of="input",
+            squeeze_divisor=squeeze_divisor,
         )
-        super().__init__(stem, blocks, last=last, width=width, settings=settings)
-        self._activation: Activation = activation
+        self._own_last = last is not None
+        self._activation = NONLINEARITIES[nonlinearity]
+        self.note_own_rows(paper_rows, stem=paper_stem, last=make_divisible(self.last_channels * width))
 
     def widen_for_classes(self) -> None:
         """Below width 1.0 a classifier keeps all 1280 channels of the last 1x1 (V2 paper, section 5).
 
-        A layer that is made for it is fresh.
+        A layer that is made for it is fresh. A width that was given is kept.
         """
         settings = self.settings
         assert isinstance(settings, ConvSettings)
-        if self.width < 1:
+        if self.width < 1 and not self._own_last:
             channels = cast(InvertedResidual, self.blocks[-1]).out_channels
             self.last = ConvNormAct(
                 channels, self.last_channels, activation=self._activation, settings=settings

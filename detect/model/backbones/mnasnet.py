@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from detect.model.backbones.base import ExpansionRow, ExpansionTable
+from typing import Any
+
+from detect.model.backbones.base import ExpansionTable
 from detect.model.backbones.pretrained import Source, find_weights, load_pretrained
+from detect.model.backbones.rows import ExpansionRow
 from detect.model.blocks import SqueezeSettings
 
 ROWS = (
@@ -25,6 +28,11 @@ class MnasNetA1(ExpansionTable):
 
     Args:
         width: multiplier on every channel count, the last 1x1 included.
+        rows: blocks in order, each [kernel, expansion, out, SE, NL, stride] as in Tables 1 and 2 of the V3
+            paper, with channels as they are: [5, 120, 40, true, RE, 1]. NL is RE, RE6 or HS.
+            Null: the paper's.
+        stem: channels of the first convolution. Null: the paper's 32.
+        last: channels of the last 1x1, c5. Null: the paper's 1280.
         settings: BatchNorm, padding, rounding of squeeze widths. Null: those that `weights` need, else
             TensorFlow's.
         weights: of a classifier: "imagenet" (fetched once), a path or a `file://` URL. Null: from scratch.
@@ -33,14 +41,24 @@ class MnasNetA1(ExpansionTable):
     name = "mnasnet_a1"
 
     def __init__(
-        self, *, width: float = 1.0, settings: SqueezeSettings | None = None, weights: str | None = None
+        self,
+        *,
+        width: float = 1.0,
+        rows: list[Any] | None = None,
+        stem: int | None = None,
+        last: int | None = None,
+        settings: SqueezeSettings | None = None,
+        weights: str | None = None,
     ) -> None:
         pretrained = find_weights(weights, SOURCES, width=width)
         settings = settings or (pretrained.source.settings if pretrained else SqueezeSettings())
         super().__init__(
             ROWS,
+            rows=rows,
+            stem=stem,
+            last=last,
             width=width,
-            activation="relu",
+            nonlinearity="RE",
             settings=settings,
             gate="sigmoid",
             squeeze_divisor=settings.squeeze_divisor,

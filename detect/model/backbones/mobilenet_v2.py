@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from detect.model.backbones.base import ExpansionRow, ExpansionTable
+from typing import Any
+
+from detect.model.backbones.base import ExpansionTable
 from detect.model.backbones.pretrained import HALF, Source, find_weights, load_pretrained
+from detect.model.backbones.rows import ExpansionRow
 from detect.model.blocks import ConvSettings
 
 ROWS = (
@@ -29,6 +32,11 @@ class MobileNetV2(ExpansionTable):
 
     Args:
         width: multiplier on every channel count, the last 1x1 included.
+        rows: blocks in order, each [kernel, expansion, out, SE, NL, stride] as in Tables 1 and 2 of the V3
+            paper, with channels as they are: [3, 192, 32, false, RE6, 1]. NL is RE, RE6 or HS.
+            Null: the paper's.
+        stem: channels of the first convolution. Null: the paper's 32.
+        last: channels of the last 1x1, c5. Null: the paper's 1280.
         settings: BatchNorm and padding. Null: those that `weights` need, else TensorFlow's.
         weights: of a classifier: "imagenet" (fetched once), a path or a `file://` URL. Null: from scratch.
     """
@@ -36,9 +44,18 @@ class MobileNetV2(ExpansionTable):
     name = "mobilenet_v2"
 
     def __init__(
-        self, *, width: float = 1.0, settings: ConvSettings | None = None, weights: str | None = None
+        self,
+        *,
+        width: float = 1.0,
+        rows: list[Any] | None = None,
+        stem: int | None = None,
+        last: int | None = None,
+        settings: ConvSettings | None = None,
+        weights: str | None = None,
     ) -> None:
         pretrained = find_weights(weights, SOURCES, width=width)
         settings = settings or (pretrained.source.settings if pretrained else ConvSettings())
-        super().__init__(ROWS, width=width, activation="relu6", settings=settings)
+        super().__init__(
+            ROWS, rows=rows, stem=stem, last=last, width=width, nonlinearity="RE6", settings=settings
+        )
         load_pretrained(self, pretrained)

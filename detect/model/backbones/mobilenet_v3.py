@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal
 
 from detect.errors import InputError
 from detect.model.backbones.base import InvertedResidualBackbone
 from detect.model.backbones.pretrained import HALF, Source, find_weights, load_pretrained
-from detect.model.blocks import Activation, ConvNormAct, InvertedResidual, SqueezeSettings, make_divisible
+from detect.model.backbones.rows import Row, channels_at, read_rows, scale_rows
+from detect.model.blocks import Activation, SqueezeSettings, make_divisible
 
 Size = Literal["large", "small"]
-
-
-class Row(NamedTuple):
-    """One block of the paper's Table 1 or 2. Widths are those of multiplier 1.0."""
-
-    kernel: int
-    expanded: int
-    out: int
-    squeeze: bool
-    nonlinearity: Literal["RE", "HS"]
-    stride: int
 
 
 STEM = 16
@@ -59,7 +49,6 @@ SMALL = (
 )
 
 TABLES = {"large": LARGE, "small": SMALL}
-NONLINEARITIES: dict[str, Activation] = {"RE": "relu", "HS": "hard_swish"}
 CLASSIFIER_CHANNELS: dict[Size, int] = {"large": 1280, "small": 1024}
 LAST_EXPANSION = 6  # the last 1x1 widens the last block's output six times (160 -> 960, 96 -> 576)
 
@@ -105,7 +94,7 @@ def reduce_tail(rows: tuple[Row, ...]) -> tuple[Row, ...]:
     """
     tap = max(i for i, row in enumerate(rows) if row.stride == 2)  # strides from 16 to 32
     return rows[:tap] + tuple(
-        row._replace(out=row.out // 2, expanded=row.expanded if i == 0 else row.expanded // 2)
+        row._replace(out=row.out // 2, expansion=row.expansion if i == 0 else row.expansion // 2)
         for i, row in enumerate(rows[tap:])
     )
 
@@ -119,13 +108,19 @@ class MobileNetV3(InvertedResidualBackbone):
         size: "large" (Table 1) or "small" (Table 2).
         reduced_tail: halve the channels of the tail between C4 and C5 (paper 6.3).
         width: multiplier on every channel count.
-        minimalistic: no squeeze-and-excite, no h-swish, no 5x5 kernels.
+        minimalistic: no squeeze-and-excite, no h-swish, no 5x5 kernels; with `rows`, a ReLU in the first
+            and the last convolution.
+        rows: blocks in order, each [kernel, expansion, out, SE, NL, stride] as in Tables 1 and 2, with
+            channels as they are: [5, 240, 40, true, HS, 1]. SE is true or false, NL is RE, RE6 or HS. Null:
+            the paper's.
+        stem: channels of the first convolution. Null: the paper's 16.
+        last: channels of the last 1x1, c5. Null: the paper's, six times the last block's output.
         settings: BatchNorm, padding, rounding of squeeze widths. Null: those that `weights` need, else
             TensorFlow's.
         weights: of a classifier: "imagenet" (fetched once), a path or a `file://` URL. Null: from scratch.
 
     Raises:
-        InputError: a squeeze divisor for a minimalistic network; besides, see `find_weights`.
+        InputError: a squeeze divisor for a minimalistic network, wrong `rows`; besides, see `find_weights`.
     """
 
     def __init__(
@@ -135,6 +130,9 @@ class MobileNetV3(InvertedResidualBackbone):
         reduced_tail: bool = False,
         width: float = 1.0,
         minimalistic: bool = False,
+        rows: list[Any] | None = None,
+        stem: int | None = None,
+        last: int | None = None,
         settings: SqueezeSettings | None = None,
         weights: str | None = None,
     ) -> None:
@@ -146,38 +144,29 @@ class MobileNetV3(InvertedResidualBackbone):
                 f"settings.squeeze_divisor is {settings.squeeze_divisor}, but a minimalistic network has no "
                 "squeeze-and-excite: leave it out"
             )
+        if rows is not None and reduced_tail:
+            raise InputError("backbone.rows states the tail itself: leave reduced_tail out")
         activation: Activation = "relu" if minimalistic else "hard_swish"
-        rows = simplify(TABLES[size]) if minimalistic else TABLES[size]
-        channels = make_divisible(STEM * width)
-        stem = ConvNormAct(3, channels, kernel=3, stride=2, activation=activation, settings=settings)
-        blocks = _blocks(reduce_tail(rows) if reduced_tail else rows, channels, width, settings)
-        channels = blocks[-1].out_channels
-        last = ConvNormAct(channels, LAST_EXPANSION * channels, activation=activation, settings=settings)
-        super().__init__(stem, blocks, last=last, width=width, settings=settings)
+        paper = scale_rows(_paper_rows(size, reduced_tail=reduced_tail, minimalistic=minimalistic), width)
+        own = paper if rows is None else scale_rows(read_rows(rows), width)
+        paper_stem = make_divisible(STEM * width)
+        super().__init__(
+            own,
+            stem=paper_stem if stem is None else channels_at(width, stem),
+            last=LAST_EXPANSION * own[-1].out if last is None else channels_at(width, last),
+            width=width,
+            activation=activation,
+            settings=settings,
+            squeeze_divisor=settings.squeeze_divisor,
+        )
         self.name = f"mobilenet_v3_{size}" + ("_minimalistic" if minimalistic else "")
+        self.note_own_rows(paper, stem=paper_stem, last=LAST_EXPANSION * paper[-1].out)
         self.reduced_tail = reduced_tail
         # As in MobileNetV2, width multipliers below 1 leave the last layer before the classes alone.
         self.classifier_layer = (make_divisible(CLASSIFIER_CHANNELS[size] * max(1.0, width)), activation)
         load_pretrained(self, pretrained)
 
 
-def _blocks(
-    rows: tuple[Row, ...], channels: int, width: float, settings: SqueezeSettings
-) -> list[InvertedResidual]:
-    """The blocks of a table, the first on `channels`."""
-    blocks = []
-    for row in rows:
-        expanded = make_divisible(row.expanded * width)
-        block = InvertedResidual(
-            channels,
-            expanded,
-            make_divisible(row.out * width),
-            kernel=row.kernel,
-            stride=row.stride,
-            squeeze=make_divisible(expanded / 4, settings.squeeze_divisor) if row.squeeze else None,
-            activation=NONLINEARITIES[row.nonlinearity],
-            settings=settings,
-        )
-        blocks.append(block)
-        channels = block.out_channels
-    return blocks
+def _paper_rows(size: Size, *, reduced_tail: bool, minimalistic: bool) -> tuple[Row, ...]:
+    rows = simplify(TABLES[size]) if minimalistic else TABLES[size]
+    return reduce_tail(rows) if reduced_tail else rows
