@@ -61,6 +61,36 @@ def test_predict__a_file_is_taken_as_its_picture(detector, tmp_path):
         np.testing.assert_allclose(detector.predict(path).boxes, detector.predict(picture).boxes)
 
 
+def test_predict__path_bytes_array_and_bgr_array_give_one_result(detector, tmp_path):
+    photo().save(tmp_path / "a.jpg", quality=95)
+    pixels = np.array(Image.open(tmp_path / "a.jpg"))
+    wanted = detector.predict(tmp_path / "a.jpg", score_threshold=0.1)
+    assert len(wanted.scores) > 3
+    encoded = (tmp_path / "a.jpg").read_bytes()
+    of_list = detector.predict([str(tmp_path / "a.jpg"), encoded, pixels], score_threshold=0.1)
+    for found in (
+        detector.predict(encoded, score_threshold=0.1),
+        detector.predict(pixels, score_threshold=0.1),
+        detector.predict(pixels[..., ::-1], bgr=True, score_threshold=0.1),
+    ):
+        for part, of_path in zip(found, wanted, strict=True):
+            np.testing.assert_array_equal(part, of_path)
+    for found in of_list:  # in one pass of the network, which rounds otherwise
+        assert found.names == wanted.names
+        np.testing.assert_allclose(found.boxes, wanted.boxes, atol=1e-2)
+
+
+def test_predict__a_list_goes_through_in_parts(detector, monkeypatch):
+    monkeypatch.setattr("detect.deploy.inference.LIST_BATCH", 2)
+    sizes = []
+    real = Detector.predict_pixels
+    monkeypatch.setattr(Detector, "predict_pixels", lambda self, p: sizes.append(len(p)) or real(self, p))
+    images = [photo(seed=seed) for seed in range(5)]
+    assert len(detector.predict(images)) == 5
+    assert sizes == [2, 2, 1]
+    assert detector.predict([]) == []
+
+
 @pytest.mark.parametrize("mode", ["L", "CMYK", "RGBA", "P", "I;16", "1", "LA"])
 def test_predict__an_image_of_any_mode_is_taken_as_rgb(detector, mode):
     grey = photo().convert("L")

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from copy import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from detect.data.images.decode import load_pixels, upright_rgb
 from detect.data.images.resize import input_array
 from detect.deploy.array_postprocess import find
+from detect.deploy.image_input import ImageInput, input_pixels
 from detect.deploy.load import open_model
+from detect.deploy.prediction import Prediction
 from detect.deploy.runtimes.base import ArrayRuntime, Runtime, RuntimeOptions
 from detect.model.thresholds import Threshold
 from detect.types import ClassMap, Detections
@@ -24,21 +24,8 @@ if TYPE_CHECKING:
 
     from detect.model.detector import TorchDetector
 
-ImageOrFile = Image.Image | Path | str
-"""A Pillow image of any mode, or a file."""
-
-
-class Prediction(NamedTuple):
-    """Detections of one image, best first."""
-
-    boxes: NDArray[np.float32]
-    """(D, 4) xyxy, px of the upright image."""
-    scores: NDArray[np.float32]
-    """(D,) in 0..1."""
-    labels: NDArray[np.int64]
-    """(D,) 1..K."""
-    names: list[str]
-    """Class name of each."""
+LIST_BATCH = 8
+"""Images of a list that `Detector.predict` decodes and hands to the network at once."""
 
 
 class Inputs(NamedTuple):
@@ -97,31 +84,48 @@ class Detector:
         changed.spec = self.runtime.spec.at_threshold(score_threshold)
         return changed
 
-    def predict(self, image: ImageOrFile, *, score_threshold: float | None = None) -> Prediction:
-        """Detect objects in one image.
+    @overload
+    def predict(
+        self, image: ImageInput, *, bgr: bool = False, score_threshold: float | None = None
+    ) -> Prediction: ...
+
+    @overload
+    def predict(
+        self, image: list[ImageInput], *, bgr: bool = False, score_threshold: float | None = None
+    ) -> list[Prediction]: ...
+
+    def predict(
+        self, image: ImageInput | list[ImageInput], *, bgr: bool = False, score_threshold: float | None = None
+    ) -> Prediction | list[Prediction]:
+        """Detect objects in one image, or in each of a list.
 
         Args:
-            image: a file, or a Pillow image of any mode.
+            image: a file, the content of one (bytes), a Pillow image of any mode, (H, W, 3) uint8 pixels, or
+                a list of those.
+            bgr: the channels of an array are blue, green, red, as OpenCV has them; else red, green, blue.
             score_threshold: detections score more; it replaces the model's own, which is low, for mAP. null:
                 those of the classes (`detect thresholds`) or 0.3, or the threshold of an exported file with
                 NMS where that is higher.
 
         Raises:
-            InputError: the file is missing or cannot be decoded; the threshold is not from 0 to below 1, or
-                lower than that of an exported file with NMS.
+            InputError: the file is missing or cannot be decoded, an array has another shape or type; the
+                threshold is not from 0 to below 1, or lower than that of an exported file with NMS.
         """
-        return self.predict_batch([image], score_threshold=score_threshold)[0]
+        if not isinstance(image, list):
+            return self.predict_batch([image], bgr=bgr, score_threshold=score_threshold)[0]
+        detector = self.at_threshold(score_threshold)
+        found: list[Prediction] = []
+        for start in range(0, len(image), LIST_BATCH):
+            some = image[start : start + LIST_BATCH]
+            found += detector.predict_pixels([input_pixels(one, bgr=bgr) for one in some])
+        return found
 
     def predict_batch(
-        self, images: list[ImageOrFile], *, score_threshold: float | None = None
+        self, images: list[ImageInput], *, bgr: bool = False, score_threshold: float | None = None
     ) -> list[Prediction]:
         """As `predict`, for several images in one pass of the network."""
         detector = self.at_threshold(score_threshold)
-        pixels = [
-            np.array(upright_rgb(image)) if isinstance(image, Image.Image) else load_pixels(Path(image))
-            for image in images
-        ]
-        return detector.predict_pixels(pixels)
+        return detector.predict_pixels([input_pixels(image, bgr=bgr) for image in images])
 
     def predict_pixels(self, pixels: list[NDArray[np.uint8]]) -> list[Prediction]:
         """(h, w, 3) upright RGB images to what is found in each, by this detector's threshold.

@@ -12,13 +12,11 @@ from numpy.typing import NDArray
 
 from detect.data.writers import coco, voc, yolo
 from detect.data.writers.coco import JsonRows, category_entries
-from detect.deploy.inference import Prediction
+from detect.deploy.prediction import BOX_DECIMALS, SCORE_DECIMALS, Prediction
 from detect.system.files import whole_file, write_atomically
 from detect.types import ClassMap
 
 LabelFormat = Literal["coco", "voc", "yolo"]
-DECIMALS = 2
-"""Of a pixel; finer than any labelling tool."""
 
 
 class LabelledImage(NamedTuple):
@@ -35,7 +33,7 @@ class LabelledImage(NamedTuple):
     @property
     def boxes(self) -> NDArray[np.float64]:
         """(D, 4) xyxy px, rounded."""
-        return self.prediction.boxes.astype(np.float64).round(DECIMALS)
+        return self.prediction.boxes.astype(np.float64).round(BOX_DECIMALS)
 
 
 class LabelWriter(ABC):
@@ -89,7 +87,7 @@ class CocoLabels(LabelWriter):
         ):
             category_id = self._category_ids[int(label) - 1]
             entry = coco.annotation_entry(self._rows.count + 1, image_id, category_id, box)
-            self._rows.write({**entry, "score": round(float(score), 5)})
+            self._rows.write({**entry, "score": round(float(score), SCORE_DECIMALS)})
 
     def __exit__(self, *exception: Any) -> None:
         if exception[0] is None:

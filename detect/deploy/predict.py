@@ -24,8 +24,9 @@ from rich.progress import track
 
 from detect.data.images.decode import load_pixels, read_size
 from detect.data.writers.coco import JsonRows
-from detect.deploy.inference import Detector, Prediction
-from detect.deploy.label_files import DECIMALS, WRITERS, LabelFormat, LabelledImage, LabelWriter
+from detect.deploy.inference import Detector
+from detect.deploy.label_files import WRITERS, LabelFormat, LabelledImage, LabelWriter
+from detect.deploy.prediction import Prediction
 from detect.deploy.prediction_files import common_folder, find_images, output_names, refuse_overwriting
 from detect.errors import InputError
 from detect.evaluation.draw import draw_detections
@@ -299,7 +300,7 @@ def draw(pixels: NDArray[np.uint8], prediction: Prediction, path: Path) -> None:
 
 def result_rows(
     prediction: Prediction, file: Path, classes: ClassMap, *, image_id: str
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """COCO's results format, with the names that make it readable.
 
     Args:
@@ -308,19 +309,8 @@ def result_rows(
         classes: of the detector.
         image_id: the file's name, or the path below the folder of all images where two have one name.
     """
-    boxes = prediction.boxes.astype(np.float64)
-    boxes_xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).round(DECIMALS).tolist()
-    return [
-        {
-            "image_id": image_id,
-            "category_id": classes.category_id(int(label)),
-            "bbox": box_xywh,
-            "score": round(float(score), 5),
-            "file_name": str(file),
-            "category_name": name,
-        }
-        for box_xywh, score, label, name in zip(boxes_xywh, *prediction[1:], strict=True)
-    ]
+    for row, name in zip(prediction.to_coco(image_id, classes), prediction.names, strict=True):
+        yield {**row, "file_name": str(file), "category_name": name}
 
 
 def report(output: Path, *, images: int, found: int, skipped: list[str]) -> None:

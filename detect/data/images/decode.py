@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import os
@@ -89,7 +90,7 @@ def load_image(path: Path, *, draft_scale: int = 1) -> Image.Image:
                 image.draft(None, (image.width // draft_scale, image.height // draft_scale))
             return upright_rgb(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"cannot read image {path}: {_missing_decoder(path) or error}") from error
+        raise InputError(f"cannot read image {path}: {_missing_decoder(_head(path)) or error}") from error
 
 
 def load_pixels(path: Path, *, draft_scale: int = 1) -> NDArray[np.uint8]:
@@ -99,10 +100,26 @@ def load_pixels(path: Path, *, draft_scale: int = 1) -> NDArray[np.uint8]:
         InputError: as `load_image`.
     """
     if draft_scale == 1 and path.suffix.lower() in JPEG_SUFFIXES:
-        pixels = _decode_plain_jpeg(path)
-        if pixels is not None:
-            return pixels
+        with contextlib.suppress(OSError):  # Pillow complains of it
+            if (pixels := _decode_plain_jpeg(path.read_bytes())) is not None:
+                return pixels
     return _pixels_of(load_image(path, draft_scale=draft_scale))
+
+
+def decode_bytes(encoded: bytes) -> NDArray[np.uint8]:
+    """The content of an image file to the pixels that `load_pixels` gives of the file.
+
+    Raises:
+        InputError: broken, cut off, too large or not an image; names the reason.
+    """
+    if (pixels := _decode_plain_jpeg(encoded)) is not None:
+        return pixels
+    try:
+        with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+            return _pixels_of(upright_rgb(image))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = _missing_decoder(encoded) or str(error)
+        raise InputError(f"cannot read an image of {len(encoded)} bytes: {reason}") from error
 
 
 def _pixels_of(image: Image.Image) -> NDArray[np.uint8]:
@@ -177,21 +194,25 @@ def read_header(path: Path) -> ImageHeader:
             width, height = _stored_size(image)
             orientation = _header_exif(image, path).get(ExifTags.Base.Orientation, 1)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"cannot read image {path}: {_missing_decoder(path) or error}") from error
+        raise InputError(f"cannot read image {path}: {_missing_decoder(_head(path)) or error}") from error
     known = isinstance(orientation, int) and 1 <= orientation <= 8
     return ImageHeader(height, width, orientation if known else 1)
 
 
-def _missing_decoder(path: Path) -> str:
-    """What installs the decoder of a kind of file that is known and not read; "" for others."""
+def _head(path: Path) -> bytes:
+    """The first bytes of a file, which say its kind; empty where it cannot be read."""
     try:
         with path.open("rb") as file:
-            head = file.read(12)
+            return file.read(12)
     except OSError:
-        return ""
-    if head[4:8] == b"ftyp" and head[8:] in HEIC_BRANDS and "HEIF" not in FORMATS:
+        return b""
+
+
+def _missing_decoder(head: bytes) -> str:
+    """What installs the decoder of a kind of file that is known and not read; "" for others."""
+    if head[4:8] == b"ftyp" and head[8:12] in HEIC_BRANDS and "HEIF" not in FORMATS:
         return f"HEIC needs pillow-heif; {install_hint('heic')}"
-    if head[4:8] == b"ftyp" and head[8:] in AVIF_BRANDS and "AVIF" not in FORMATS:
+    if head[4:8] == b"ftyp" and head[8:12] in AVIF_BRANDS and "AVIF" not in FORMATS:
         return "AVIF needs Pillow 11.3 or newer"
     return ""
 
@@ -247,12 +268,11 @@ def choose_draft_scales(sizes: NDArray[np.int32], image_size: tuple[int, int]) -
     return scales
 
 
-def _decode_plain_jpeg(path: Path) -> NDArray[np.uint8] | None:
+def _decode_plain_jpeg(encoded: bytes) -> NDArray[np.uint8] | None:
     """(H, W, 3) of an upright colour JPEG; None for anything that Pillow has to deal with or complain of."""
     if simplejpeg is None:
         return None
     try:
-        encoded = path.read_bytes()
         height, width, colour_space, _ = simplejpeg.decode_jpeg_header(encoded)
         # It takes memory for all that a header claims; Pillow refuses twice its limit.
         if height * width > 2 * (Image.MAX_IMAGE_PIXELS or math.inf):
@@ -260,7 +280,7 @@ def _decode_plain_jpeg(path: Path) -> NDArray[np.uint8] | None:
         if colour_space not in PLAIN_COLOUR_SPACES or _is_turned(encoded):
             return None
         return simplejpeg.decode_jpeg(encoded)
-    except (OSError, ValueError):
+    except (OSError, ValueError):  # OSError: Pillow, of what the header says
         return None
 
 
