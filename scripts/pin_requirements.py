@@ -29,7 +29,10 @@ EXTRAS = ("export",)
 """What the training image holds beside the dependencies of pyproject.toml."""
 TESTED = ["torch==2.14.1", "torchvision==0.29.1"]
 """With which the figures of docs/results.md were measured, and the tests pass."""
-CHECKED = ("timm", "export", "openvino", "tensorflow", "wandb", "mlflow", "dev")
+CHECKED = (
+    *("timm", "export", "openvino", "tensorflow", "video", "pandas", "supervision"),
+    *("wandb", "mlflow", "dev"),
+)
 """Extras whose versions are held by constraints.txt: what scripts/test installs."""
 BUILD = ["setuptools>=69"]
 """What installing detect itself needs, since nothing may be fetched by then."""

@@ -1,4 +1,4 @@
-"""What a program hands to a detector, a file, its bytes, a Pillow image or an array, to upright RGB pixels."""
+"""From what a program hands to a detector (a file, its bytes, a Pillow image, an array) to upright pixels."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def input_pixels(image: ImageInput, *, bgr: bool = False) -> NDArray[np.uint8]:
         pixels = checked_array(image)
         return np.ascontiguousarray(pixels[..., ::-1] if bgr else pixels)
     if bgr:
-        raise InputError(f"bgr=True is for arrays; a {type(image).__name__} says itself what its channels are")
+        raise InputError(f"bgr=True is for arrays; a {type(image).__name__} says what its channels are")
     if isinstance(image, Image.Image):
         return np.array(upright_rgb(image))
     if isinstance(image, bytes | bytearray | memoryview):

@@ -1,4 +1,4 @@
-"""The page on training from plain Python: its program is run as it stands, on less data."""
+"""The page on plain Python: its programs are run as they stand, training on less data."""
 
 import json
 from pathlib import Path
@@ -7,10 +7,11 @@ import pytest
 
 from detect.api import Detector
 from detect.commands.main import main
+from tests.detector_cases import checkpoint, photo
 from tests.documents import ROOT
 
 PAGE = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
-PROGRAM = PAGE.partition("```python\n")[2].partition("```")[0]
+PROGRAM, DETECTING = (part.partition("```")[0] for part in PAGE.split("```python\n")[1:])
 MOST_LINES = 15
 
 
@@ -37,3 +38,11 @@ def test_the_program_trains_a_detector_that_the_command_line_takes(
     scored = json.loads(Path("m.json").read_text())
     assert scored.pop("baseline").keys() == {"mAP", "AP50"}
     assert scored == metrics.to_json()
+
+
+def test_the_program_that_detects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photo().save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(compile(DETECTING.replace('"best.ckpt"', repr(str(checkpoint()))), "docs/python.md", "exec"), names)
+    assert len(names["found"].scores) > 0  # type: ignore[attr-defined]
