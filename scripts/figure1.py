@@ -1,7 +1,7 @@
 """Write the configurations of a width and resolution sweep: `python scripts/figure1.py CONFIG FOLDER`.
 
-Each is CONFIG, one of `detect pretrain`, at another width multiplier or another input: the points of Figure 1
-of the MobileNetV3 paper. `detect sweep FOLDER/*.yaml` trains and compares them.
+Each is CONFIG, one of `detect pretrain`, at another width multiplier or another input: the points of
+Figures 1 and 7 of the MobileNetV3 paper. `detect sweep FOLDER/*.yaml` trains and compares them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ def write_points(config: Path, folder: Path, widths: Sequence[float], sides: Seq
     written = []
     for width, size in points:
         point = deepcopy(content)
-        point["model"]["backbone"].setdefault("init_args", {})["width"] = width
+        backbone = point["model"]["backbone"]
+        backbone.setdefault("init_args", {})["width"] = width
+        if backbone["class_path"].endswith("MobileNetV3"):
+            backbone["init_args"].setdefault("expansions", "input")  # as the paper's
         point["model"]["image_size"] = list(size)
         path = folder / f"{config.stem}-width{width:g}-input{size[0]}.yaml"
         path.write_text(yaml.safe_dump(point, sort_keys=False))

@@ -13,6 +13,7 @@ from torch import nn
 
 from detect.errors import InputError
 from detect.model.backbones import Backbone, MnasNetA1, MobileNetV1, MobileNetV2, MobileNetV3
+from detect.model.backbones.mobilenet_v3 import Expansions
 from detect.model.classifier import Classifier, build_classifier
 from detect.model.counts import Counts, count
 
@@ -35,15 +36,20 @@ class PublishedRow:
     source: str
     with_hard_swish: bool = False
     """What the printed multiply-adds count beside convolutions and linear layers."""
+    expansions: Expansions | None = None
+    """Of MobileNetV3."""
 
 
 V3 = "V3 paper, Table 3"
 V2 = "TensorFlow's mobilenet/README.md"
 V1 = "V1 paper, Tables 6 and 7"
+MNASNET = "TensorFlow's mnasnet/README.md"
 PUBLISHED = (
     PublishedRow("V3-Large 1.0", "mobilenet_v3_large", 1.0, 224, "5.4", "219", V3, with_hard_swish=True),
+    PublishedRow("V3-Large 0.75", "mobilenet_v3_large", 0.75, 224, "4.0", "155", V3, expansions="input"),
     PublishedRow("V3-Small 1.0", "mobilenet_v3_small", 1.0, 224, "2.5", "56", V3),
-    PublishedRow("MnasNet-A1", "mnasnet_a1", 1.0, 224, "3.9", "312", "MnasNet paper, Table 1"),
+    PublishedRow("V3-Small 0.75", "mobilenet_v3_small", 0.75, 224, "2.0", "44", V3, expansions="input"),
+    PublishedRow("MnasNet-A1", "mnasnet_a1", 1.0, 224, "3.9", "312", MNASNET),
     PublishedRow("V2 1.0", "mobilenet_v2", 1.0, 224, "3.4", "300", V3),
     PublishedRow("V2 0.35", "mobilenet_v2", 0.35, 224, "1.6", "59.2", V3),
     PublishedRow("V2 0.75", "mobilenet_v2", 0.75, 224, "2.61", "209", V2),
@@ -62,8 +68,12 @@ PUBLISHED = (
     PublishedRow("V1 1.0, 128", "mobilenet_v1", 1.0, 128, "4.2", "186", V1),
 )
 """The papers round some figures and cut others: a count agrees that is less than one unit of the last printed
-digit away. "Searching for MobileNetV3" (arXiv 1905.02244), MobileNetV2 (1801.04381), MnasNet (1807.11626),
-MobileNets (1704.04861)."""
+digit away.
+
+Sources: "Searching for MobileNetV3", arXiv 1905.02244 (some copies of its Table 3, and slim's README, have 66 M and
+2.9 M for V3-Small, and 2.4 M for its width 0.75); MobileNets, arXiv 1704.04861; tensorflow/models,
+research/slim/nets/mobilenet/README.md; tensorflow/tpu, models/official/mnasnet/README.md (312 M in its text,
+315.2 M in its table and 315 M in the V3 paper's)."""
 
 
 class CountedClassifier(NamedTuple):
@@ -178,17 +188,20 @@ def _counted(
 
 def _published_row(classifier: Classifier) -> PublishedRow | None:
     backbone = classifier.backbone
+    expansions = backbone.init_args.get("expansions") if backbone.width != 1 else None  # at 1.0 all the same
+    own = (backbone.name, backbone.width, classifier.image_size, expansions)
     for row in PUBLISHED:
-        same = (row.backbone, row.width, (row.side, row.side))
-        if same == (backbone.name, backbone.width, classifier.image_size) and not backbone.reduced_tail:
-            return row
+        if own == (row.backbone, row.width, (row.side, row.side), row.expansions):
+            return None if backbone.reduced_tail else row
     return None
 
 
 def _backbone_of(row: PublishedRow) -> Backbone:
     match row.backbone:
-        case "mobilenet_v3_large" | "mobilenet_v3_small":
-            return MobileNetV3("large" if row.backbone.endswith("large") else "small", width=row.width)
+        case "mobilenet_v3_large":
+            return MobileNetV3("large", width=row.width, expansions=row.expansions)
+        case "mobilenet_v3_small":
+            return MobileNetV3("small", width=row.width, expansions=row.expansions)
         case "mobilenet_v2":
             return MobileNetV2(width=row.width)
         case "mobilenet_v1":

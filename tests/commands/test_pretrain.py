@@ -205,6 +205,7 @@ def test_figure_1__a_configuration_per_point(finished: Path, tmp_path: Path) -> 
     point = yaml.safe_load(files[2].read_text())
     assert point["model"].pop("image_size") == [48, 48]
     assert point["model"]["backbone"]["init_args"].pop("width") == 1.0
+    assert point["model"]["backbone"]["init_args"].pop("expansions") == "input"
     point["model"]["backbone"]["init_args"]["width"] = 0.35
     point["model"]["image_size"] = [32, 32]
     assert point == TINY

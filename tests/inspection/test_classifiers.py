@@ -6,16 +6,27 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from detect.errors import InputError
-from detect.inspection.classifiers import PUBLISHED, CountedClassifier, agrees, count_published
+from detect.inspection.classifiers import (
+    PUBLISHED,
+    CountedClassifier,
+    _published_row,
+    agrees,
+    count_published,
+)
 from detect.inspection.models import list_models
+from detect.model.backbones import MobileNetV3
+from detect.model.classifier import Classifier
 
 # row: parameters with and without BatchNorm's, multiply-adds without and with h-swish; torchvision's own
-# classifiers have the same first figures
+# classifiers, at width 0.75 timm's, have the same first figures
 EXACT = {
     "V3-Large 1.0": (5_483_032, 5_458_632, 216_589_760, 218_856_656),
     "V3-Small 1.0": (2_542_856, 2_530_744, 56_510_400, 57_709_104),
+    "V3-Large 0.75": (3_993_528, 3_974_440, 154_560_624, 156_404_160),
+    "V3-Small 0.75": (2_041_872, 2_032_192, 43_399_344, 44_442_816),
     "V2 1.0": (3_504_872, 3_470_760, 300_774_272, 300_774_272),
     "V2 0.35": (1_677_128, 1_663_048, 59_285_808, 59_285_808),
     "V1 1.0": (4_231_976, 4_210_088, 568_740_352, 568_740_352),
@@ -48,6 +59,18 @@ def test_agrees_is_within_one_unit_of_the_last_digit() -> None:
     assert agrees(218_856_656, "219")  # rounded
     assert not agrees(216_589_760, "219")
     assert not agrees(1_663_048, "1.8")
+
+
+def test_a_row_is_found_by_what_it_builds() -> None:
+    def row(**arguments) -> str | None:
+        with torch.device("meta"):
+            found = _published_row(Classifier(MobileNetV3(**arguments), 1000))
+        return None if found is None else found.row
+
+    assert row(width=0.75, expansions="input") == "V3-Large 0.75"
+    assert row(width=0.75) is None
+    assert row(expansions="input") == "V3-Large 1.0"
+    assert row(reduced_tail=True) is None
 
 
 def write_configs(folder: Path, model: str) -> Path:

@@ -189,6 +189,21 @@ def test_reduced_tail_halves_from_the_first_stride_32_block_and_keeps_its_expans
     assert [(row.expansion, row.out) for row in reduced[tap:]] == [(672, 80), (480, 80), (480, 80)]
 
 
+def test_expansions_follow_the_table_or_the_rounded_input() -> None:
+    def channels(**arguments) -> list[int]:
+        blocks = MobileNetV3("large", **arguments).blocks
+        return [block.expanded_channels for block in blocks]
+
+    # outputs 16 24 24 32 32 32 64 64 64 64 88 88 120 120 120, first input 16
+    by_table = [16, 48, 56, 56, 88, 88, 184, 152, 136, 136, 360, 504, 504, 720, 720]
+    by_input = [16, 64, 72, 72, 96, 96, 192, 160, 144, 144, 384, 528, 528, 720, 720]
+    assert channels(width=0.75) == by_table
+    assert channels(width=0.75, expansions="input") == by_input
+    assert channels(reduced_tail=True, expansions="input") == channels(reduced_tail=True)
+    small = MobileNetV3("small", width=0.35, expansions="input")
+    assert small.taps["c5"].channels == 200  # 576 * 0.35 = 201.6, and not 6 times the 32 before
+
+
 def test_minimalistic_has_no_squeeze_no_hard_swish_and_no_5x5() -> None:
     backbone = MobileNetV3("large", minimalistic=True)
     assert all(row.kernel == 3 and not row.squeeze for row in simplify(LARGE))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from detect.errors import InputError
 from detect.model.backbones import Backbone, MnasNetA1, MobileNetV1, MobileNetV2, MobileNetV3, Timm
+from detect.model.blocks import SqueezeSettings
 from detect.model.classifier import Classifier, build_classifier
 from detect.types import ClassMap
 from tests.model.backbones.test_pretrained import randomised, save
@@ -66,6 +67,15 @@ def test_logits_equal_torchvision(build: Build, arguments: dict[str, Any], name:
         (MobileNetV1, {}, "mobilenetv1_100", ("classifier",)),
         (MnasNetA1, {}, "semnasnet_100", ("classifier",)),
         (MobileNetV3, {"size": "small"}, "mobilenetv3_small_100", ("conv_head", "classifier")),
+        (
+            MobileNetV3,
+            {
+                **{"size": "small", "width": 0.75, "expansions": "input"},
+                "settings": SqueezeSettings(padding="same"),
+            },
+            "tf_mobilenetv3_small_075",
+            ("conv_head", "classifier"),
+        ),
         (
             MobileNetV3,
             {"size": "small", "minimalistic": True},

@@ -7,10 +7,11 @@ from typing import Any, Literal
 from detect.errors import InputError
 from detect.model.backbones.base import InvertedResidualBackbone
 from detect.model.backbones.pretrained import HALF, Source, find_weights, load_pretrained
-from detect.model.backbones.rows import Row, channels_at, read_rows, scale_rows
+from detect.model.backbones.rows import Row, channels_at, read_rows, scale_rows, widen_by_input
 from detect.model.blocks import Activation, SqueezeSettings, make_divisible
 
 Size = Literal["large", "small"]
+Expansions = Literal["input"]
 
 
 STEM = 16
@@ -108,6 +109,9 @@ class MobileNetV3(InvertedResidualBackbone):
         size: "large" (Table 1) or "small" (Table 2).
         reduced_tail: halve the channels of the tail between C4 and C5 (paper 6.3).
         width: multiplier on every channel count.
+        expansions: how other widths than 1.0 widen a block. Null: the table's expansion times the width, as in
+            torchvision. "input": its ratio times the rounded channels of the block's input, as in TensorFlow's
+            slim, timm and the paper's counts.
         minimalistic: no squeeze-and-excite, no h-swish, no 5x5 kernels; with `rows`, a ReLU in the first
             and the last convolution.
         rows: blocks in order, each [kernel, expansion, out, SE, NL, stride] as in Tables 1 and 2, with
@@ -129,6 +133,7 @@ class MobileNetV3(InvertedResidualBackbone):
         *,
         reduced_tail: bool = False,
         width: float = 1.0,
+        expansions: Expansions | None = None,
         minimalistic: bool = False,
         rows: list[Any] | None = None,
         stem: int | None = None,
@@ -147,24 +152,38 @@ class MobileNetV3(InvertedResidualBackbone):
         if rows is not None and reduced_tail:
             raise InputError("backbone.rows states the tail itself: leave reduced_tail out")
         activation: Activation = "relu" if minimalistic else "hard_swish"
-        paper = scale_rows(_paper_rows(size, reduced_tail=reduced_tail, minimalistic=minimalistic), width)
-        own = paper if rows is None else scale_rows(read_rows(rows), width)
+        tables = _paper_rows(size, reduced_tail=reduced_tail, minimalistic=minimalistic)
+        paper, paper_last = _at_width(tables, width, expansions)
+        own, usual_last = paper, paper_last
+        if rows is not None:
+            own, usual_last = _at_width(read_rows(rows), width, expansions, stem=stem or STEM)
         paper_stem = make_divisible(STEM * width)
         super().__init__(
             own,
             stem=paper_stem if stem is None else channels_at(width, stem),
-            last=LAST_EXPANSION * own[-1].out if last is None else channels_at(width, last),
+            last=usual_last if last is None else channels_at(width, last),
             width=width,
             activation=activation,
             settings=settings,
             squeeze_divisor=settings.squeeze_divisor,
         )
         self.name = f"mobilenet_v3_{size}" + ("_minimalistic" if minimalistic else "")
-        self.note_own_rows(paper, stem=paper_stem, last=LAST_EXPANSION * paper[-1].out)
+        self.note_own_rows(paper, stem=paper_stem, last=paper_last)
         self.reduced_tail = reduced_tail
         # As in MobileNetV2, width multipliers below 1 leave the last layer before the classes alone.
         self.classifier_layer = (make_divisible(CLASSIFIER_CHANNELS[size] * max(1.0, width)), activation)
         load_pretrained(self, pretrained)
+
+
+def _at_width(
+    table: tuple[Row, ...], width: float, expansions: Expansions | None, *, stem: int = STEM
+) -> tuple[tuple[Row, ...], int]:
+    """The rows at a width, and the channels of the last 1x1 where none are given."""
+    if expansions is None:
+        rows = scale_rows(table, width)
+        return rows, LAST_EXPANSION * rows[-1].out
+    # slim's table has the channels of the last 1x1, not a ratio
+    return widen_by_input(table, stem=stem, width=width), channels_at(width, LAST_EXPANSION * table[-1].out)
 
 
 def _paper_rows(size: Size, *, reduced_tail: bool, minimalistic: bool) -> tuple[Row, ...]:

@@ -112,6 +112,28 @@ def scale_rows(rows: Sequence[Row], width: float) -> tuple[Row, ...]:
     )
 
 
+def widen_by_input(rows: Sequence[Row], *, stem: int, width: float) -> tuple[Row, ...]:
+    """A table at a width multiplier: an expansion is its ratio times the rounded channels of its block's input.
+
+    Args:
+        rows: widths are those of multiplier 1.0.
+        stem: channels of the first block's input at 1.0.
+        width: the multiplier.
+
+    Source: TensorFlow's slim, `expand_input_by_factor` in `nets/mobilenet/conv_blocks.py`.
+    """
+    if width == 1.0:
+        return tuple(rows)
+    inputs = [stem, *(row.out for row in rows)]
+    return tuple(
+        row._replace(
+            expansion=make_divisible(row.expansion / above * channels_at(width, above)),
+            out=channels_at(width, row.out),
+        )
+        for above, row in zip(inputs, rows, strict=False)
+    )
+
+
 def unroll(
     table: Sequence[ExpansionRow], *, stem: int, width: float, nonlinearity: Nonlinearity
 ) -> tuple[Row, ...]:

@@ -122,6 +122,7 @@ def find_family(keys: Mapping[str, Tensor]) -> Family:
                 f"not {WHAT}: its extra levels stand on {scope}/{top}, no MobileNetV3 that we know"
             )
         size = V3_SIZES[top]
+        arguments |= {} if width == 1 else {"expansions": "input"}
         last = keys.get(f"{scope}/Conv_1.weight")
         full = make_divisible(TABLES[size][-1].out * width)
         arguments |= {

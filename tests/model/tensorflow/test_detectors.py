@@ -86,6 +86,7 @@ def test_width_and_tail_are_read_from_the_names(width: float) -> None:
     arguments = backbone["init_args"]
     assert (arguments["size"], arguments["width"], arguments["minimalistic"]) == ("small", width, True)
     assert arguments["settings"] == {"padding": "same"}
+    assert arguments["expansions"] == "input"
 
 
 def test_moving_averages_are_taken_and_the_optimizer_is_not() -> None:
