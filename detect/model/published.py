@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,14 +15,18 @@ from rich.console import Console
 
 from detect.data.annotation_cache import cache_folder
 from detect.data.public.http_file import Patience, fetch_with_progress
+from detect.data.public.unpack import Limits, unpack
 from detect.errors import InputError, RunStopped
 from detect.model.backbones.pretrained import read_state_dict
 from detect.model.checkpoint import build_detector, read_checkpoint, without_weights, write_checkpoint
 from detect.model.ssdlite import SSDLite
-from detect.model.weights import flat_backbone, import_torchvision
+from detect.model.weights import flat_backbone, import_tensorflow, import_torchvision
 
 PATIENCE = Patience(attempts=1, timeout_s=10.0)
 """A start that cannot be had should be known soon: there are others."""
+GRAPH = "frozen_inference_graph.pb"
+ZOO = Limits(files=100, gb=0.5)
+"""Of an archive of TensorFlow's model zoo; the one below unpacks to about 0.1 GB."""
 STARTERS = Path(__file__).parent / "starters"
 """Checkpoints in the package, weights in fp16; `scripts/starter` makes them."""
 
@@ -48,6 +53,13 @@ def _torchvision(path: Path) -> dict[str, Any]:
     return import_torchvision(read_state_dict(path), name=path.name)
 
 
+def _tensorflow(path: Path) -> dict[str, Any]:
+    """From an archive of TensorFlow's model zoo, whose frozen graph alone is unpacked."""
+    with tempfile.TemporaryDirectory() as folder:
+        unpack(path, Path(folder), rf"[^/]+/({GRAPH})", limits=ZOO)
+        return import_tensorflow(Path(folder) / GRAPH)
+
+
 COCO: tuple[Published, ...] = (
     Published(
         # torchvision publishes the first eight digits of the sum, in the name.
@@ -61,8 +73,20 @@ COCO: tuple[Published, ...] = (
         licence="BSD-3-Clause (torchvision), trained on COCO",
         convert=_torchvision,
     ),
+    Published(
+        # TensorFlow publishes no sum. Two projects that fetch the file state this one: on GitHub
+        # jinay1991/perception (third_party/model/model.bzl, in its history) and civcode/movidius-openvino-rpi5
+        # (scripts/prepare-ssdlite.sh); openvinotoolkit/open_model_zoo states the size.
+        url="http://download.tensorflow.org/models/object_detection/ssdlite_mobilenet_v2_coco_2018_05_09.tar.gz",
+        sha256="542445cce834dbfbb7df1991425d475e85a2d7ec68c60a4f262bb18aac10c8b2",
+        max_bytes=51_025_348,
+        backbone={"class_path": "detect.model.backbones.MobileNetV2", "width": 1.0},
+        licence="Apache-2.0 (TensorFlow's model zoo), trained on COCO",
+        convert=_tensorflow,
+    ),
 )
-"""Published detectors, trained on COCO's 80 classes."""
+"""Published detectors, trained on COCO's 80 classes. The zoo's MobileNetV3 (`ssd_mobilenet_v3_*_coco_2020_01_14`) is
+missing: no two sources state its sums."""
 
 
 def find_start(start: str, model: dict[str, Any]) -> Path:

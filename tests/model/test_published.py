@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,14 +14,15 @@ import torch
 from detect.data.annotation_cache import cache_folder
 from detect.errors import InputError
 from detect.model import published
-from detect.model.backbones import MobileNetV3
+from detect.model.backbones import MobileNetV2, MobileNetV3
 from detect.model.checkpoint import build_detector, checkpoint_content, read_checkpoint, write_checkpoint
 from detect.model.published import COCO, find_start
 from detect.model.ssdlite import SSDLite
 from detect.model.weights import init_from, match_table
 from detect.types import ClassMap
 from scripts.pack_starter import LICENCE, pack
-from tests.file_server import FileServer
+from tests.file_server import FileServer, serving
+from tests.model.tensorflow import cases
 
 LARGE = {
     "backbone": {
@@ -38,7 +43,8 @@ NAME = "ssdlite320_mobilenet_v3_large_coco-a79551df.pth"
 
 
 def test_the_table__has_what_torchvision_states() -> None:
-    row = COCO[0]
+    row, zoo = COCO
+    assert zoo.backbone == published.flat_backbone(MobileNetV2().to_settings())
     assert row.name == NAME
     assert row.sha256.startswith("a79551df")  # the digits in the name are the first of the sum
     assert len(row.sha256) == 64
@@ -118,6 +124,77 @@ def test_coco__found_among_torchvisions_downloads(
     own.write_bytes(torchvision_file)
     assert find_start("coco", LARGE).is_file()
     assert coco_server.requests == []
+
+
+V2 = {"backbone": {"class_path": "detect.model.backbones.MobileNetV2"}, "num_classes": None}
+
+
+@pytest.fixture
+def zoo_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
+    """The row of TensorFlow's model zoo on 127.0.0.1; its content is added by `publish`."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    with serving() as told:
+        yield told
+
+
+def publish(told: FileServer, members: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz", compresslevel=1) as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    content = file.getvalue()
+    (zoo,) = (row for row in COCO if "download.tensorflow.org" in row.url)
+    told.files["/" + zoo.name] = content
+    url = f"{told.url}/{zoo.name}"
+    row = zoo._replace(url=url, sha256=hashlib.sha256(content).hexdigest())
+    monkeypatch.setattr(published, "COCO", (COCO[0], row))
+
+
+def test_coco__archive_of_tensorflows_zoo(zoo_server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = cases.network("v2")["layers"]
+    for name in (name for name in layers if name.endswith("ClassPredictor")):  # of 3 classes: 90
+        layers[name][3] = layers[name][3] // 4 * 91
+    arrays = cases.variables(layers)
+    top = "ssdlite_mobilenet_v2_coco_2018_05_09"
+    graph = cases.frozen_graph(arrays, resize_to=300)
+    members = {f"{top}/checkpoint": b"model", f"{top}/frozen_inference_graph.pb": graph}
+    publish(zoo_server, members, monkeypatch)
+    path = find_start("coco", V2)
+    assert find_start("coco", V2) == path
+    assert len(zoo_server.requests) == 1
+    checkpoint = read_checkpoint(path)
+    names = checkpoint.classes.names
+    assert (names[0], names[11], names[89]) == ("person", "unused 12", "toothbrush")
+    assert checkpoint.description["input"]["image_size"] == [300, 300]
+    origin = checkpoint.description["weights_origin"]
+    assert origin["licence"] == "Apache-2.0 (TensorFlow's model zoo), trained on COCO"
+    assert origin["weights"] == f"{top}.tar.gz"
+    net = build_detector({**V2, "num_classes": 2}).net
+    match = init_from(net, ClassMap(("hen", "stop sign"), (1, 2)), path)
+    assert (match.known_classes, match.fresh) == (["stop sign"], [])
+    assert match.other_settings == ["model.backbone.settings.padding symmetric, in the start same"]
+    theirs = arrays["BoxPredictor_2/ClassPredictor/biases"].reshape(6, 91)
+    ours = net.state_dict()["cls_heads.2.1.bias"].view(6, 3)
+    assert torch.equal(ours[:, [0, 2]], torch.from_numpy(theirs[:, [0, 13]]))  # 13: a stop sign
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"zoo/model.ckpt": b"a"}, "holds nothing of the form .*frozen_inference_graph"),
+        ({"zoo/../../frozen_inference_graph.pb": b"a"}, "a path that can leave the folder"),
+        ({"zoo/frozen_inference_graph.pb": b"no graph"}, "cannot be read as a frozen graph"),
+    ],
+)
+def test_coco__archive_of_something_else__refused(
+    zoo_server: FileServer, monkeypatch: pytest.MonkeyPatch, members: dict[str, bytes], message: str
+) -> None:
+    publish(zoo_server, members, monkeypatch)
+    with pytest.raises(InputError, match=message):
+        find_start("coco", V2)
 
 
 def test_no_start_for_a_backbone__says_which_there_are(coco_server: FileServer) -> None:

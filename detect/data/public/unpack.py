@@ -99,8 +99,8 @@ def _choose(
         size += member.size
         if count > limits.files or size > limits.gb * GB:
             raise InputError(
-                f"{archive} holds more than the {limits.files} files or {limits.gb:g} GB that this data set "
-                "can have; nothing of it was written"
+                f"{archive} holds more than the {limits.files} files or {limits.gb:g} GB that are expected "
+                "of it; nothing of it was written"
             )
         # "top//etc/x" is top/etc/x: what is left of it behind "top/" must not begin with a slash.
         match = select.fullmatch(str(PurePosixPath(member.name)))
