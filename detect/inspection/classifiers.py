@@ -70,8 +70,8 @@ PUBLISHED = (
 """The papers round some figures and cut others: a count agrees that is less than one unit of the last printed
 digit away.
 
-Sources: "Searching for MobileNetV3", arXiv 1905.02244 (some copies of its Table 3, and slim's README, have 66 M and
-2.9 M for V3-Small, and 2.4 M for its width 0.75); MobileNets, arXiv 1704.04861; tensorflow/models,
+Sources: "Searching for MobileNetV3", arXiv 1905.02244 (some copies of Table 3, and slim's README, have 66 M
+and 2.9 M for V3-Small, and 2.4 M for its width 0.75); MobileNets, arXiv 1704.04861; tensorflow/models,
 research/slim/nets/mobilenet/README.md; tensorflow/tpu, models/official/mnasnet/README.md (312 M in its text,
 315.2 M in its table and 315 M in the V3 paper's)."""
 

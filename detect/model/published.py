@@ -74,9 +74,9 @@ COCO: tuple[Published, ...] = (
         convert=_torchvision,
     ),
     Published(
-        # TensorFlow publishes no sum. Two projects that fetch the file state this one: on GitHub
-        # jinay1991/perception (third_party/model/model.bzl, in its history) and civcode/movidius-openvino-rpi5
-        # (scripts/prepare-ssdlite.sh); openvinotoolkit/open_model_zoo states the size.
+        # TensorFlow publishes no sum. Two projects on GitHub that fetch the file state this one:
+        # jinay1991/perception (third_party/model/model.bzl, in its history) and
+        # civcode/movidius-openvino-rpi5 (scripts/prepare-ssdlite.sh). The size is open_model_zoo's.
         url="http://download.tensorflow.org/models/object_detection/ssdlite_mobilenet_v2_coco_2018_05_09.tar.gz",
         sha256="542445cce834dbfbb7df1991425d475e85a2d7ec68c60a4f262bb18aac10c8b2",
         max_bytes=51_025_348,
@@ -85,8 +85,8 @@ COCO: tuple[Published, ...] = (
         convert=_tensorflow,
     ),
 )
-"""Published detectors, trained on COCO's 80 classes. The zoo's MobileNetV3 (`ssd_mobilenet_v3_*_coco_2020_01_14`) is
-missing: no two sources state its sums."""
+"""Published detectors, trained on COCO's 80 classes. The zoo's MobileNetV3
+(`ssd_mobilenet_v3_*_coco_2020_01_14`) is missing: no two sources state its sums."""
 
 
 def find_start(start: str, model: dict[str, Any]) -> Path:

@@ -109,9 +109,9 @@ class MobileNetV3(InvertedResidualBackbone):
         size: "large" (Table 1) or "small" (Table 2).
         reduced_tail: halve the channels of the tail between C4 and C5 (paper 6.3).
         width: multiplier on every channel count.
-        expansions: how other widths than 1.0 widen a block. Null: the table's expansion times the width, as in
-            torchvision. "input": its ratio times the rounded channels of the block's input, as in TensorFlow's
-            slim, timm and the paper's counts.
+        expansions: how other widths than 1.0 widen a block. Null: the table's expansion times the width, as
+            in torchvision. "input": its ratio times the rounded channels of the block's input, as in
+            TensorFlow's slim, timm and the paper's counts.
         minimalistic: no squeeze-and-excite, no h-swish, no 5x5 kernels; with `rows`, a ReLU in the first
             and the last convolution.
         rows: blocks in order, each [kernel, expansion, out, SE, NL, stride] as in Tables 1 and 2, with

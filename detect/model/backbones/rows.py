@@ -113,7 +113,7 @@ def scale_rows(rows: Sequence[Row], width: float) -> tuple[Row, ...]:
 
 
 def widen_by_input(rows: Sequence[Row], *, stem: int, width: float) -> tuple[Row, ...]:
-    """A table at a width multiplier: an expansion is its ratio times the rounded channels of its block's input.
+    """A table at a width multiplier: expansions are ratios times the rounded channels of the block's input.
 
     Args:
         rows: widths are those of multiplier 1.0.
