@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,18 @@ from detect.types import ResizeRule
 
 BITS = 15
 """Of a weight, sign aside: torch multiplies whole numbers."""
+
+NUMBERS, OUTPUTS = 1 << 20, 4
+"""Multiplied at once: what the processor's cache holds, and few zeros beside the bands."""
+
+
+class Band(NamedTuple):
+    """Neighbouring values of the result, as sums over a stretch of a line."""
+
+    given: slice
+    wanted: slice
+    weights: NDArray[np.float64]
+    """(given, wanted); zero where a value does not look."""
 
 
 def input_array(
@@ -29,31 +42,57 @@ def input_array(
         rule: "antialias" gives uint8, "torchvision" float32 in 0..255.
     """
     resize = _antialiased if rule == "antialias" else _bilinear
-    return np.stack([_along_columns_and_rows(pixels, image_size, resize) for pixels in images]).transpose(
-        0, 3, 1, 2
-    )
+    return np.stack([resize(pixels, image_size) for pixels in images]).transpose(0, 3, 1, 2)
 
 
-def _along_columns_and_rows(
-    pixels: NDArray[np.uint8], image_size: tuple[int, int], resize: Any
-) -> NDArray[Any]:
+def _antialiased(pixels: NDArray[np.uint8], image_size: tuple[int, int]) -> NDArray[np.uint8]:
     """Columns first, as torch does: what lies between is rounded."""
     height, width = image_size
-    if pixels.shape[1] != width or resize is _bilinear:
-        pixels = resize(np.ascontiguousarray(pixels.transpose(1, 0, 2)), width).transpose(1, 0, 2)
-    if pixels.shape[0] != height or resize is _bilinear:
-        pixels = resize(np.ascontiguousarray(pixels), height)
+    if pixels.shape[1] != width:
+        lines = _shortened(pixels.reshape(len(pixels), -1), width, channels=3)
+        pixels = lines.reshape(len(pixels), width, 3)
+    if pixels.shape[0] != height:
+        lines = _shortened(pixels.reshape(len(pixels), -1).T, height, channels=1)
+        pixels = lines.T.reshape(height, width, 3)
     return pixels
 
 
-def _antialiased(pixels: NDArray[np.uint8], wanted: int) -> NDArray[np.uint8]:
-    """(n, m, 3) to (wanted, m, 3): each value a weighted mean of those below a triangle, to the nearest."""
-    first, weights, precision = _triangles(len(pixels), wanted)
-    sums = np.full((wanted, *pixels.shape[1:]), 1 << (precision - 1), dtype=np.int32)
-    for tap in range(weights.shape[1]):
-        rows = pixels.take(np.minimum(first + tap, len(pixels) - 1), axis=0)
-        sums += np.multiply(rows, weights[:, tap, None, None], dtype=np.int32)
-    return (sums >> precision).clip(0, 255).astype(np.uint8)
+def _shortened(lines: NDArray[np.uint8], wanted: int, *, channels: int) -> NDArray[np.uint8]:
+    """(n, m * channels) to (n, wanted * channels): each value a weighted mean, rounded to the nearest.
+
+    Products of matrices, and exact: a mean has at most 30 binary places, a float64 has 53.
+    """
+    bands = _bands(lines.shape[1] // channels, wanted, channels)
+    shortened = np.empty((len(lines), wanted * channels), np.uint8)
+    at_once = max(1, NUMBERS // lines.shape[1])
+    given = np.empty_like(lines[:at_once], dtype=np.float64)
+    means = np.empty((len(given), wanted * channels))
+    for start in range(0, len(lines), at_once):
+        here = slice(start, start + at_once)
+        count = len(lines[here])
+        given[:count] = lines[here]
+        for band in bands:
+            np.matmul(given[:count, band.given], band.weights, out=means[:count, band.wanted])
+        shortened[here] = np.minimum(means[:count] + 0.5, 255)
+    return shortened
+
+
+@lru_cache(maxsize=8)  # the images of a folder are often of one size
+def _bands(given: int, wanted: int, channels: int) -> list[Band]:
+    """The weights along an axis for interleaved channels."""
+    first, weights, places = _triangles(given, wanted)
+    looked_at = first[:, None] + np.arange(weights.shape[1])
+    row, tap = np.nonzero(weights)
+    table = np.zeros((given, wanted))
+    table[looked_at[row, tap], row] = weights[row, tap] / 2**places
+    bands = []
+    for start in range(0, wanted, OUTPUTS):
+        stop = min(start + OUTPUTS, wanted)
+        left, right = int(first[start]), min(int(looked_at[stop - 1, -1]) + 1, given)
+        matrix = np.kron(table[left:right, start:stop], np.eye(channels)).astype(np.float64)
+        columns = slice(start * channels, stop * channels)
+        bands.append(Band(slice(left * channels, right * channels), columns, matrix))
+    return bands
 
 
 def _triangles(given: int, wanted: int) -> tuple[NDArray[np.int64], NDArray[np.int32], int]:
@@ -74,12 +113,22 @@ def _triangles(given: int, wanted: int) -> tuple[NDArray[np.int64], NDArray[np.i
     return first, (0.5 + weights * 2**precision).astype(np.int32), precision
 
 
-def _bilinear(pixels: NDArray[Any], wanted: int) -> NDArray[np.float32]:
-    """(n, m, 3) to (wanted, m, 3) without antialias or rounding; pixel centres at half."""
-    place = (np.arange(wanted) + 0.5) * (len(pixels) / wanted) - 0.5
-    place = place.clip(0, len(pixels) - 1)
+def _bilinear(pixels: NDArray[np.uint8], image_size: tuple[int, int]) -> NDArray[np.float32]:
+    """Without antialias or rounding: each value lies between two columns of two rows."""
+    (top, bottom, down), (left, right, across) = map(_neighbours, pixels.shape, image_size)
+    rows = np.union1d(top, bottom)
+    found = pixels.take(rows, axis=0)
+    mixed = _between(found.take(left, axis=1), found.take(right, axis=1), across[:, None])
+    above, below = (mixed.take(np.searchsorted(rows, one), axis=0) for one in (top, bottom))
+    return _between(above, below, down[:, None, None])
+
+
+def _between(one: NDArray[Any], other: NDArray[Any], part: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(one * (1 - part) + other * part, dtype=np.float32)
+
+
+def _neighbours(given: int, wanted: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Which two of `given` values each of `wanted` lies between, and the second's part; centres at half."""
+    place = ((np.arange(wanted) + 0.5) * (given / wanted) - 0.5).clip(0, given - 1)
     low = place.astype(np.int64)
-    part = (place - low).astype(np.float32)[:, None, None]
-    high = np.minimum(low + 1, len(pixels) - 1)
-    mixed = pixels.take(low, axis=0) * (1 - part) + pixels.take(high, axis=0) * part
-    return mixed.astype(np.float32, copy=False)
+    return low, np.minimum(low + 1, given - 1), (place - low).astype(np.float32)
