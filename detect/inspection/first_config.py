@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -22,28 +22,27 @@ from detect.data.splits import DEFAULT_SPLITS, Role, recognise
 from detect.errors import InputError
 from detect.inspection.anchor_advice import TRIED_SIDES, choose_scales
 from detect.inspection.anchor_layout import AnchorLayout, trained_boxes
+from detect.inspection.recipes import SMALL_MEDIAN, SSDLITE, SSDLITE_PLUS, Recipe
 from detect.inspection.starts import Kind, Start
 from detect.inspection.step_time import measure_step, without_log
 from detect.model.anchors import AnchorConfig
 from detect.model.backbones.mobilenet_v3 import Size
+from detect.model.checkpoint import without_weights
 from detect.training.run_time import RunTime
 
 Budget = Literal["phone", "laptop", "gpu"]
 
 SIDES = TRIED_SIDES[1:]
 """Inputs to choose from, px."""
-WANTED_MEDIAN = 32.0
-"""px of the input that half of the boxes should exceed: two cells of the finest map, at stride 16."""
+WANTED_CELLS = 2
+"""Cells of the finest map that half of the boxes should exceed."""
 STEPS: dict[Kind, int] = {"none": 3000, "imagenet": 2000, "detector": 1500}
 """Optimizer steps that a small set needs from each start."""
-LEARNING_RATE = 0.02
-"""Of SGD for the batches below."""
 FEW_IMAGES = 1000
-"""From random weights, fewer images than this train the smaller network better (docs/results.md)."""
+"""From random weights, fewer images than this train the smaller SSDLite better (docs/results.md); the figures
+for SSDLite+ are from fewer, too."""
 QUICK_NORM = {"bn_momentum": 0.1}
 """From random weights, running statistics must follow within a few hundred steps."""
-BATCHES = {0: 8, 1000: 16, 10_000: 32}
-"""Total batch size from so many training images on."""
 LEAST_BATCH = 2
 """BatchNorm on a map of one cell needs two images."""
 EPOCHS = (20, 500)
@@ -138,15 +137,18 @@ def first_config(root: Path, splits: Splits, *, budget: Budget, start: Start) ->
         data = DetectionData(root, train_split=splits.train, val_split=splits.val)
         data.open()
         reasons = {"start": start.why}
-        model = choose_backbone(budget, start, len(data.train), reasons)
-        model["image_size"] = choose_input(data.train, BUDGETS[budget], reasons)
+        recipe = choose_recipe(data.train, start)
+        model = choose_backbone(budget, start, len(data.train), recipe, reasons)
+        model["image_size"] = choose_input(data.train, BUDGETS[budget], recipe, reasons)
         model["anchors"] = choose_anchors(data.train, model, reasons)
-        batch = data.total_batch_size = choose_batch(len(data.train))
+        batch = data.total_batch_size = choose_batch(len(data.train), recipe)
         length = choose_length(len(data.train), len(data.val), batch=batch, kind=start.kind)
-        model |= choose_optimizer(batch, length.steps)
-        augmentations = choose_augmentations(data.classes.names, reasons)
+        model |= choose_optimizer(recipe, batch, length.steps)
+        augmentations = choose_augmentations(data.classes.names, recipe, reasons)
         data.image_size = (model["image_size"][0], model["image_size"][1])
-        data.augmentations = [getattr(augment, name)() for name in augmentations]
+        data.augmentations = [
+            getattr(augment, name)(**arguments) for name, arguments in augmentations.items()
+        ]
         length = length._replace(step_s=measure_step(model, data))
     reasons["trainer.max_epochs"] = f"{length.steps:,} steps; {_why_so_long(start.kind)}"
     data_section = {
@@ -154,10 +156,17 @@ def first_config(root: Path, splits: Splits, *, budget: Budget, start: Start) ->
         "train_split": splits.train,
         "val_split": splits.val,
         "total_batch_size": batch,
-        "augmentations": [{"class_path": f"detect.data.augment.{name}"} for name in augmentations],
+        "augmentations": [
+            {"class_path": f"detect.data.augment.{name}"} | ({"init_args": arguments} if arguments else {})
+            for name, arguments in augmentations.items()
+        ],
     }
     every = length.epochs // length.validations
-    trainer = {"max_epochs": length.epochs, "check_val_every_n_epoch": every}
+    trainer: dict[str, Any] = {"max_epochs": length.epochs, "check_val_every_n_epoch": every}
+    if recipe.weak_share:
+        data_section["weak_epochs"] = round(length.epochs * recipe.weak_share)
+    if recipe.callbacks:
+        trainer["callbacks"] = [{"class_path": name} for name in recipe.callbacks]
     return FirstConfig(root, describe_data(data, splits), model, data_section, trainer, reasons, time=length)
 
 
@@ -171,43 +180,61 @@ def describe_data(data: DetectionData, splits: Splits) -> str:
     )
 
 
-def choose_backbone(budget: Budget, start: Start, images: int, reasons: dict[str, str]) -> dict[str, Any]:
+def choose_recipe(train: Annotations, start: Start) -> Recipe:
+    """SSDLite+ for small objects, from random weights and few images: what was measured; else SSDLite."""
+    measured = start.kind == "none" and len(train) < FEW_IMAGES
+    if measured and float(np.median(box_sides(train, SIDES[0]))) < SMALL_MEDIAN:
+        return SSDLITE_PLUS
+    return SSDLITE
+
+
+def choose_backbone(
+    budget: Budget, start: Start, images: int, recipe: Recipe, reasons: dict[str, str]
+) -> dict[str, Any]:
     """MobileNetV3 in the size of the budget, or the network of the detector that is started from.
 
-    From random weights and few images, the smallest: it learns more in the steps that there are.
+    SSDLite from random weights and few images gets the smallest: it learns more in the steps that there are.
     """
     if start.kind == "detector":
         reasons["model.backbone"] = "that of the start, whose weights fit no other"
         return dict(start.model)
     from_nothing = start.kind == "none"
-    few = from_nothing and images < FEW_IMAGES
+    few = from_nothing and images < FEW_IMAGES and recipe is SSDLITE
     settings = BUDGETS["phone" if few else budget]
     arguments: dict[str, Any] = {"size": settings.size, "reduced_tail": settings.reduced_tail}
     arguments |= start.model.get("backbone", {}).get("init_args", {})
     tail = ", reduced tail" if settings.reduced_tail else ""
     why = "which learns most from few images and random weights" if few else f"for a {budget}"
     reasons["model.backbone"] = f"MobileNetV3-{settings.size.title()}{tail}, {why}"
-    model = {"backbone": {"class_path": "detect.model.backbones.MobileNetV3", "init_args": arguments}}
+    model: dict[str, Any] = {
+        "backbone": {"class_path": "detect.model.backbones.MobileNetV3", "init_args": arguments}
+    }
+    if recipe is SSDLITE_PLUS:
+        reasons["model.backbone"] += "; SSDLite+, with a map of stride 8 for small objects"
+        return model | (recipe.small if settings.size == "small" else recipe.large)
     if not from_nothing:
         return model
     arguments["settings"] = QUICK_NORM
     return model | {"norm": QUICK_NORM}
 
 
-def choose_input(train: Annotations, budget: BudgetSettings, reasons: dict[str, str]) -> list[int]:
-    """[H, W]: the smallest square in which half of the boxes exceed `WANTED_MEDIAN`, within the budget.
+def choose_input(
+    train: Annotations, budget: BudgetSettings, recipe: Recipe, reasons: dict[str, str]
+) -> list[int]:
+    """[H, W]: the smallest square in which half of the boxes exceed `WANTED_CELLS`, within the budget.
 
     No larger than the images, for to enlarge them shows nothing more.
     """
     native = float(np.median(train.sizes.min(axis=1)))
     allowed = [side for side in SIDES if side == SIDES[0] or side <= min(native, budget.largest_side)]
     medians = {side: float(np.median(box_sides(train, side))) for side in allowed}
-    side = next((side for side in allowed if medians[side] >= WANTED_MEDIAN), allowed[-1])
+    wanted = WANTED_CELLS * recipe.finest_stride
+    side = next((side for side in allowed if medians[side] >= wanted), allowed[-1])
     reasons["model.image_size"] = f"half of the boxes are larger than {medians[side]:.0f} px there"
     if side > SIDES[0]:
         reasons["model.image_size"] += f", at {SIDES[0]} than {medians[SIDES[0]]:.0f}"
-    if medians[side] < WANTED_MEDIAN:
-        reasons["model.image_size"] += f"; {WANTED_MEDIAN:.0f} would be better: small objects will be missed"
+    if medians[side] < wanted:
+        reasons["model.image_size"] += f"; {wanted} would be better: small objects will be missed"
     return [side, side]
 
 
@@ -220,13 +247,11 @@ def box_sides(train: Annotations, side: int) -> NDArray[np.float32]:
 
 def choose_anchors(train: Annotations, model: dict[str, Any], reasons: dict[str, str]) -> dict[str, Any]:
     """The usual scales, or others where they fit better; those of the start where it has learnt some."""
-    learnt = model.get("anchors")
-    config = AnchorConfig(**(learnt or {"style": "torchvision"}))
-    side = model["image_size"]
-    layout = replace(AnchorLayout.default(), image_size=(side[0], side[1]), config=config)
-    if learnt is not None:
+    if (learnt := model.get("anchors")) is not None:
         reasons["model.anchors"] = "those that the start has learnt"
         return dict(learnt)
+    config = AnchorConfig(style="torchvision")
+    layout = AnchorLayout.of_settings(without_weights(model) | {"anchors": {"style": config.style}})
     chosen = choose_scales(train, layout)
     scales = chosen.layout.config.scales
     what = "the usual ones" if scales is None else f"fitted to the boxes (the usual ones: {chosen.usual:.0%})"
@@ -234,7 +259,7 @@ def choose_anchors(train: Annotations, model: dict[str, Any], reasons: dict[str,
     return {"style": config.style} | ({} if scales is None else {"scales": scales})
 
 
-def choose_batch(images: int) -> int:
+def choose_batch(images: int, recipe: Recipe) -> int:
     """Images per step.
 
     Raises:
@@ -244,7 +269,7 @@ def choose_batch(images: int) -> int:
         raise InputError(
             f"{images} image to train on: at least {LEAST_BATCH} are needed, and 100 for a start"
         )
-    wanted = next(batch for least, batch in reversed(BATCHES.items()) if images >= least)
+    wanted = next(batch for least, batch in reversed(recipe.batches.items()) if images >= least)
     return min(wanted, images)
 
 
@@ -257,11 +282,11 @@ def choose_length(images: int, val_images: int, *, batch: int, kind: Kind) -> Ru
     return RunTime(epochs, epochs * per_epoch, 0.0, epochs // every, math.ceil(val_images / batch))
 
 
-def choose_optimizer(batch: int, steps: int) -> dict[str, Any]:
+def choose_optimizer(recipe: Recipe, batch: int, steps: int) -> dict[str, Any]:
     """SGD with a learning rate for the batch, and its warm-up."""
-    rate = LEARNING_RATE * min(1.0, batch / BATCHES[0])
+    rate = recipe.learning_rate * min(1.0, batch / recipe.batches[0])
     return {
-        "loss": {"class_path": "detect.training.losses.MultiBoxLoss"},
+        "loss": recipe.loss,
         "optimizer": {
             "class_path": "torch.optim.SGD",
             "init_args": {"lr": round(rate, 4), "momentum": 0.9, "weight_decay": 4e-5, "fused": True},
@@ -270,16 +295,19 @@ def choose_optimizer(batch: int, steps: int) -> dict[str, Any]:
     }
 
 
-def choose_augmentations(names: Sequence[str], reasons: dict[str, str]) -> list[str]:
-    """Colour, crops, and mirror images where they stay true; nothing turned upside down."""
-    chosen = ["PhotometricDistort", "RandomIoUCrop"]
+def choose_augmentations(
+    names: Sequence[str], recipe: Recipe, reasons: dict[str, str]
+) -> dict[str, dict[str, Any]]:
+    """Colour, crops, and mirror images where they stay true, with their arguments; nothing upside down."""
+    crop = {} if recipe.min_crop is None else {"min_scale": recipe.min_crop}
+    chosen: dict[str, dict[str, Any]] = {"PhotometricDistort": {}, "RandomIoUCrop": crop}
     words = {word.lower() for name in names for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)}
     characters = sum(len(name) == 1 for name in names)
     if words & MIRRORED or 2 * characters > len(names):
         what = "characters" if characters else "left and right"
         reasons["data.augmentations"] = f"colour and crops; no mirror images, for the classes tell {what}"
     else:
-        chosen.append("RandomHorizontalFlip")
+        chosen["RandomHorizontalFlip"] = {}
         reasons["data.augmentations"] = (
             "colour, crops, mirror images; RandomVerticalFlip too where your images have no up"
         )

@@ -42,7 +42,9 @@ def _entry(key: str, value: Any, reason: str | None) -> Iterator[str]:
         yield from (f"    {name}: {_flow(one)}" for name, one in value.items())
     elif isinstance(value, list) and value and isinstance(value[0], dict):
         yield f"  {key}:"
-        yield from (f"    - class_path: {_flow(one['class_path'])}" for one in value)
+        for entry in value:
+            for number, (name, one) in enumerate(entry.items()):
+                yield f"    {'  ' if number else '- '}{name}: {_flow(one)}"
     else:
         yield f"  {key}: {_flow(value)}"
 

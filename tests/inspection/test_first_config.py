@@ -24,10 +24,12 @@ from detect.inspection.first_config import (
     choose_input,
     choose_length,
     choose_optimizer,
+    choose_recipe,
     choose_splits,
     first_config,
 )
 from detect.inspection.first_config_text import config_text, summary
+from detect.inspection.recipes import SSDLITE, SSDLITE_PLUS, Recipe
 from detect.inspection.starts import Start
 from detect.model.anchors import AnchorConfig
 from tests.conftest import make_coco
@@ -77,12 +79,12 @@ def test_one_split_alone_leads_to_data_split(tmp_path: Path) -> None:
 )
 def test_the_budget_names_the_backbone(budget: module.Budget, arguments: dict) -> None:
     reasons: dict[str, str] = {}
-    model = choose_backbone(budget, NONE, 1000, reasons)
+    model = choose_backbone(budget, NONE, 1000, SSDLITE, reasons)
     assert model["backbone"]["init_args"] == arguments | {"settings": {"bn_momentum": 0.1}}
     assert model["norm"] == {"bn_momentum": 0.1}
     assert budget in reasons["model.backbone"]
     imagenet = Start("imagenet", "", {"backbone": {"init_args": {"weights": "imagenet"}}})
-    model = choose_backbone(budget, imagenet, 130, reasons)
+    model = choose_backbone(budget, imagenet, 130, SSDLITE, reasons)
     assert model["backbone"]["init_args"] == arguments | {"weights": "imagenet"}
     assert "norm" not in model
 
@@ -90,7 +92,7 @@ def test_the_budget_names_the_backbone(budget: module.Budget, arguments: dict) -
 @pytest.mark.parametrize("budget", module.BUDGETS)
 def test_few_images_and_no_start_get_the_smallest(budget: module.Budget) -> None:
     reasons: dict[str, str] = {}
-    model = choose_backbone(budget, NONE, 999, reasons)
+    model = choose_backbone(budget, NONE, 999, SSDLITE, reasons)
     assert model["backbone"]["init_args"]["size"] == "small"
     assert "few images and random weights" in reasons["model.backbone"]
 
@@ -98,11 +100,55 @@ def test_few_images_and_no_start_get_the_smallest(budget: module.Budget) -> None
 def test_a_detector_to_start_from_names_the_backbone(tmp_path: Path) -> None:
     learnt = {"backbone": {"class_path": "x"}, "anchors": {"style": "paper"}, "init_from": "a.ckpt"}
     reasons: dict[str, str] = {}
-    model = choose_backbone("gpu", Start("detector", "", learnt), 130, reasons) | {"image_size": [320, 320]}
+    model = choose_backbone("gpu", Start("detector", "", learnt), 130, SSDLITE, reasons)
     assert model["backbone"] == {"class_path": "x"}
     assert model["init_from"] == "a.ckpt"
     # Its anchors stay, though they fit badly here.
     assert choose_anchors(scattered(tmp_path, 20), model, reasons) == {"style": "paper"}
+
+
+@pytest.mark.parametrize(
+    ("side", "start", "recipe"),
+    [
+        (150, NONE, SSDLITE_PLUS),  # 75 px at 320
+        (170, NONE, SSDLITE),
+        (40, Start("imagenet", "", {}), SSDLITE),  # not measured from any start but random weights
+    ],
+)
+def test_small_objects_and_random_weights_get_ssdlite_plus(
+    tmp_path: Path, side: float, start: Start, recipe: Recipe
+) -> None:
+    assert choose_recipe(scattered(tmp_path, side), start) is recipe
+
+
+@pytest.mark.parametrize("budget", module.BUDGETS)
+def test_ssdlite_plus_is_laid_out_as_its_configurations(tmp_path: Path, budget: module.Budget) -> None:
+    annotations, reasons = scattered(tmp_path, 60), {}
+    model = choose_backbone(budget, NONE, 200, SSDLITE_PLUS, reasons)
+    assert model["backbone"]["init_args"]["size"] == BUDGETS[budget].size
+    name = "v3_small" if budget == "phone" else "chess"
+    measured = yaml.safe_load(Path(f"configs/plus/{name}.yaml").read_text(encoding="utf-8"))
+    chosen = model | choose_optimizer(SSDLITE_PLUS, 4, 3000)
+    assert [chosen.get(key) for key in ("taps", "neck", "loss")] == [
+        measured["model"].get(key) for key in ("taps", "neck", "loss")
+    ]
+    assert chosen["optimizer"]["init_args"]["lr"] == 0.03
+    assert choose_input(annotations, BUDGETS[budget], SSDLITE_PLUS, reasons) == [320, 320]
+    anchors = choose_anchors(annotations, model | {"image_size": [320, 320]}, reasons)
+    assert anchors == {"style": "torchvision"}  # the usual ones fit: at stride 8 they are half as large
+    assert choose_augmentations(["cat"], SSDLITE_PLUS, reasons)["RandomIoUCrop"] == {"min_scale": 0.8}
+
+
+def test_the_configuration_for_small_objects(tmp_path: Path) -> None:
+    boxes = {f"t{i}": [("cat", [8 + i, 8, 13 + i, 13])] for i in range(4)}
+    root = make_voc(tmp_path / "small", {"train": boxes, "val": {"v": BOX}})
+    chosen = first_config(root, Splits("train", "val"), budget="phone", start=NONE)
+    assert chosen.time.step_s > 0
+    written = yaml.safe_load(config_text(chosen, Path("small.yaml")))
+    assert written["data"]["augmentations"][1]["init_args"] == {"min_scale": 0.8}
+    assert written["data"]["weak_epochs"] == round(written["trainer"]["max_epochs"] / 4)
+    assert written["trainer"]["callbacks"] == [{"class_path": "detect.training.averaging.AveragedWeights"}]
+    assert "map of stride 8 for small objects" in "\n".join(summary(chosen, Path("small.yaml")))
 
 
 @pytest.mark.parametrize(
@@ -120,18 +166,19 @@ def test_the_input_grows_for_small_boxes(
     tmp_path: Path, side: float, budget: module.Budget, expected: int
 ) -> None:
     reasons: dict[str, str] = {}
-    chosen = choose_input(scattered(tmp_path, side), BUDGETS[budget], reasons)
+    chosen = choose_input(scattered(tmp_path, side), BUDGETS[budget], SSDLITE, reasons)
     assert chosen == [expected, expected]
     assert ("small objects will be missed" in reasons["model.image_size"]) == (side == 20)
 
 
 def test_the_input_is_no_larger_than_the_images(tmp_path: Path) -> None:
     boxes = scattered(tmp_path, 20, image=(640, 430))
-    assert choose_input(boxes, BUDGETS["gpu"], {}) == [416, 416]
+    assert choose_input(boxes, BUDGETS["gpu"], SSDLITE, {}) == [416, 416]
 
 
 def test_scales_are_fitted_where_the_usual_ones_fit_badly(tmp_path: Path) -> None:
-    model, reasons = {"image_size": [320, 320]}, {}
+    reasons: dict[str, str] = {}
+    model = choose_backbone("phone", NONE, 130, SSDLITE, reasons) | {"image_size": [320, 320]}
     assert choose_anchors(scattered(tmp_path / "a", 140), model, reasons) == {"style": "torchvision"}
     assert "the usual ones; " in reasons["model.anchors"]
     chosen = choose_anchors(scattered(tmp_path / "b", 60), model, reasons)
@@ -152,18 +199,19 @@ def test_a_rare_class_counts_as_much_as_a_common_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("images", "batch"), [(2, 2), (5, 5), (130, 8), (999, 8), (1000, 16), (20_000, 32)])
 def test_the_batch_follows_the_number_of_images(images: int, batch: int) -> None:
-    assert choose_batch(images) == batch
+    assert choose_batch(images, SSDLITE) == batch
+    assert choose_batch(images, SSDLITE_PLUS) == min(images, 4)
 
 
 def test_one_image_is_too_few() -> None:
     with pytest.raises(InputError, match="1 image to train on: at least 2"):
-        choose_batch(1)
+        choose_batch(1, SSDLITE)
 
 
 @pytest.mark.parametrize("images", [2, 20, 130, 300, 1000, 5000, 100_000])
 @pytest.mark.parametrize("kind", ["none", "imagenet", "detector"])
 def test_epochs_give_the_steps_that_a_start_needs(images: int, kind: module.Kind) -> None:
-    batch = choose_batch(images)
+    batch = choose_batch(images, SSDLITE)
     length = choose_length(images, 50, batch=batch, kind=kind)
     assert length.steps == length.epochs * (images // batch)
     if 64 <= images <= 1000:
@@ -171,13 +219,14 @@ def test_epochs_give_the_steps_that_a_start_needs(images: int, kind: module.Kind
     assert 20 <= length.epochs <= 520
     assert length.epochs % length.validations == 0
     assert 20 <= length.validations <= 45
-    assert choose_optimizer(batch, length.steps)["schedule"]["warmup_steps"] <= length.steps / 2 or (
+    assert choose_optimizer(SSDLITE, batch, length.steps)["schedule"]["warmup_steps"] <= length.steps / 2 or (
         images < 20
     )
 
 
 def test_a_small_batch_takes_a_lower_rate() -> None:
-    assert [choose_optimizer(batch, 3000)["optimizer"]["init_args"]["lr"] for batch in (8, 4)] == [0.02, 0.01]
+    settings = [choose_optimizer(SSDLITE, batch, 3000) for batch in (8, 4)]
+    assert [chosen["optimizer"]["init_args"]["lr"] for chosen in settings] == [0.02, 0.01]
 
 
 @pytest.mark.parametrize(
@@ -193,7 +242,8 @@ def test_a_small_batch_takes_a_lower_rate() -> None:
 )
 def test_mirror_images_only_where_they_stay_true(names: list[str], mirrored: bool) -> None:
     reasons: dict[str, str] = {}
-    chosen = choose_augmentations(names, reasons)
+    chosen = choose_augmentations(names, SSDLITE, reasons)
+    assert chosen["RandomIoUCrop"] == {}
     assert ("RandomHorizontalFlip" in chosen) == mirrored
     assert "RandomVerticalFlip" not in chosen
     assert ("no mirror images" in reasons["data.augmentations"]) != mirrored
