@@ -12,7 +12,7 @@ from detect.evaluation.evaluator import Metrics
 from detect.inspection.anchor_advice import advise
 from detect.inspection.anchor_fit import LOW_SHARE
 from detect.inspection.anchor_layout import AnchorLayout, anchor_recall, trained_boxes
-from detect.inspection.first_config import STEPS, WANTED_MEDIAN, box_sides
+from detect.inspection.first_config import STEPS, WANTED_CELLS, box_sides
 from detect.inspection.starts import Kind
 
 NEAR_BASELINE = 1.5
@@ -55,6 +55,8 @@ class RunFacts(NamedTuple):
     """Half of the training boxes are larger on the input."""
     side: int
     """Shorter side of the input, px."""
+    finest_stride: int
+    """Input px per cell of the first map."""
     images: int
     started: bool
     """From a detector, or with pretrained weights in the backbone."""
@@ -148,7 +150,7 @@ def _of_boxes(facts: RunFacts) -> Iterator[str]:
     if facts.recall < LOW_SHARE:
         what = f"anchors overlap only {facts.recall:.0%} of the training boxes with IoU 0.5 or more"
         yield what + (f": {facts.anchor_flags}" if facts.anchor_flags else "")
-    if facts.median_px < WANTED_MEDIAN:
+    if facts.median_px < WANTED_CELLS * facts.finest_stride:
         side = round(facts.side * 1.5 / 32) * 32
         yield (
             f"half of the boxes are smaller than {facts.median_px:.0f} px on the input: "
@@ -193,6 +195,7 @@ def gather_facts(
         anchor_flags=advice[0].flags if advice else None,
         median_px=float(np.median(box_sides(data.train, min(layout.image_size)))),
         side=min(layout.image_size),
+        finest_stride=min(layout.strides),
         images=len(data.train),
         started=started != "none",
         unfound=[name for name, own in metrics.per_class.items() if own.boxes and own.AP50 <= 0],
