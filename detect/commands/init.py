@@ -22,8 +22,9 @@ def init_command(args: list[str]) -> int:
         "--start",
         type=str,
         default="auto",
-        metavar="published|imagenet|none|CKPT",
-        help="what the training starts from; auto: the first of these that can be had for the budget",
+        metavar="coco|imagenet|starter|none|CKPT",
+        help="what the training starts from; auto: the first of these that can be had for the budget, and "
+        "before none that of scripts/quickstart",
     )
     parser.add_argument("--data.train_split", type=str | None, default=None, help="null: train2017 or train")
     parser.add_argument(

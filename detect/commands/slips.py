@@ -120,7 +120,8 @@ what to train
   --data.root FOLDER               the data set: COCO, Pascal VOC and YOLO are recognised
   --data.train_split NAME          its training split; null: train2017 or train
   --data.val_split NAME            its validation split; null: val2017, val, valid or test
-  --model.init_from FILE|coco      a detector to start from, yours or the published one; any classes
+  --model.init_from FILE|coco      a detector to start from, yours or the published one; any classes; starter:
+                                   one that comes with the package
   --model.backbone NAME            MobileNetV1, MobileNetV2, MobileNetV3, MnasNetA1, or Timm for any of timm
   --model.backbone.weights FILE    weights of a classifier for it; imagenet: the published ones
   --model.anchors auto             anchors whose scales are fitted to the training boxes

@@ -11,7 +11,7 @@ from detect.errors import InputError
 from detect.inspection import starts
 from detect.inspection.starts import Start, choose_start, detector_start
 from detect.model.checkpoint import build_detector, checkpoint_content, read_checkpoint, write_checkpoint
-from detect.model.published import COCO
+from detect.model.published import COCO, find_start
 from detect.types import ClassMap
 from tests.file_server import FileServer
 
@@ -94,18 +94,19 @@ def test_auto_without_a_network_or_a_quickstart_is_none(size: starts.Size) -> No
     start = choose_start("auto", size)
     assert (start.kind, start.model) == ("none", {})
     assert "bash scripts/quickstart" in start.why
+    assert "out of reach: " in start.why
 
 
 @pytest.mark.usefixtures("no_network")
 def test_a_start_that_is_asked_for_must_be_there() -> None:
     with pytest.raises(InputError, match=r"ssdlite320\S+ cannot be downloaded: .*no network"):
-        choose_start("published", "large")
+        choose_start("coco", "large")
     with pytest.raises(InputError, match="imagenet could not download"):
         choose_start("imagenet", "small")
 
 
 def test_auto_takes_the_best_of_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(starts, "published", lambda: Start("detector", "published", {}))
+    monkeypatch.setattr(starts, "coco", lambda: Start("detector", "published", {}))
     monkeypatch.setattr(starts, "imagenet", lambda size: Start("imagenet", size, {}))
     assert choose_start("auto", "large").why == "published"
     assert choose_start("auto", "small") == ("imagenet", "small", {})
@@ -114,9 +115,46 @@ def test_auto_takes_the_best_of_the_budget(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_published_detector_is_fetched_once(coco_server: FileServer) -> None:
     first, again = choose_start("published", "large"), choose_start("auto", "large")
+    assert first == choose_start("coco", "small")
     assert [request["path"] for request in coco_server.requests] == ["/" + COCO[0].name]
     assert first == again
     assert first.model["backbone"]["init_args"] == {"size": "large", "reduced_tail": True}
     assert first.model.keys() == {"backbone", "anchors", "init_from"}
     assert first.model["anchors"] == {"style": "torchvision"}
-    assert "person" in read_checkpoint(Path(first.model["init_from"])).classes.names
+    assert first.model["init_from"] == "coco"  # and no path: another machine finds its own
+    path = find_start("coco", {"backbone": first.model["backbone"]})
+    assert "person" in read_checkpoint(path).classes.names
+
+
+@pytest.mark.usefixtures("no_network", "elsewhere")
+@pytest.mark.parametrize("size", ["small", "large"])
+def test_without_a_network_the_starter_comes_before_the_quickstart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: starts.Size
+) -> None:
+    backbone = {
+        "class_path": "detect.model.backbones.MobileNetV3",
+        "init_args": {"size": "small", "reduced_tail": True},
+    }
+    monkeypatch.setattr("detect.model.published.STARTERS", tmp_path / "starters")
+    with pytest.raises(InputError, match="init_from starter: there is none"):
+        choose_start("starter", size)
+    save(tmp_path / "runs" / "quickstart-001" / "checkpoints" / "best.ckpt")
+    save(tmp_path / "starters" / "v3_small.ckpt", backbone=backbone)
+    start = choose_start("auto", size)
+    assert start == choose_start("starter", size)
+    assert (start.kind, start.model["init_from"]) == ("detector", "starter")
+    assert start.model["backbone"] == backbone
+    assert "generated images" in start.why
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_every_start_says_what_it_is_worth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, coco_server: FileServer
+) -> None:
+    monkeypatch.setattr(starts, "find_weights", lambda *_, **__: None)
+    own = save(tmp_path / "mine.ckpt")
+    shown = {word: choose_start(word, "large").why for word in ("coco", "imagenet", "none", str(own))}
+    assert "classes that COCO has too" in shown["coco"]
+    assert "0.213 -> 0.251" in shown["imagenet"]
+    assert "twice the steps" in shown["none"]
+    assert "the closer its images are" in shown[str(own)]
