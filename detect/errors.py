@@ -17,7 +17,7 @@ class InputError(ValueError):
 
 
 class RunStopped(Exception):
-    """A training run that ended before its last epoch, with everything saved that can be saved.
+    """A command that ended before its end, with everything saved that can be saved.
 
     The command line prints the message without a traceback and exits with `exit_code`.
     """

@@ -87,14 +87,21 @@ def thresholds_command(args: list[str]) -> int:
 
 
 def predict_command(args: list[str]) -> int:
-    """Detect objects in images, folders and globs; write drawn images and detections.json."""
+    """Detect objects in images, folders, videos, cameras; write drawn ones and detections.json."""
     from detect.deploy.predict import PredictOptions, predict
+    from detect.deploy.video_sources import find_videos
 
     parser = new_parser(
         "predict", predict_command, "detect predict --ckpt_path best.ckpt --source photos --out out"
     )
     add_model_arguments(parser)
-    parser.add_argument("--source", type=str, nargs="+", required=True, help="images, folders or globs")
+    parser.add_argument(
+        "--source",
+        type=str,
+        nargs="+",
+        required=True,
+        help="images, folders, globs; or videos, camera:0, rtsp://... (the extra video)",
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument(
         "--score_threshold",
@@ -112,12 +119,29 @@ def predict_command(args: list[str]) -> int:
     )
     parser.add_argument("--draw", type=bool, default=PredictOptions.draw, help="write the drawn images")
     parser.add_argument(
+        "--recursive",
+        type=bool,
+        nargs="?",
+        const=True,
+        default=PredictOptions.recursive,
+        help="search folders to the bottom",
+    )
+    parser.add_argument(
         "--batch_size", type=int, default=PredictOptions.batch_size, help="images per pass of the network"
     )
     config = parse(parser, args)
     options = PredictOptions(
-        config.score_threshold, config.classes, config.format, config.batch_size, config.draw
+        score_threshold=config.score_threshold,
+        classes=config.classes,
+        format=config.format,
+        batch_size=config.batch_size,
+        draw=config.draw,
+        recursive=config.recursive,
     )
+    if videos := find_videos(config.source):
+        from detect.deploy.predict_video import predict_videos
+
+        return predict_videos(model_argument(config), videos, output=config.out, options=options)
     return predict(model_argument(config), config.source, output=config.out, options=options)
 
 

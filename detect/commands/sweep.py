@@ -15,11 +15,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
 from detect.config.files import read_yaml
@@ -29,6 +27,7 @@ from detect.errors import InputError, RunStopped, install_hint
 from detect.report.compare import compare
 from detect.system.devices import Slot
 from detect.system.files import write_atomically
+from detect.system.signals import noted_signals
 from detect.training.run_folder import RUN_VARIABLE
 
 STATE_FILE = "sweep.json"
@@ -316,22 +315,6 @@ def last_line(log: Path) -> str:
     """What a job said last."""
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
-
-
-@contextmanager
-def noted_signals() -> Iterator[list[int]]:
-    """SIGINT and SIGTERM go into a list, so that none comes between a process and the note of it."""
-    signals: list[int] = []
-
-    def note(signum: int, frame: FrameType | None) -> None:
-        signals.append(signum)
-
-    before = {signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield signals
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
 
 
 def stop(processes: Sequence[subprocess.Popen[bytes]], signum: int) -> NoReturn:

@@ -10,7 +10,7 @@ import contextlib
 import difflib
 import os
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +54,8 @@ class PredictOptions:
     batch_size: int = 8
     """Images per pass of the network."""
     draw: bool = True
+    recursive: bool = True
+    """Folders are searched to the bottom."""
 
     def check(self) -> None:
         """Stop at a number out of range.
@@ -83,7 +85,7 @@ def predict(
 
     Args:
         model: a checkpoint or an exported file.
-        sources: files, folders (searched to the bottom) and globs.
+        sources: files, folders and globs.
         output: gets a drawing of each image under its own name, detections.json, and annotations where asked
             for.
         options: thresholds, classes, formats.
@@ -95,7 +97,7 @@ def predict(
         InputError: a wrong option, no image, not a model, or an output that would replace something.
     """
     options.check()
-    files = find_images(sources)
+    files = find_images(sources, recursive=options.recursive)
     names = output_names(files)
     refuse_overwriting(output, names, options.format)
     detector = Detector.load(model).at_threshold(options.score_threshold)
@@ -238,8 +240,7 @@ class ResultWriter:
         self._repeated_names = {name for name, count in times.items() if count > 1}
         self._format = options.format
         self._stack = contextlib.ExitStack()
-        self._drawing: deque[tuple[int, Future[None]]] = deque()
-        self._drawing_bytes = 0
+        self._drawing = WorkBehind(self.pool)
 
     @property
     def count(self) -> int:
@@ -259,58 +260,73 @@ class ResultWriter:
 
     def finish(self) -> None:
         """Wait for the drawings and close the list; without it no list appears."""
-        self._wait_until(0)
+        self._drawing.wait()
         self._rows.end()
 
     def write(self, file: Path, pixels: NDArray[np.uint8], prediction: Prediction) -> None:
         """Add one image; it is drawn in the background, within `BUDGET_BYTES`."""
         name = file.resolve().relative_to(self._root).as_posix()
         image_id = name if file.name in self._repeated_names else file.name
-        for row in result_rows(prediction, file, self.classes, image_id=image_id):
+        for row in result_rows(prediction, str(file), self.classes, image_id=image_id):
             self._rows.write(row)
         if self._labels is not None:
             height, width = pixels.shape[:2]
             stem = Path(self.names[file]).stem
             self._labels.write(LabelledImage(name, stem, (height, width), prediction))
         if self.draw:
-            self._wait_until(max(0, BUDGET_BYTES - pixels.nbytes))
-            future = self.pool.submit(draw, pixels, prediction, self.output / self.names[file])
-            self._drawing.append((pixels.nbytes, future))
-            self._drawing_bytes += pixels.nbytes
+            self._drawing.add(pixels, draw, pixels, prediction, self.output / self.names[file])
 
-    def _wait_until(self, allowed_bytes: int) -> None:
-        """Wait for the oldest drawings until no more than this is being drawn."""
-        while self._drawing and self._drawing_bytes > allowed_bytes:
-            taken, future = self._drawing.popleft()
-            self._drawing_bytes -= taken
+
+class WorkBehind:
+    """Work on images that threads do behind the network, within `BUDGET_BYTES`.
+
+    Args:
+        pool: the threads.
+    """
+
+    def __init__(self, pool: ThreadPoolExecutor) -> None:
+        self._pool = pool
+        self._waiting: deque[tuple[int, Future[None]]] = deque()
+        self._waiting_bytes = 0
+
+    def add(self, pixels: NDArray[np.uint8], work: Callable[..., None], *arguments: Any) -> None:
+        """Hand over work that needs `pixels`; waits until there is room for them."""
+        self.wait(max(0, BUDGET_BYTES - pixels.nbytes))
+        self._waiting.append((pixels.nbytes, self._pool.submit(work, *arguments)))
+        self._waiting_bytes += pixels.nbytes
+
+    def wait(self, allowed_bytes: int = 0) -> None:
+        """Wait for the oldest work until no more than this is in hand."""
+        while self._waiting and self._waiting_bytes > allowed_bytes:
+            taken, future = self._waiting.popleft()
+            self._waiting_bytes -= taken
             future.result()
 
 
 def draw(pixels: NDArray[np.uint8], prediction: Prediction, path: Path) -> None:
     """Write an image with its detections."""
-    drawn = draw_detections(
-        Image.fromarray(pixels),
-        prediction.boxes,
-        prediction.names,
-        prediction.scores,
-        labels=prediction.labels,
-    )
-    drawn.save(path, quality=92)
+    drawn(pixels, prediction).save(path, quality=92)
+
+
+def drawn(pixels: NDArray[np.uint8], prediction: Prediction) -> Image.Image:
+    """An image with its detections."""
+    boxes, scores, labels, names = prediction
+    return draw_detections(Image.fromarray(pixels), boxes, names, scores, labels=labels)
 
 
 def result_rows(
-    prediction: Prediction, file: Path, classes: ClassMap, *, image_id: str
+    prediction: Prediction, file_name: str, classes: ClassMap, *, image_id: str
 ) -> Iterator[dict[str, Any]]:
     """COCO's results format, with the names that make it readable.
 
     Args:
         prediction: of one image.
-        file: the image.
+        file_name: where the image is.
         classes: of the detector.
         image_id: the file's name, or the path below the folder of all images where two have one name.
     """
     for row, name in zip(prediction.to_coco(image_id, classes), prediction.names, strict=True):
-        yield {**row, "file_name": str(file), "category_name": name}
+        yield {**row, "file_name": file_name, "category_name": name}
 
 
 def report(output: Path, *, images: int, found: int, skipped: list[str]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from detect.data.readers import IMAGE_SUFFIXES
 from detect.deploy.label_files import WRITERS, LabelFormat
+from detect.deploy.video_sources import VIDEO_SUFFIXES
 from detect.errors import InputError
 
 SUFFIXES = frozenset(IMAGE_SUFFIXES)
@@ -15,8 +16,12 @@ RUN_SIGNS = ("config.yaml", "manifest.json", "checkpoints")
 """What a run folder has and a folder of predictions has not."""
 
 
-def find_images(sources: list[str]) -> list[Path]:
+def find_images(sources: list[str], *, recursive: bool = True) -> list[Path]:
     """Files, folders and globs to a sorted list of image files, each once.
+
+    Args:
+        sources: paths and globs.
+        recursive: folders are searched to the bottom; else only what lies in them.
 
     Raises:
         InputError: a source names nothing, or no image is among them.
@@ -25,13 +30,19 @@ def find_images(sources: list[str]) -> list[Path]:
     for source in sources:
         path = Path(source)
         if path.is_dir():
-            matches = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            below = path.rglob("*") if recursive else path.glob("*")
+            matches = sorted(p for p in below if p.suffix.lower() in SUFFIXES and p.is_file())
         elif path.is_file():
             matches = [path]
         else:
             matches = sorted(p for p in map(Path, glob.glob(source, recursive=True)) if p.is_file())
         if not matches:
-            raise InputError(f"--source {source}: no image there (looked for {', '.join(sorted(SUFFIXES))})")
+            hint = ""
+            if path.is_dir() and any(p.suffix.lower() in VIDEO_SUFFIXES for p in path.iterdir()):
+                hint = f"; videos are named by themselves or by a glob, such as {path / '*.mp4'}"
+            raise InputError(
+                f"--source {source}: no image there (looked for {', '.join(sorted(SUFFIXES))}){hint}"
+            )
         found |= dict.fromkeys(matches)
     return list(found)
 
@@ -41,17 +52,22 @@ def common_folder(files: list[Path]) -> Path:
     return Path(os.path.commonpath([file.resolve().parent for file in files]))
 
 
-def output_names(files: list[Path]) -> dict[Path, str]:
-    """A name of its own for every drawn image: the file's, numbered where two would collide."""
+def output_names(files: list[Path], *, suffix: str | None = None) -> dict[Path, str]:
+    """A name of its own for every drawn image: the file's, numbered where two would collide.
+
+    Args:
+        files: the sources.
+        suffix: of the names; null: .png for PNGs, else .jpg.
+    """
     names: dict[Path, str] = {}
     taken: set[str] = set()
     for file in files:
-        suffix = ".png" if file.suffix.lower() == ".png" else ".jpg"
+        ending = suffix or (".png" if file.suffix.lower() == ".png" else ".jpg")
         stem, number = file.stem, 2
         while stem in taken:
             stem, number = f"{file.stem}-{number}", number + 1
         taken.add(stem)
-        names[file] = stem + suffix
+        names[file] = stem + ending
     return names
 
 
