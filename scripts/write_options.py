@@ -107,7 +107,8 @@ def options_of(name: str, command: Command) -> Iterator[dict[str, Any]]:
         is_choice = not any(word in words for word in (*VALUES.values(), "CLASS") if word != "null")
         option: dict[str, Any] = {"flags": action.option_strings or [positional_name(action)]}
         option |= {} if action.nargs == 0 else {"value": own_metavar(action) or in_short(words)}
-        option |= {"count": action.nargs} if action.nargs in (0, "+") else {}
+        counts = (0, "+") if kind in LIBRARY_OPTIONS else (0, "+", "?")
+        option |= {"count": action.nargs} if action.nargs in counts else {}
         option |= {"count": "?"} if kind == "_ActionPrintConfig" else {}
         option |= {"required": True} if action.required else {}
         option |= {"choices": words} if is_choice and action.nargs != 0 else {}

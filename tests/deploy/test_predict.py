@@ -235,6 +235,13 @@ def test_predict_command__takes_model_or_ckpt_path(photos, tmp_path, capsys):
     assert main(["predict", "--model", str(checkpoint()), *arguments, "--classes", "disc", "bar"]) == 0
 
 
+@pytest.mark.parametrize(("words", "images"), [((), 3), (("--recursive",), 3), (("--recursive", "false"), 2)])
+def test_predict_command__recursive(words, images, photos, tmp_path, capsys):
+    arguments = ["--source", str(photos), "--out", str(tmp_path / "out"), "--draw", "false", *words]
+    assert main(["predict", "--ckpt_path", str(checkpoint()), *arguments]) == 0
+    assert f"detections in {images} images" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_predict__memory_does_not_grow_with_the_number_of_pictures(tmp_path, monkeypatch):
     photo(640, 480).save(tmp_path / "0.jpg")

@@ -22,6 +22,14 @@ def test_find_images__folders_files_globs_each_once(folder: Path) -> None:
     assert find_images([str(folder / "b.png"), str(folder / "b.png")]) == every[1:2]
 
 
+def test_find_images__of_the_folder_alone(folder: Path) -> None:
+    assert find_images([str(folder)], recursive=False) == [folder / "a.jpg", folder / "b.png"]
+    (folder / "outer").mkdir()
+    (folder / "deeper").rename(folder / "outer" / "deeper")
+    with pytest.raises(InputError, match="no image there"):
+        find_images([str(folder / "outer")], recursive=False)
+
+
 def test_find_images__says_where_nothing_is(folder: Path) -> None:
     with pytest.raises(InputError, match=r"--source .*\*\.bmp: no image there"):
         find_images([str(folder), str(folder / "*.bmp")])
@@ -33,3 +41,8 @@ def test_find_images__says_where_nothing_is(folder: Path) -> None:
 def test_output_names__are_distinct_without_suffix_too() -> None:
     names = output_names([Path("x/a.jpg"), Path("y/a.jpg"), Path("z/a.png"), Path("a-2.bmp")])
     assert list(names.values()) == ["a.jpg", "a-2.jpg", "a-3.png", "a-2-2.jpg"]
+
+
+def test_output_names__with_a_suffix_for_all() -> None:
+    names = output_names([Path("x/a.mov"), Path("y/a.mp4")], suffix=".mp4")
+    assert list(names.values()) == ["a.mp4", "a-2.mp4"]

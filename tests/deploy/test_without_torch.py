@@ -13,6 +13,7 @@ from PIL import Image
 from detect.commands.main import main
 from tests.detector_cases import checkpoint, exported, photo
 from tests.runtime_cases import needs
+from tests.video_cases import times_and_frames, write_video
 
 ROOT = Path(__file__).resolve().parents[2]
 WITHOUT_THE_REST = """
@@ -43,10 +44,15 @@ print(json.dumps(codes))
 """
 
 
-def run_without_torch(*commands: list[str]) -> tuple[list[int], str, list[str]]:
-    """Exit codes, what stood on standard output, and of each command what it wrote on standard error."""
+def run_without_torch(*commands: list[str], also: tuple[str, ...] = ()) -> tuple[list[int], str, list[str]]:
+    """Exit codes, what stood on standard output, and of each command what it wrote on standard error.
+
+    Args:
+        commands: words of each.
+        also: packages that may be imported besides.
+    """
     lines = (ROOT / "requirements" / "predict.txt").read_text().splitlines()
-    allowed = [line.partition("==")[0] for line in lines if not line.startswith("#")]
+    allowed = [*also, *(line.partition("==")[0] for line in lines if not line.startswith("#"))]
     words = [sys.executable, "-c", WITHOUT_THE_REST, json.dumps(allowed), json.dumps(commands)]
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
@@ -96,6 +102,22 @@ def test_every_form_gives_what_it_gives_with_torch(photos: Path, tmp_path: Path)
         rows = json.loads((tmp_path / name / "detections.json").read_text())
         assert [row["category_name"] for row in rows] == [row["category_name"] for row in wanted]
         np.testing.assert_allclose([r["bbox"] for r in rows], [r["bbox"] for r in wanted], atol=0.1)
+
+
+def test_a_video_needs_pyav_alone(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    video = write_video(tmp_path / "a.mp4", 4)
+    codes, output, errors = run_without_torch(predict(exported(), video, tmp_path / "out"), also=("av",))
+    assert (codes, errors) == ([0], [""])
+    assert "detections in 4 frames, written to" in output
+    assert main(predict(exported(), video, tmp_path / "torch")) == 0
+    assert (tmp_path / "out" / "detections.json").read_bytes() == (
+        tmp_path / "torch" / "detections.json"
+    ).read_bytes()
+    assert len(times_and_frames(tmp_path / "out" / "a.mp4")[0]) == 4
+    codes, _, errors = run_without_torch(predict(exported(), video, tmp_path / "none"))
+    assert codes == [2]
+    assert re.search(r"^detect: videos, cameras and streams need PyAV; .*'\.\[video\]'", errors[0])
 
 
 def test_help_and_faults_are_sentences(photos: Path, tmp_path: Path) -> None:
