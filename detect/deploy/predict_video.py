@@ -155,8 +155,8 @@ class VideoRun:
         return found if self.keep is None else [of_images.select(one, self.keep) for one in found]
 
     def _list(self, source: VideoSource, frame: Frame, prediction: Prediction) -> None:
-        image_id = f"{source.file.name}#{frame.index}"
-        of_frame = {"frame": frame.index, "time": round(frame.time, TIME_DECIMALS)}
+        image_id = f"{source.file.name}#{frame.number}"
+        of_frame = {"frame": frame.number, "time": round(frame.time, TIME_DECIMALS)}
         for row in result_rows(prediction, source.shown, self.detector.classes, image_id=image_id):
             self.rows.write({**row, **of_frame})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -34,7 +34,7 @@ ENDED = object()
 class Frame(NamedTuple):
     """One frame of a video."""
 
-    index: int
+    number: int
     """From 0, as the source counts."""
     time: float
     """Seconds since the first frame."""
@@ -74,7 +74,7 @@ class VideoInput:
             self._container.close()
             raise InputError(f"cannot read {source.shown}: there is no video in it, or its end is missing")
         self._stream: VideoStream = self._container.streams.video[0]
-        if self._stream.codec_context is None:
+        if getattr(self._stream, "codec_context", None) is None:  # typed as if there always were one
             self._container.close()
             raise InputError(f"cannot read {source.shown}: PyAV has no decoder for its video")
         self._stream.thread_type = "AUTO"
@@ -117,7 +117,7 @@ class VideoInput:
         of_time = None if self.seconds is None else round(self.seconds * self.rate)
         return self._stream.frames or of_time
 
-    def frames(self) -> Iterator[Frame]:
+    def frames(self) -> Generator[Frame, None, None]:
         """The frames; `fault` and `damaged` say afterwards whether they were all. Closes the source."""
         start: float | None = None
         last, shape = -1.0, None

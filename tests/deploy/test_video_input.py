@@ -32,10 +32,10 @@ def test_frames__are_rgb_with_their_number_and_seconds(tmp_path: Path, name: str
     assert video.frame_bytes == 3 * SIZE[0] * SIZE[1]
     assert video.total in (12, 11, None if name.endswith("ts") else 12)
     frames = list(video.frames())
-    assert [frame.index for frame in frames] == list(range(12))
+    assert [frame.number for frame in frames] == list(range(12))
     np.testing.assert_allclose([frame.time for frame in frames], np.arange(12) / RATE, atol=0.002)
     for frame in frames:
-        assert np.abs(frame.pixels.astype(int) - moving_square(frame.index)).mean() < 4
+        assert np.abs(frame.pixels.astype(int) - moving_square(frame.number)).mean() < 4
     assert (video.fault, video.damaged) == ("", 0)
 
 
@@ -189,7 +189,7 @@ def ahead(video: FakeVideo, budget: int, stopped: Any = lambda: False) -> Frames
 def test_frames_ahead__keeps_the_order_within_its_budget() -> None:
     video = FakeVideo(30)
     for taken, frame in enumerate(ahead(video, 45)):
-        assert frame.index == taken
+        assert frame.number == taken
         assert video.made <= taken + 1 + 4 + 1  # taken, waiting, in the thread's hand
     assert taken == 29
     assert video.closed.wait(1)
@@ -200,7 +200,7 @@ def test_frames_ahead__of_a_camera_drops_what_nobody_takes() -> None:
     frames = ahead(video, 40)
     taken = []
     for frame in frames:
-        taken.append(frame.index)
+        taken.append(frame.number)
         assert video.closed.wait(1)  # the camera does not wait
     assert taken[0] == 0
     assert taken == sorted(taken)
@@ -214,7 +214,7 @@ def test_frames_ahead__raises_what_the_reader_raised_and_stops_when_told() -> No
     seen: list[int] = []
     video = FakeVideo(1000)
     for frame in ahead(video, 20, stopped=lambda: len(seen) == 5):
-        seen.append(frame.index)
+        seen.append(frame.number)
     assert seen == [0, 1, 2, 3, 4]
     assert video.closed.wait(1)
 

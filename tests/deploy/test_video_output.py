@@ -45,6 +45,7 @@ def test_video_output__keeps_rate_size_times_and_colours(
     for index, pixels in enumerate(frames):
         assert pixels.shape == (*size, 3)
         assert np.abs(pixels.astype(int) - moving_square(index, size)).mean() < 4
+        np.testing.assert_allclose(pixels[30, 4 * index + 10], (220, 60, 40), atol=6)
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         assert stream.average_rate == pytest.approx(rate, rel=1e-3)
