@@ -46,8 +46,12 @@ def detector_of_config(config: Path) -> TorchDetector:
     return random_detector(settings)
 
 
-def random_detector(settings: dict[str, Any]) -> TorchDetector:
+def random_detector(settings: dict[str, Any], *, statistics: bool = True) -> TorchDetector:
     """As `detector_of_config`, from the plain values of a `model:` section.
+
+    Args:
+        settings: the section.
+        statistics: see `set_statistics`; False where its shapes alone are used.
 
     Raises:
         InputError: a wrong setting.
@@ -63,7 +67,8 @@ def random_detector(settings: dict[str, Any]) -> TorchDetector:
         )
         if loss is not None:
             detector.net.set_class_prior(loss.prior_bias(num_classes))
-        set_statistics(detector.net)
+        if statistics:
+            set_statistics(detector.net)
         with torch.no_grad():
             for head in [*detector.net.cls_heads, *detector.net.box_heads]:
                 cast(PredictionHead, head).predictor.weight *= PREDICTOR_SCALE
