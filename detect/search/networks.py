@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from detect.deploy.export import verification_images
 from detect.deploy.exported_file import METADATA_KEY, Precision, describe_export, write_json
@@ -74,7 +75,7 @@ class NetworkFiles:
         detector = random_detector(without_auto(stated), statistics=template is None)
         description = description_of(detector, self.fp32_format.name, "fp32")
         if template is None:
-            images = verification_images(ModelSpec.of_detector(detector), None)
+            images = images_of(detector)
             self.fp32_format.write(build_graph(detector, FORM), images, path, description=description)
             if self.fp32_format.name == "onnx":
                 self._templates[key] = path
@@ -89,11 +90,10 @@ class NetworkFiles:
             path.unlink(missing_ok=True)
 
     def _in_8_bits(self, fp32_file: Path, detector: TorchDetector) -> Path:
-        images = verification_images(ModelSpec.of_detector(detector), None)
         description = description_of(detector, self.format.name, "int8")
         path = self.folder / f"{fp32_file.stem}-int8{self.format.suffix}"
         beside = fp32_file.with_suffix(self.format.suffix)  # OpenVINO's quantiser takes the ONNX file there
-        source = Int8Source(build_graph(detector, FORM), beside, images, description, ())
+        source = Int8Source(build_graph(detector, FORM), beside, images_of(detector), description, ())
         self.format.int8_writer()(source, path)
         write_json(path, description, None)
         self.remove(fp32_file)
@@ -109,13 +109,19 @@ def structure(stated: dict[str, Any]) -> str:
     arguments = shared["backbone"]["init_args"]
     channels, kinds = arguments["stem"], []
     for kernel, expansion, out, squeeze, nonlinearity, stride in arguments.pop("rows"):
-        kinds.append([kernel, squeeze, nonlinearity, stride, expansion == channels, out == channels])
+        residual = stride == 1 and out == channels
+        kinds.append([kernel, squeeze, nonlinearity, stride, expansion == channels, residual])
         channels = out
     widths = {name: arguments.pop(name, None) is not None for name in ("stem", "last")}
     if shared.get("neck") is not None:
         shared["neck"]["init_args"].pop("channels", None)
     levels = len(shared.pop("extra_levels"))
     return json.dumps([shared, kinds, widths, levels], sort_keys=True, default=str)
+
+
+def images_of(detector: TorchDetector) -> Tensor:
+    """Some generated images, as the detector's network takes them."""
+    return verification_images(ModelSpec.of_detector(detector), None)
 
 
 def description_of(detector: TorchDetector, format: str, precision: Precision) -> dict[str, Any]:
@@ -135,6 +141,7 @@ def resize_onnx(template: Path, path: Path, detector: TorchDetector, description
     onnx = require("onnx", extra="export")
     model = onnx.load(template)
     shapes = {name: tensor.shape for name, tensor in build_graph(detector, FORM).state_dict().items()}
+    channels: dict[str, int] = {}
     for tensor in model.graph.initializer:
         shape = shapes.get(tensor.name)
         if shape is None and tensor.name.endswith(BIAS):
@@ -143,6 +150,11 @@ def resize_onnx(template: Path, path: Path, detector: TorchDetector, description
             values = onnx.numpy_helper.to_array(tensor)
             places = [np.arange(new) % old for new, old in zip(shape, values.shape, strict=True)]
             tensor.CopyFrom(onnx.numpy_helper.from_array(values[np.ix_(*places)], tensor.name))
+            channels[tensor.name] = int(shape[0])
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Conv" and attribute.name == "group" and attribute.i > 1:  # depthwise
+                attribute.i = channels.get(node.input[1], attribute.i)
     del model.graph.value_info[:], model.metadata_props[:]
     onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(description)})
     onnx.save(model, path)

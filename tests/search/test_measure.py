@@ -1,0 +1,136 @@
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import pytest
+import yaml
+
+from detect.commands.main import main
+from detect.deploy.exported_file import read_description
+from detect.deploy.graphs import build_graph
+from detect.deploy.load import open_exported
+from detect.deploy.random_weights import random_detector
+from detect.deploy.runtimes.table import FORMATS
+from detect.errors import InputError
+from detect.search import measure
+from detect.search.latency_table import LatencyTable, read_table
+from detect.search.measure import (
+    MeasureOptions,
+    TableOptions,
+    check_predictions,
+    measure_missing,
+    random_networks,
+)
+from detect.search.networks import FORM, NetworkFiles, description_of, images_of
+from detect.search.widths import explicit, widths_of, with_widths
+from tests.search.cases import SETTING, SETTINGS, SteadyBench, latency_ms
+
+STATED = explicit(SETTINGS)
+EMPTY = LatencyTable(SETTING, STATED, widths_of(STATED), 3)
+
+
+def test_a_table_resumes_where_it_was_stopped():
+    saved: list[LatencyTable] = []
+
+    def stop_after_three(table: LatencyTable) -> None:
+        saved.append(table)
+        if len(saved) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure_missing(EMPTY, SteadyBench(), TableOptions(), after_width=stop_after_three)
+    bench = SteadyBench()
+    resumed = measure_missing(saved[-1], bench, TableOptions())
+    straight = measure_missing(EMPTY, SteadyBench(), TableOptions())
+    assert resumed == straight
+    assert len(saved[-1].points) == 3
+    assert sum(stated == STATED for stated in bench.measured) == len(EMPTY.start) - 3
+
+
+def test_differences_leave_out_what_slows_the_machine():
+    table = measure_missing(EMPTY, SteadyBench(), TableOptions(points=2))
+    slow = latency_ms(STATED) * 1.5  # the median round
+    assert table.start_ms == pytest.approx(slow)
+    for name, points in table.points.items():
+        assert points
+        for point in points:
+            changed = latency_ms(with_widths(STATED, {name: point.channels}))
+            assert point.ratio == pytest.approx(changed / latency_ms(STATED))
+            assert point.low == pytest.approx(point.high)
+
+
+def test_predictions_are_compared_with_networks_of_several_other_widths():
+    table = measure_missing(EMPTY, SteadyBench(), TableOptions())
+    networks = random_networks(table.start, 4, least=0.25)
+    assert networks == random_networks(table.start, 4, least=0.25)
+    assert all(len(widths) > 1 for widths in networks)
+    checked = check_predictions(table, SteadyBench(), networks)
+    assert len(checked.checks) == 4
+    assert checked.median_error < 1e-9  # here widths cost each for itself
+
+
+def test_one_graph_is_cut_to_every_width_as_torch_would_export_it(tmp_path: Path):
+    files = NetworkFiles(tmp_path, "onnxruntime")
+    changed = with_widths(STATED, {"block3.expansion": 40, "blocks2-3.out": 32, "last": 104, "extra.mid": 8})
+    first, cut = files.write(STATED), files.write(changed)
+    files.remove(first)
+    assert first.is_file()  # the others are made of it
+    files.remove(cut)
+    assert not cut.is_file()
+    cut = files.write(changed)
+    detector = random_detector(changed)
+    own = tmp_path / "own.onnx"
+    description = description_of(detector, "onnx", "fp32")
+    FORMATS["onnx"].write(build_graph(detector, FORM), images_of(detector), own, description=description)
+    graphs = [onnx.load(path).graph for path in (cut, own)]
+    shapes = [{tensor.name: list(tensor.dims) for tensor in graph.initializer} for graph in graphs]
+    assert shapes[0] == shapes[1]
+    assert list(graphs[0].node) == list(graphs[1].node)  # their attributes too: groups are channels
+    assert read_description(cut, None)["model"]["backbone"]["init_args"]["rows"][2][1] == 40
+    with open_exported(cut) as runtime:
+        logits = runtime.run(images_of(detector))[0]
+    assert logits.shape[-1] == 3
+    assert logits.isfinite().all()
+
+
+def test_the_command__writes_reads_and_refuses(tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.setattr(measure, "Bench", lambda folder, options: SteadyBench())
+    config, output = tmp_path / "c.yaml", tmp_path / "t.json"
+    config.write_text(yaml.safe_dump({"model": SETTINGS}))
+    words = ["latency-table", "--config", str(config), "--output", str(output), "--check", "2"]
+    assert main(words) == 0
+    table = read_table(output)
+    assert table.missing == []
+    assert len(table.checks) == 2
+    assert table.start_ms == pytest.approx(1.5 * latency_ms(STATED))
+    shown = capsys.readouterr().out
+    assert "block2.expansion" in shown
+    assert "median error 0.0%" in shown
+
+    assert main([*words, "--threads", "2"]) == 2
+    assert "threads 1, here 2" in capsys.readouterr().err
+    assert main([*words, "--threads", "2", "--other_machine"]) == 0
+    config.write_text(yaml.safe_dump({"model": {**SETTINGS, "num_classes": 3}}))
+    assert main(words) == 2
+    assert "holds for another network" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (TableOptions(points=0), "--points is 0"),
+        (TableOptions(least=1.0), r"--least is 1\.0"),
+    ],
+)
+def test_wrong_numbers(options: TableOptions, message: str):
+    with pytest.raises(InputError, match=message):
+        options.require_sense()
+    with pytest.raises(InputError, match="--threads is 0"):
+        replace(MeasureOptions(), threads=0).check()
+
+
+def test_runtimes_without_files_or_without_8_bits_are_refused(tmp_path: Path):
+    with pytest.raises(InputError, match="reads no exported files"):
+        NetworkFiles(tmp_path, "eager")
+    with pytest.raises(InputError, match="--int8: LiteRT"):
+        NetworkFiles(tmp_path, "litert", int8=True)
