@@ -295,11 +295,11 @@ def latency_table_command(args: list[str]) -> int:
     from detect.search.measure import MeasureOptions, TableOptions, latency_table
 
     config = parse(latency_table_parser(), args)
-    require_writable(config.output)
+    require_writable(config.out)
     protocol = Protocol(config.rounds, config.warmup, config.clock)
     measuring = MeasureOptions(config.runtime, config.int8, config.threads, protocol)
     options = TableOptions(config.points, config.least, config.check, config.other_machine)
-    return latency_table(config.config, config.output, measuring, options, num_classes=config.num_classes)
+    return latency_table(config.config, config.out, measuring, options, num_classes=config.num_classes)
 
 
 def latency_table_parser() -> ArgumentParser:
@@ -313,7 +313,7 @@ def latency_table_parser() -> ArgumentParser:
     parser = new_parser(
         "latency-table",
         latency_table_command,
-        "detect latency-table --config my.yaml --runtime onnxruntime --output table.json",
+        "detect latency-table --config my.yaml --runtime onnxruntime --out table.json",
     )
     parser.add_argument("--config", type=Path, required=True, help="the network to start from")
     add_trust_argument(parser)
@@ -323,7 +323,7 @@ def latency_table_parser() -> ArgumentParser:
         default=measuring.runtime,
     )
     parser.add_argument(
-        "--output", type=Path, required=True, help="the table; written after every width, so that it resumes"
+        "--out", type=Path, required=True, help="the table; written after every width, so that it resumes"
     )
     parser.add_argument("--int8", action="store_true", help="measure networks in 8 bits")
     parser.add_argument("--threads", type=int, default=measuring.threads)

@@ -216,7 +216,7 @@ def begin_table(
     table = read_table(path)
     table.require(setting, path, other_machine=other_machine)
     if table.network != stated:
-        raise InputError(f"{path} holds for another network: give another --output, or move it away")
+        raise InputError(f"{path} holds for another network: give another --out, or move it away")
     return table
 
 
