@@ -41,6 +41,7 @@ NOT_RUN = {
     r"executorch": "ExecuTorch needs an environment of its own: tests/deploy/runtimes/test_executorch.py",
     r"detect pretrain|figure1": "trains on folders of classes: tests/commands/test_pretrain.py",
     r"weights\.safetensors": "takes the weights of such a run: tests/commands/test_pretrain.py",
+    r"^detect latency-table ": "exports networks, minutes: tests/search/test_measure.py",
     r"configs/plus/": "30 epochs, minutes: tests/test_configs.py and tests/test_recipes.py",
     r"^detect sweep .* BCCD ": "is the sweep before it with three configurations, a minute",
     r"benchmarks/table6\.py": "exports eleven networks, minutes: tests/benchmarks/test_table6.py",
