@@ -15,6 +15,7 @@ import torch
 
 from detect.errors import InputError
 from detect.inspection.anchor_layout import without_auto
+from detect.inspection.network_table import table_json
 from detect.model.backbones.base import InvertedResidualBackbone
 from detect.model.blocks import make_divisible
 from detect.model.checkpoint import build_detector, without_weights
@@ -55,8 +56,7 @@ def explicit(settings: dict[str, Any]) -> dict[str, Any]:
     stated["backbone"] = {"class_path": named["class_path"], "init_args": plain(kept)}
     if net.neck is not None:
         stated[NECK] = net.neck.to_settings()
-    levels = [[level[0].out_channels, level.out_channels] for level in net.extra_levels]
-    return {**stated, "extra_levels": levels}
+    return {**stated, "extra_levels": table_json(net)["extra_levels"]}
 
 
 def build_shapes(settings: dict[str, Any]) -> SSDLite:
