@@ -10,9 +10,11 @@ from PIL import Image
 COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
 
 
-def make_class_folder(root: Path, *, train: int = 8, val: int = 4, size: tuple[int, int] = (80, 60)) -> Path:
+def make_class_folder(
+    root: Path, *, train: int = 8, val: int = 4, size: tuple[int, int] = (80, 60), seed: int = 0
+) -> Path:
     """ROOT/train/NAME/* and ROOT/val/NAME/*, so many images per class, of a width and a height."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     for split, count in (("train", train), ("val", val)):
         for name, colour in COLOURS.items():
             folder = root / split / name

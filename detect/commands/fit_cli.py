@@ -363,8 +363,8 @@ class FitCLI(RunCLI):
         return [RunChecks(self.run_folder, fresh=fresh), ValidationPictures()]
 
 
-class SettingsReader(FitCLI):
-    """Reads settings of finished runs as `detect fit` would today; builds nothing."""
+class ReadsSettings(RunCLI):
+    """Reads settings of finished runs as the command that it is mixed into would today; builds nothing."""
 
     def __init__(self) -> None:
         super().__init__([])
@@ -395,9 +395,13 @@ class SettingsReader(FitCLI):
             raise InputError(f"{place}: {explain(str(error), self.parser)}") from error
 
 
+class SettingsReader(ReadsSettings, FitCLI):
+    """Of `detect fit`."""
+
+
 @cache
 def settings_reader() -> SettingsReader:
-    """The one reader; building its parser takes a second."""
+    """The one reader of detectors' runs; building its parser takes a second."""
     return SettingsReader()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from detect.commands.fit import begin, log_settings, say_resumed, train
-from detect.commands.fit_cli import RunCLI
+from detect.commands.fit_cli import ReadsSettings, RunCLI
 from detect.data.class_data import ClassificationData
 from detect.model.backbones.pretrained import transfer_table, write_backbone
 from detect.model.checkpoint import read_checkpoint
@@ -27,6 +28,7 @@ from detect.training.classification import (
     score_classifier,
 )
 from detect.training.manifest import describe_result, hash_weights, update_manifest
+from detect.training.nan_report import write_nan_report
 from detect.training.run_module import RunModule
 
 WEIGHTS_FILE = "weights.safetensors"
@@ -65,8 +67,22 @@ class PretrainCLI(RunCLI):
         return dict.fromkeys(TOP, "max")
 
 
-def pretrain(args: list[str]) -> int:
+class ClassifierSettingsReader(ReadsSettings, PretrainCLI):
+    """Of `detect pretrain`."""
+
+
+@cache
+def classifier_settings_reader() -> ClassifierSettingsReader:
+    """The one reader of classifiers' runs."""
+    return ClassifierSettingsReader()
+
+
+def pretrain(args: list[str], *, before_training: Callable[[Path], None] | None = None) -> int:
     """Run `detect pretrain ARGS`; returns the exit code.
+
+    Args:
+        args: of the command line.
+        before_training: as of `fit`.
 
     Raises:
         InputError: something that the user gave is wrong.
@@ -84,18 +100,11 @@ def pretrain(args: list[str]) -> int:
     else:
         say_resumed(cli, console)
     log_settings(cli)
-    train(cli, lambda step: explain_bad_step(step, cli.checkpoints.last))
+    if before_training is not None and cli.trainer.is_global_zero:
+        before_training(cli.run_folder)
+    train(cli, lambda step: write_nan_report(cli.trainer, cli.model, cli.run_folder / "nan", step=step))
     finish(cli, console)
     return 0
-
-
-def explain_bad_step(step: int, last: Path) -> str:
-    """What to tell the user of an optimizer step, from 0, whose loss or gradients were not finite."""
-    return (
-        f"the loss of step {step + 1} or its gradients are not finite, so training ends; {last}, if there is "
-        "one, is from before: try a lower model.optimizer.lr, more warm-up steps, or "
-        "trainer.precision 32-true"
-    )
 
 
 def finish(cli: PretrainCLI, console: Console) -> None:

@@ -18,20 +18,24 @@ from typing import Any, NamedTuple
 import torch
 
 from detect.commands.fit import fit
-from detect.commands.fit_cli import settings_reader
+from detect.commands.fit_cli import ReadsSettings, settings_reader
+from detect.commands.pretrain import classifier_settings_reader, pretrain
+from detect.config.model_section import is_classifier
 from detect.config.renames import renamed, renamed_run
 from detect.errors import InputError
+from detect.evaluation.metrics import metric_names
 from detect.report.run_files import read_run
 from detect.report.run_groups import flat_settings
 from detect.system.files import write_atomically
 from detect.system.ranks import rank_by_environment
+from detect.training.classification import TOP
 from detect.training.manifest import MANIFEST_FILE, update_manifest
 from detect.training.reproduction import Agreement, judge
 from detect.training.resume import difference_table, flat
 
 COMPARED = (
     *("commit", "changes", "code", "own_code", "versions", "machine", "runs_on", "seed"),
-    *("data", "initial_weights", "config"),
+    *("data", "teacher", "initial_weights", "config"),
 )
 """Parts of a manifest that are compared with this machine's."""
 NO_EFFECT = (
@@ -39,9 +43,9 @@ NO_EFFECT = (
     *("config.checkpoint_minutes", "config.data.cache", "config.data.prefetch", "config.data.root"),
     *("config.data.train_annotations", "config.data.train_images"),
     *("config.data.val_annotations", "config.data.val_images", "config.data.workers"),
-    *("config.trainer.enable_progress_bar", "config.trainer.logger"),
+    *("config.trainer.enable_progress_bar", "config.trainer.logger", "config.model.teacher", "teacher.path"),
 )
-"""What may differ and leave every bit alone; data may lie elsewhere, its content is compared."""
+"""What may differ and leave every bit alone; data and teacher may lie elsewhere, what is in them counts."""
 SHOWN_CHARACTERS = 40
 """Characters of a value in the table."""
 
@@ -64,6 +68,16 @@ class Original(NamedTuple):
     manifest: dict[str, Any]
     settings: dict[str, Any]
     """Its configuration as this version resolves it, with values for what that version did not have."""
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether `detect pretrain` trained it."""
+        return is_classifier(self.settings)
+
+    @property
+    def score(self) -> str:
+        """The metric that tells its seeds apart."""
+        return "top1" if self.is_classifier else "mAP"
 
     @property
     def identity(self) -> str:
@@ -100,7 +114,7 @@ def reproduce(source: Path, out: Path, options: ReproduceOptions) -> int:
         config = Path(folder) / "config.json"  # JSON is YAML too
         config.write_text(json.dumps(original.manifest["config"]), encoding="utf-8")
         words = ["--config", str(config), "--out", str(out), "--ckpt_path", "last", *options.fit_flags]
-        fit(words, before_training=check)
+        (pretrain if original.is_classifier else fit)(words, before_training=check)
     if rank_by_environment():
         return 0
     manifest = read_manifest(out / MANIFEST_FILE)
@@ -112,6 +126,7 @@ def reproduce(source: Path, out: Path, options: ReproduceOptions) -> int:
         seed_values=seed_values,
         decisive=decisive,
         on_cpu=on_cpu,
+        shown=tuple(TOP) if original.is_classifier else metric_names("brief"),
     )
     print(agreement)
     if options.json_file is not None:
@@ -132,7 +147,7 @@ def read_original(source: Path) -> Original:
     lacking = [key for key in ("config", "data", "runs_on", "initial_weights") if key not in manifest]
     if lacking:
         raise InputError(
-            f"{path} does not say {', '.join(lacking)}: it is no manifest of `detect fit`, or an older one. "
+            f"{path} does not say {', '.join(lacking)}: it is no manifest of a training, or an older one. "
             "Train again from the run's config.yaml: detect fit --config RUN/config.yaml --out NEW"
         )
     if "result" not in manifest:
@@ -140,10 +155,11 @@ def read_original(source: Path) -> Original:
             f"{path} has no result to compare with, for the run was not finished: continue it with "
             "detect fit --out RUN --ckpt_path last"
         )
-    settings = settings_reader().read(manifest["config"], path)
+    reader = reader_of(manifest["config"])
+    settings = reader.read(manifest["config"], path)
     # A run that was resumed with other settings ended by the last of them.
     for later in manifest.get("continued", []):
-        changed = settings_changed(settings, settings_reader().read(later["config"], path))
+        changed = settings_changed(settings, reader.read(later["config"], path))
         if changed:
             table = difference_table(changed, ("setting", "at first", "later"))
             raise InputError(
@@ -151,6 +167,11 @@ def read_original(source: Path) -> Original:
                 "repeat it by hand, in the same steps"
             )
     return Original(path, manifest, settings)
+
+
+def reader_of(config: dict[str, Any]) -> ReadsSettings:
+    """What reads the settings of a run, by its task."""
+    return classifier_settings_reader() if is_classifier(config) else settings_reader()
 
 
 def settings_changed(first: dict[str, Any], later: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -181,17 +202,17 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def values_of_seeds(original: Original, runs: Sequence[Path]) -> list[float]:
-    """The mAP of the original and of every other seed.
+    """The mAP, or top-1, of the original and of every other seed.
 
     Raises:
         InputError: one is a run of another configuration or of the same seed, or was not scored.
     """
     mine = flat_settings(original.settings)
-    values = [float(original.manifest["result"]["metrics"]["mAP"])]
+    values = [float(original.manifest["result"]["metrics"][original.score])]
     seeds = [original.manifest["seed"]]
     for folder in runs:
         run = read_run(folder)
-        other = flat_settings(settings_reader().read(run.config, folder))
+        other = flat_settings(reader_of(run.config).read(run.config, folder))
         names = sorted(name for name in mine.keys() | other.keys() if mine.get(name) != other.get(name))
         strange = [name for name in names if not f"config.{name}".startswith(NO_EFFECT)]
         if strange:
@@ -201,7 +222,7 @@ def values_of_seeds(original: Original, runs: Sequence[Path]) -> list[float]:
         seeds.append(run.seed)
         if run.metrics is None:
             raise InputError(f"{folder} has no metrics.json: its run was not finished")
-        values.append(float(run.metrics["mAP"]))
+        values.append(float(run.metrics[original.score]))
     return values
 
 
@@ -247,9 +268,10 @@ def describe(original: Original, found: dict[str, tuple[Any, Any]]) -> str:
         f"{original.path}: {' '.join(manifest['command'])}",
         f"begun {manifest['started']} on {manifest['machine']['processor']}",
     ]
+    what = "images" if original.is_classifier else "boxes and images"
     checked = (
         f"checked: code and commit, {len(manifest['versions'])} versions, machine, seed {manifest['seed']}, "
-        f"boxes and images of {len(manifest['data'])} splits, {len(flat(manifest['config']))} settings, "
+        f"{what} of {len(manifest['data'])} splits, {len(flat(manifest['config']))} settings, "
         "initial weights"
     )
     if not found:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
-from detect.errors import InputError
+from detect.errors import InputError, install_hint
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -34,13 +34,16 @@ SHORT_NAME_IN_LIST = re.compile(
     r'Parser key "([\w.]+)".*Subtypes: \[list\[([\w.]+)\].*Expected a dot import path string: (\w+)',
     re.DOTALL,
 )
+MISSING_TIMM = re.compile(
+    r"Parser key \"([\w.]+)\".*(?:No module named '|import of )timm\b.*Got value: .*?(timm[\w.]+)", re.DOTALL
+)
 LEAST_LIKENESS = 0.6
 REASON = re.compile(r"^ *- (?!Expected a )(.+)$", re.MULTILINE)
 """What one of several possible types says of a value, where it is more than that it expected another."""
 
 
 def explain(message: str, parser: ArgumentParser) -> str:
-    """What jsonargparse says about an unknown key, as one sentence with the nearest valid key.
+    """What jsonargparse says about an unknown key or a class, as one sentence with the nearest valid key.
 
     Args:
         message: of its ArgumentError.
@@ -52,6 +55,8 @@ def explain(message: str, parser: ArgumentParser) -> str:
         return _sentence(f"{key}.init_args.", option, options, what=f"{class_path} takes no")
     if match := WRONG_VALUE_OF_CLASS.search(message):
         return f"{match[1]}.{match[2]}: {match[3]}"
+    if match := MISSING_TIMM.search(message):
+        return f"{match[1]}: {match[2]} needs timm; {install_hint('timm')}"
     if match := UNKNOWN_CLASS.search(message):
         key, module, name = match.groups()
         names = vars(importlib.import_module(module))

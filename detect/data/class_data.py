@@ -1,6 +1,6 @@
 """Images with one label each: what `detect pretrain` learns from, by the loader of the detectors.
 
-An image is read as one box that covers it; its label is that of its row, whatever a crop leaves of the box.
+An image is read as one box that covers it, and so is every sample, whatever a crop leaves of the image.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from detect.data.dataset import DetectionDataset, Sample, SampleKey
 from detect.data.readers import Reader, class_folder
 from detect.data.splits import OpenedSplit, Role, open_split
 from detect.errors import InputError
+from detect.types import Target
 
 INPUT_SIZE = (224, 224)
 """(H, W) px: the papers'."""
@@ -37,6 +38,11 @@ ERASED_RGB = [124, 116, 104]
 """What a random erasing leaves: ImageNet's mean, which a network sees as nothing."""
 PIXEL_STREAM = 0x91CE1
 """Sets the random numbers of the pixel steps apart from those of the crop, for the same sample."""
+
+
+def class_of_samples(target: Target) -> Tensor:
+    """(B,) int64 0..K-1, the class of each sample of a batch."""
+    return target.labels[:, 0] - 1
 
 
 class ClassDataset(DetectionDataset):
@@ -65,6 +71,12 @@ class ClassDataset(DetectionDataset):
     def show(self, plan: Plan, decoded: Mapping[int, NDArray[np.uint8]], key: SampleKey) -> Sample:
         """As DetectionDataset's, with the pixel steps: a function of (seed, epoch, row, copy) alone."""
         sample = super().show(plan, decoded, key)
+        height, width = sample.image.shape[:2]
+        sample = sample._replace(
+            boxes=np.array([[0, 0, width, height]], np.float32),
+            labels=self.annotations.labels[key.row : key.row + 1],
+            ignore=np.zeros(1, np.bool_),
+        )
         if not self.pixel_steps:
             return sample
         place = (self.seed, key.epoch, key.row, key.copy, PIXEL_STREAM)
@@ -147,16 +159,6 @@ class ClassificationData(DetectionData):
         self.licence = licence
         self.trivial_augment, self.erasing_probability = trivial_augment, erasing_probability
         self.val_step = CentreCrop(val_crop, aspect_ratio=width / height)
-
-    @property
-    def train_labels(self) -> NDArray[np.int64]:
-        """(N,) 0..K-1, the class of each row of the training split."""
-        return self.train.labels - 1
-
-    @property
-    def val_labels(self) -> NDArray[np.int64]:
-        """(N,) 0..K-1, the class of each row of the validation split."""
-        return self.val.labels - 1
 
     def train_dataset(self) -> ClassDataset:
         """The training split as the network is shown it."""

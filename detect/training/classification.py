@@ -10,15 +10,17 @@ from jsonargparse.typing import class_from_function
 from lightning.pytorch.cli import OptimizerCallable
 from rich.console import Console
 from rich.progress import track
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 from torchvision.transforms import v2
 
-from detect.data.class_data import INPUT_SIZE, ClassificationData
+from detect.config.unknown_keys import build
+from detect.data.class_data import INPUT_SIZE, ClassificationData, class_of_samples
 from detect.errors import InputError
 from detect.model.backbones import Backbone
-from detect.model.classifier import Classifier
+from detect.model.checkpoint import Checkpoint, without_weights
+from detect.model.classifier import Classifier, classifier_from_checkpoint
 from detect.system.ranks import sum_over_ranks
 from detect.training.build import MODEL_DEFAULTS
 from detect.training.losses import LossTerms
@@ -101,6 +103,11 @@ class ClassificationModule(RunModule):
                 raise InputError(f"model.{name} is {alpha}; give 0 for none, or more")
         self.classifier = classifier
         self.label_smoothing = label_smoothing
+        self.loss_settings = {
+            "label_smoothing": label_smoothing,
+            "mixup_alpha": mixup_alpha,
+            "cutmix_alpha": cutmix_alpha,
+        }
         classes = classifier.num_classes
         with torch.device("cpu"):  # they hold no weights, and look at their numbers
             mixes: list[Any] = [v2.MixUp(alpha=mixup_alpha, num_classes=classes)] if mixup_alpha else []
@@ -128,8 +135,9 @@ class ClassificationModule(RunModule):
         return images
 
     def describe(self) -> dict[str, Any]:
-        """What a checkpoint says of the classifier."""
-        return self.classifier.describe()
+        """The classifier's description, with the loss that trains it."""
+        description = self.classifier.describe()
+        return description | {"model": description["model"] | self.loss_settings}
 
     def setup(self, stage: str) -> None:
         data = data_of(self.trainer)
@@ -137,9 +145,6 @@ class ClassificationModule(RunModule):
         check_class_count(self.classifier.num_classes, data.classes)
         check_known_classes(self.classifier.classes, data.classes)
         self.classifier.classes = data.classes
-        device = self.trainer.strategy.root_device
-        self._train_labels = torch.from_numpy(data.train_labels).to(device)
-        self._val_labels = torch.from_numpy(data.val_labels).to(device)
         self.settle_length()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -147,12 +152,23 @@ class ClassificationModule(RunModule):
         logits: Tensor = self.classifier(images)
         return logits
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        images, labels = batch.images.float(), self._train_labels[batch.sample_idx]
+    def batch_terms(self, batch: Batch) -> LossTerms:
+        """Forward and loss of a training batch, mixed anew."""
+        images, labels = self._mixed(batch)
+        return self.loss_of(self.classifier(images), labels)
+
+    def sample_terms(self, net: nn.Module, batch: Batch) -> list[LossTerms]:
+        """The loss of each sample of a batch by itself; a mixed one shows two images."""
+        images, labels = self._mixed(batch)
+        logits = net(images)
+        return [self.loss_of(logits[i : i + 1], labels[i : i + 1]) for i in range(len(logits))]
+
+    def _mixed(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        images, labels = batch.images.float(), class_of_samples(batch.target)
         if self.mix is not None:
             # Draws from the generator that `on_train_batch_start` seeds; pixels mix as normalised ones do.
             images, labels = self.mix(images, labels)
-        return self.window_loss(self.loss_of(self.classifier(images), labels))
+        return images, labels
 
     def loss_of(self, logits: Tensor, labels: Tensor) -> LossTerms:
         """The sum of the cross-entropy over a batch, float32.
@@ -165,7 +181,7 @@ class ClassificationModule(RunModule):
         return LossTerms({TERMS[0]: loss}, torch.ones(len(logits), device=loss.device))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        labels = self._val_labels[batch.sample_idx]
+        labels = class_of_samples(batch.target)
         logits = self.classifier(batch.images).float()
         self.add_validation_sums(self.loss_of(logits, labels))
         self.accuracy.update(logits, labels)
@@ -191,10 +207,10 @@ def score_classifier(classifier: Classifier, data: ClassificationData) -> dict[s
     device, classes = classifier.mean.device, data.classes
     accuracy = Accuracy(classes.num_classes, device)
     counts = torch.zeros(2, classes.num_classes, device=device)  # images, and those that are right
-    val_labels = torch.from_numpy(data.val_labels).to(device)
     loader = data.val_dataloader()
     for batch in track(loader, description="validation", transient=True, disable=not Console().is_terminal):
-        labels, logits = val_labels[batch.sample_idx.to(device)], classifier(batch.images.to(device))
+        labels = class_of_samples(batch.target).to(device)
+        logits = classifier(batch.images.to(device))
         accuracy.update(logits, labels)
         right = (logits.argmax(dim=1) == labels).float()
         counts[0].scatter_add_(0, labels, torch.ones_like(right))
@@ -254,6 +270,14 @@ def classification_module(
         parameters=parameters,
         statistics_images=statistics_images,
     )
+
+
+def classification_module_from_checkpoint(checkpoint: Checkpoint) -> ClassificationModule:
+    """The classifier of a checkpoint with the loss that trained it, to compute losses again."""
+    own = {"model": without_weights(checkpoint.description["model"])}
+    module: ClassificationModule = build(classifier_parser(), own, what="model settings").model
+    module.classifier = classifier_from_checkpoint(checkpoint)
+    return module.eval()
 
 
 def classifier_parser() -> ArgumentParser:

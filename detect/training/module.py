@@ -7,11 +7,12 @@ classifier shares with it is in `run_module`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor
+from torch import Tensor, nn
 
 from detect.data.datamodule import DetectionData
 from detect.errors import InputError
@@ -157,6 +158,24 @@ class DetectionModule(RunModule):
             return sums
         return self.distillation(sums, self.detector, head_outputs, images)
 
+    def batch_terms(self, batch: Batch) -> LossTerms:
+        """Forward and loss of a training batch, those of the teacher included."""
+        return self.loss_terms(self.layout(batch.images), batch.target)
+
+    def sample_terms(self, net: nn.Module, batch: Batch) -> list[LossTerms]:
+        """The loss of each sample of a batch by itself, from one forward pass of `net`."""
+        images = self.layout(batch.images)
+        head_outputs: HeadOutputs = net(images)
+        found = []
+        for i in range(len(images)):
+            of_image = itemgetter(slice(i, i + 1))
+            outputs = head_outputs.map(of_image)
+            sums = self.loss_of(outputs, Target(*map(of_image, batch.target)), images.shape[-2:])
+            if self.distillation is not None:
+                sums = self.distillation(sums, self.detector, outputs, of_image(images))
+            found.append(sums)
+        return found
+
     def loss_of(self, head_outputs: HeadOutputs, target: Target, image_size: Sequence[int]) -> LossTerms:
         """The loss of what the network gave for an input of `image_size` (H, W)."""
         anchors, levels = self.net.anchors_of(image_size)
@@ -169,9 +188,6 @@ class DetectionModule(RunModule):
             self.net.anchors_of(image_size)  # here and not in a graph of torch.compile
             if self.distillation is not None:
                 self.distillation.match_of(self.net, image_size)
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        return self.window_loss(self.loss_terms(self.layout(batch.images), batch.target))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         head_outputs = self.net(self.layout(batch.images))

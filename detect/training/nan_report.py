@@ -7,8 +7,8 @@ import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
+from dataclasses import asdict
 from itertools import islice
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,20 +22,24 @@ from detect.data.annotations import Annotations
 from detect.data.dataset import DetectionDataset, SampleKey
 from detect.data.sampler import TrainLoader
 from detect.errors import InputError
-from detect.model.checkpoint import read_checkpoint, write_checkpoint
+from detect.model.checkpoint import checkpoint_content, read_checkpoint, write_checkpoint
 from detect.system.files import write_atomically
 from detect.training.build import module_from_checkpoint
+from detect.training.classification import classification_module_from_checkpoint
+from detect.training.distillation import DistillationConfig, load_teacher
 from detect.training.losses import LossTerms
 from detect.training.module import DetectionModule
+from detect.training.run_module import RunModule, draws_of_batch
 from detect.training.run_state import data_of, steps_per_epoch, train_loader
 from detect.types import Batch, Target
 
+TEACHER_FILE = "teacher.ckpt"
 AUTOCAST_DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 IMAGES_IN_MESSAGE = 3
 
 
-def write_nan_report(trainer: L.Trainer, module: DetectionModule, folder: Path, *, step: int) -> str:
-    """Write weights, batches and report.json of a step; returns what to tell the user.
+def write_nan_report(trainer: L.Trainer, module: RunModule, folder: Path, *, step: int) -> str:
+    """Write weights, batches and report.json of a step, and a teacher; returns what to tell the user.
 
     Order and augmentation are a function of seed, epoch and image, so the batches of all ranks are made anew
     here, however long ago they were. Weights stand still since that step.
@@ -52,11 +56,21 @@ def write_nan_report(trainer: L.Trainer, module: DetectionModule, folder: Path, 
     keys = list(keys_of_step(loader, epoch=epoch, step=step_of_epoch))
     batches = [loader.collate_fn([loader.dataset[key] for key in part]) for part in keys]
     together = [key for part in keys for key in part]
-    finite = [ok for batch in batches for ok in finite_losses(module, batch)]
+    # Batches of one forward pass stand together, rank by rank.
+    places = [divmod(number, trainer.world_size) for number in range(len(batches))]
+    first = step_of_epoch * trainer.accumulate_grad_batches
+    draws = [draws_of_batch(data.seed, epoch, first + number, rank) for number, rank in places]
+    finite = [
+        ok for batch, seed in zip(batches, draws, strict=True) for ok in finite_losses(module, batch, seed)
+    ]
     culprits = [key for key, ok in zip(together, finite, strict=True) if not ok]
     rows = images_shown(loader.dataset, culprits or together)
-    images = [_describe_image(data.train, row) for row in rows]
+    description = module.describe()
+    task = description.get("task", "detection")
+    describe_image = _describe_classified if task == "classification" else _describe_image
+    images = [describe_image(data.train, row) for row in rows]
     report = {
+        "task": task,
         "step": step,
         "epoch": epoch + 1,
         "step_of_epoch": step_of_epoch + 1,
@@ -67,9 +81,12 @@ def write_nan_report(trainer: L.Trainer, module: DetectionModule, folder: Path, 
     }
     if trainer.is_global_zero:
         folder.mkdir(exist_ok=True)
-        checkpoint = {"detect": module.describe(), "state_dict": module.state_dict()}
+        checkpoint = {"detect": description, "state_dict": module.state_dict()}
         write_checkpoint(folder / "weights.ckpt", checkpoint)
-        plain = {"batches": [_to_plain(batch) for batch in batches]}
+        if isinstance(module, DetectionModule) and module.distillation is not None:
+            report["distillation"] = asdict(module.distillation.config)
+            write_checkpoint(folder / TEACHER_FILE, checkpoint_content(module.distillation.detector))
+        plain = {"batches": [_to_plain(batch) for batch in batches], "draws": draws}
         write_checkpoint(folder / "batches.pt", plain)
         write_atomically(folder / "report.json", json.dumps(report, indent=1))
     return _message(report, folder)
@@ -98,16 +115,17 @@ def images_shown(dataset: DetectionDataset, keys: Sequence[SampleKey]) -> list[i
 
 
 @torch.no_grad()
-def finite_losses(module: DetectionModule, batch: Batch) -> list[bool]:
-    """Whether the loss of each sample of a batch is finite, computed in float32 where `module` is."""
+def finite_losses(module: RunModule, batch: Batch, draws: int) -> list[bool]:
+    """Whether the loss of each sample of a batch is finite, computed in float32 where `module` is.
+
+    Args:
+        module: with the weights that met the batch.
+        batch: on any device.
+        draws: see `draws_of_batch`.
+    """
     net = deepcopy(module.net).train()
-    images, target = _on_device(batch, module.device)
-    head_outputs = net(images)
-    losses = []
-    for i in range(len(images)):
-        of_image = itemgetter(slice(i, i + 1))
-        truth = Target(*map(of_image, target))
-        losses.append(module.loss_of(head_outputs.map(of_image), truth, images.shape[-2:]).stacked())
+    torch.manual_seed(draws)
+    losses = [sums.stacked() for sums in module.sample_terms(net, _on_device(batch, module.device))]
     finite: list[bool] = torch.stack(losses).isfinite().all(1).tolist()
     return finite
 
@@ -135,18 +153,21 @@ def replay(folder: Path) -> int:
     for name in ("report.json", "weights.ckpt", "batches.pt"):
         if not (folder / name).is_file():
             raise InputError(f"{folder / name} is missing: give the folder RUN/nan of a run that stopped so")
-    module = module_from_checkpoint(read_checkpoint(folder / "weights.ckpt"))
-    module = module.to("cuda" if torch.cuda.is_available() else "cpu")
     try:
         report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-        plain = torch.load(folder / "batches.pt", weights_only=True)["batches"]
+        plain = torch.load(folder / "batches.pt", weights_only=True)
+        batches = [_from_plain(batch) for batch in plain["batches"]]
+        draws = plain.get("draws", [0] * len(batches))  # of earlier versions
     except (ValueError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise InputError(f"{folder}: report.json or batches.pt is broken ({type(error).__name__})") from error
-    batches = [_from_plain(batch) for batch in plain]
+    module = _module_of(report, folder).to("cuda" if torch.cuda.is_available() else "cpu")
     console = Console(soft_wrap=True)
     console.print(_message(report, folder), highlight=False, markup=False)
     table = Table("batch", *module.term_names, "positives", "largest gradient")
-    replayed = [replay_batch(module, batch, precision=report["precision"]) for batch in batches]
+    replayed = [
+        replay_batch(module, batch, draws=seed, precision=report["precision"])
+        for batch, seed in zip(batches, draws, strict=True)
+    ]
     for number, result in enumerate(replayed, 1):
         sums = (f"{value:.4g}" for value in result.sums.stacked().tolist())
         table.add_row(str(number), *sums, f"{result.largest_gradient:.4g}")
@@ -160,11 +181,25 @@ def replay(folder: Path) -> int:
     return 0 if all(result.finite for result in replayed) else 1
 
 
-def replay_batch(module: DetectionModule, batch: Batch, *, precision: str) -> Replayed:
+def _module_of(report: dict[str, Any], folder: Path) -> RunModule:
+    """What was trained, with the loss and the teacher that trained it."""
+    task = report.get("task", "detection")
+    checkpoint = read_checkpoint(folder / "weights.ckpt", task=task)
+    if task == "classification":
+        return classification_module_from_checkpoint(checkpoint)
+    module = module_from_checkpoint(checkpoint)
+    if "distillation" in report:
+        config = DistillationConfig(**report["distillation"])
+        module.distillation = load_teacher(folder / TEACHER_FILE, config)
+    return module
+
+
+def replay_batch(module: RunModule, batch: Batch, *, draws: int, precision: str) -> Replayed:
     """Forward, loss and backward of one batch, looking at every layer."""
     module.train()
     module.zero_grad()
-    images, target = _on_device(batch, module.device)
+    batch = _on_device(batch, module.device)
+    torch.manual_seed(draws)
     bad_layers: list[str] = []
 
     def look(name: str) -> Any:
@@ -177,7 +212,7 @@ def replay_batch(module: DetectionModule, batch: Batch, *, precision: str) -> Re
     layers = [(name, layer) for name, layer in module.net.named_modules() if not list(layer.children())]
     hooks = [layer.register_forward_hook(look(name)) for name, layer in layers]
     with _autocast(precision, module.device):
-        sums = module.loss_terms(images, target)
+        sums = module.batch_terms(batch)
     for hook in hooks:
         hook.remove()
     sums.total.backward()
@@ -207,12 +242,13 @@ def _describe_image(annotations: Annotations, row: int) -> dict[str, Any]:
     }
 
 
+def _describe_classified(annotations: Annotations, row: int) -> dict[str, Any]:
+    label = int(annotations.labels[annotations.rows(row)][0])
+    return {"file": str(annotations.path(row)), "class": annotations.classes.names[label - 1]}
+
+
 def _message(report: dict[str, Any], folder: Path) -> str:
-    named = [
-        f"{image['file']} (id {image['image_id']}, annotations "
-        f"{', '.join(str(a['id']) for a in image['annotations']) or 'none'})"
-        for image in report["images"][:IMAGES_IN_MESSAGE]
-    ]
+    named = [f"{image['file']} ({_known_of(image)})" for image in report["images"][:IMAGES_IN_MESSAGE]]
     more = len(report["images"]) - len(named)
     listed = "; ".join(named) + (f"; and {more} more" if more else "")
     return (
@@ -223,9 +259,16 @@ def _message(report: dict[str, Any], folder: Path) -> str:
     )
 
 
-def _on_device(batch: Batch, device: torch.device) -> tuple[Tensor, Target]:
-    images = batch.images.to(device)
-    return images, Target(*(column.to(device) for column in batch.target))
+def _known_of(image: dict[str, Any]) -> str:
+    if "class" in image:
+        return str(image["class"])
+    ids = ", ".join(str(one["id"]) for one in image["annotations"])
+    return f"id {image['image_id']}, annotations {ids or 'none'}"
+
+
+def _on_device(batch: Batch, device: torch.device) -> Batch:
+    target = Target(*(column.to(device) for column in batch.target))
+    return batch._replace(images=batch.images.to(device), target=target)
 
 
 def _to_plain(batch: Batch) -> dict[str, Any]:

@@ -8,12 +8,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from detect.evaluation.metrics import metric_names
-
 STUDENT_975 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
 """97.5 % quantile of Student's t with 1, 2, ... 9 degrees of freedom; the last stands for more."""
 ASSUMED_MARGIN = 0.01
-"""Of mAP, where no other seed is given: four standard deviations of the seeds in docs/results.md."""
+"""Of mAP or top-1, where no other seed is given: four standard deviations of mAP in docs/results.md."""
 
 
 @dataclass(frozen=True)
@@ -58,18 +56,20 @@ def judge(
     seed_values: Sequence[float],
     decisive: Sequence[str],
     on_cpu: bool,
+    shown: Sequence[str],
 ) -> Agreement:
     """Hold two results together.
 
     Args:
         original: `manifest.describe_result` of the original run.
         now: of the new one.
-        seed_values: mAP of the original and of other seeds; the original's alone where there are none.
+        seed_values: the score of the original and of other seeds; the original's alone where there are none.
         decisive: names of what differs and may change a result.
         on_cpu: the new run was trained on one.
+        shown: names of the metrics to show; the first is the score.
     """
-    old, new = original["metrics"], now["metrics"]
-    metrics = {name: (old[name], new[name]) for name in metric_names("brief") if name in old and name in new}
+    score, old, new = shown[0], original["metrics"], now["metrics"]
+    metrics = {name: (old[name], new[name]) for name in shown if name in old and name in new}
     promised = on_cpu and not decisive
     if original["weights"] == now["weights"]:
         names = " and ".join(f"{name}.ckpt" for name in now["weights"])
@@ -82,10 +82,10 @@ def judge(
         return Agreement(False, True, False, metrics, reason)
     why = f"{', '.join(decisive[:4])} differ" if decisive else "a GPU adds in an order of its own"
     margin, centre, told = seed_margin(seed_values)
-    distance = abs(new["mAP"] - centre)
+    distance = abs(new[score] - centre)
     inside = distance <= margin
     where = "within" if inside else "outside"
-    reason = f"the weights are not bit-identical ({why}); mAP lies {distance:.4f} from {told}: {where} it"
+    reason = f"the weights are not bit-identical ({why}); {score} lies {distance:.4f} from {told}: {where} it"
     return Agreement(False, False, inside, metrics, reason)
 
 

@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from detect.errors import InputError
@@ -110,6 +110,14 @@ class RunModule(L.LightningModule):
         """Images in the memory layout of the weights."""
 
     @abstractmethod
+    def batch_terms(self, batch: Batch) -> LossTerms:
+        """Forward and loss of a training batch."""
+
+    @abstractmethod
+    def sample_terms(self, net: nn.Module, batch: Batch) -> list[LossTerms]:
+        """The loss of each sample of a training batch by itself, from one forward pass of `net`."""
+
+    @abstractmethod
     def describe(self) -> dict[str, Any]:
         """What a checkpoint says of the network."""
 
@@ -163,8 +171,11 @@ class RunModule(L.LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # What draws random numbers in a network (dropout, stochastic depth) draws the same after a restart.
         trainer = self.trainer
-        place = (data_of(trainer).seed, trainer.current_epoch, batch_idx, trainer.global_rank)
-        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]))
+        seed = data_of(trainer).seed
+        torch.manual_seed(draws_of_batch(seed, trainer.current_epoch, batch_idx, trainer.global_rank))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        return self.window_loss(self.batch_terms(batch))
 
     def window_loss(self, sums: LossTerms) -> Tensor:
         """What backward starts from, for a batch whose loss is `sums`."""
@@ -276,6 +287,11 @@ class RunModule(L.LightningModule):
         rates = zip(scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
         for group, base_lr, factor in rates:
             group["lr"] = base_lr * factor(step)
+
+
+def draws_of_batch(seed: int, epoch: int, batch_idx: int, rank: int) -> int:
+    """What torch's generator is seeded with before a batch of a rank."""
+    return int(np.random.SeedSequence((seed, epoch, batch_idx, rank)).generate_state(1, np.uint64)[0])
 
 
 def check_class_count(num_classes: int, classes: ClassMap) -> None:

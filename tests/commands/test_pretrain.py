@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from detect.commands import sweep
 from detect.commands.main import main
 from detect.commands.pretrain import PretrainCLI, pretrain
+from detect.commands.reproduce import read_original, values_of_seeds
 from detect.errors import InputError
 from detect.model.backbones import MobileNetV2, MobileNetV3
 from detect.model.checkpoint import read_checkpoint
@@ -147,6 +148,44 @@ def test_a_killed_run_ends_as_a_straight_one(
     weights = [(run / "weights.safetensors") for run in (finished, again)]
     first, second = (load_file(path) for path in weights)
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_reproduce__bit_identical(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    again = finished.parent / "reproduced"
+    assert main(["reproduce", str(finished), "--out", str(again)]) == 0
+    said = capsys.readouterr().out
+    assert ", images of 2 splits, " in said
+    assert "nothing differs" in said
+    assert "REPRODUCED: the weights of best.ckpt and last.ckpt are bit-identical" in said
+    assert json.loads((again / "manifest.json").read_text())["command"][:2] == ["detect", "reproduce"]
+
+
+def test_reproduce__other_images__judged_by_top1(finished: Path, tmp_path: Path) -> None:
+    make_class_folder(tmp_path / "other", train=4, val=2, seed=1)
+    verdict = tmp_path / "verdict.json"
+    command = ["reproduce", str(finished), "--out", str(tmp_path / "again"), "--json", str(verdict)]
+    assert main([*command, "--data.root", str(tmp_path / "other")]) in (0, 1)
+    content = json.loads(verdict.read_text())
+    assert "data.train.files_sha256" in content["differs"]
+    assert list(content["metrics"]) == ["top1", "top5"]
+    assert "top1 lies " in content["reason"]
+    assert values_of_seeds(read_original(finished), []) == [content["metrics"]["top1"]["original"]]
+
+
+def test_a_step_that_is_not_finite_can_be_replayed(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = finished.parent / "bad"
+    assert main(["pretrain", *words(finished.parent, "bad", "--model.optimizer.lr", "1e30")]) == 3
+    message = capsys.readouterr().err
+    report = json.loads((run / "nan" / "report.json").read_text())
+    assert report["task"] == "classification"
+    first = report["images"][0]
+    assert f"{first['file']} ({first['class']})" in message
+    assert Path(first["file"]).parent.name == first["class"]
+    assert f"detect replay {run / 'nan'}" in message
+    assert main(["replay", str(run / "nan")]) == 1
+    assert "batch 1: the first layer that is not finite is" in capsys.readouterr().out
 
 
 def test_a_checkpoint_is_for_its_task(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,8 @@
+import sys
+
 import pytest
 from jsonargparse import ArgumentError, ArgumentParser
+from lightning.pytorch.cli import OptimizerCallable
 
 from detect.config.unknown_keys import explain
 from detect.data.augment import Augmentation
@@ -48,3 +51,20 @@ def test_an_unknown_key_is_named_in_full_with_the_nearest(words: list[str], expe
     with pytest.raises(ArgumentError) as error:
         parser.parse_args(words)
     assert expected in explain(str(error.value), parser)
+
+
+@pytest.mark.parametrize("form", ["--optimizer=timm.optim.RMSpropTF", "--cfg={optimizer: {class_path: %s}}"])
+def test_a_class_of_timm_without_timm__says_what_installs_it(
+    form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("timm.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "timm", None)
+    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("--cfg", action="config")
+    parser.add_argument("--optimizer", type=OptimizerCallable)
+    with pytest.raises(ArgumentError) as error:
+        parser.parse_args([form.replace("%s", "timm.optim.RMSpropTF")])
+    said = explain(str(error.value), parser)
+    assert said.startswith("optimizer: timm.optim.RMSpropTF needs timm; `pip install")
+    assert "'.[timm]'" in said

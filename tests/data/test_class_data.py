@@ -24,12 +24,12 @@ def opened(root: Path, **settings) -> ClassificationData:
 def test_labels_are_those_of_the_rows(tmp_path: Path) -> None:
     data = opened(make_class_folder(tmp_path / "set"))
     assert data.classes.names == ("blue", "green", "red")
-    assert data.train_labels.tolist() == [0] * 8 + [1] * 8 + [2] * 8
+    assert (data.train.labels - 1).tolist() == [0] * 8 + [1] * 8 + [2] * 8
     colours = np.array(list(COLOURS.values()))
     seen = 0
     for loader, labels in (
-        (data.train_dataloader(), data.train_labels),
-        (data.val_dataloader(), data.val_labels),
+        (data.train_dataloader(), data.train.labels - 1),
+        (data.val_dataloader(), data.val.labels - 1),
     ):
         for batch in loader:
             assert batch.images.shape[1:] == (3, 32, 32)

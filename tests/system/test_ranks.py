@@ -11,6 +11,7 @@ import torch
 
 from detect.system.ranks import max_over_ranks, several_ranks, sum_over_ranks, take_statistics_of_rank_0
 from tests.conftest import make_coco
+from tests.detector_cases import lively_detector, save_checkpoint
 from tests.fit_cases import TINY, fit_args, read_raw, write_config
 
 TIMEOUT_S = 600
@@ -93,13 +94,21 @@ def test_two_ranks_make_the_step_of_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_ranks_train_as_one_with_the_settings_of_plus(tmp_path: Path) -> None:
+def test_two_ranks_train_as_one_with_the_settings_of_plus_and_a_teacher(tmp_path: Path) -> None:
     """Two epochs of one step: a validation with its statistics in between and one at the end."""
-    path, data = write_config(tmp_path, points()), make_coco(tmp_path / "coco", train=5, val=3)
+    config = points()
+    teacher = save_checkpoint(lively_detector(image_size=[64, 64]), tmp_path / "teacher.ckpt")
+    config["model"] = config["model"] | {"teacher": str(teacher)}
+    path, data = write_config(tmp_path, config), make_coco(tmp_path / "coco", train=5, val=3)
     for number in (1, 2):
         args = fit_args(path, data, tmp_path / f"on{number}")
         run(*args, *(ranks(number) if number > 1 else ()), module="tests.fit_ranks")
     compare(tmp_path / "on1", tmp_path / "on2")
+    rows = [list(csv.DictReader((tmp_path / run / "metrics.csv").open()))[-1] for run in ("on1", "on2")]
+    for name in ("train/loss_cwd", "train/loss_ld"):
+        one, two = (float(row[name]) for row in rows)
+        assert one == pytest.approx(two, rel=1e-5)
+    assert float(rows[0]["train/loss_cwd"]) > 0
 
 
 @pytest.mark.slow

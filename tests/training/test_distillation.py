@@ -25,7 +25,7 @@ from detect.training.distillation import (
     refuse_other_classes,
 )
 from detect.training.module import DetectionModule
-from detect.types import ClassMap, HeadOutputs, Target
+from detect.types import Batch, ClassMap, HeadOutputs, Target
 from tests.conftest import make_coco
 from tests.detector_cases import CLASSES, lively_detector, save_checkpoint
 from tests.fit_cases import TINY, EndAt, fit_args, fit_until, read_raw, run_differences, write_config
@@ -215,6 +215,35 @@ def test_a_run__stopped_and_resumed__ends_alike(
     save_checkpoint(lively_detector(image_size=[64, 64]), teacher)  # another one under the same name
     assert main(["fit", *fit_args(config, data, tmp_path / "stopped", *more)]) == 2
     assert "teacher.ckpt, with other weights: give model.teacher" in capsys.readouterr().err
+
+
+def test_a_step_that_is_not_finite__replayed_with_the_teacher(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = make_coco(tmp_path / "coco", train=16, val=4)
+    teacher = teacher_file(tmp_path, image_size=[96, 96])
+    model = {**TINY["model"], "teacher": str(teacher), "distillation": {"cls_weight": 7.0}}
+    config = write_config(tmp_path, {**TINY, "model": model})
+    run = tmp_path / "run"
+    too_much = ("--model.optimizer.init_args.lr", "1e18", "--model.schedule.warmup_steps", "0")
+    assert main(["fit", *fit_args(config, data, run, *too_much)]) == 3
+    assert json.loads((run / "nan" / "report.json").read_text())["distillation"]["cls_weight"] == 7.0
+    teacher.unlink()  # the folder has its own
+    assert main(["replay", str(run / "nan")]) == 1
+    said = capsys.readouterr().out
+    assert "loss_cwd" in said
+    assert "the first layer that is not finite" in said
+
+
+def test_sample_terms__sum_up_to_those_of_the_batch(tmp_path: Path) -> None:
+    module = taught_module(teacher_file(tmp_path, image_size=[96, 96])).eval()
+    shown = images()
+    batch = Batch(shown, TARGET, torch.arange(len(shown)), torch.full((len(shown), 2), 64))
+    with torch.no_grad():
+        whole = module.batch_terms(batch).stacked()
+        parts = torch.stack([sums.stacked() for sums in module.sample_terms(module.net, batch)])
+    assert whole[2] > 0  # class maps of the teacher
+    torch.testing.assert_close(parts.sum(0), whole, rtol=1e-4, atol=1e-4)
 
 
 def test_a_teacher_that_cannot_teach__is_refused_before_there_is_a_run(tmp_path: Path) -> None:

@@ -3,12 +3,43 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from detect.data.augment import Mosaic
 from detect.data.datamodule import DetectionData
 from detect.data.sampler import TrainLoader
-from detect.training.nan_report import images_shown, keys_of_step
+from detect.model.backbones import MobileNetV3
+from detect.model.checkpoint import read_checkpoint, write_checkpoint
+from detect.model.classifier import Classifier
+from detect.training.classification import ClassificationModule, classification_module_from_checkpoint
+from detect.training.nan_report import images_shown, keys_of_step, replay_batch
+from detect.training.run_module import draws_of_batch
+from detect.types import Batch, ClassMap, Target
 from tests.conftest import make_coco
+
+
+def test_replay_batch__a_classifier__smooths_and_mixes_as_the_step_did(tmp_path: Path) -> None:
+    classifier = Classifier(MobileNetV3("small", width=0.35), 3, image_size=(32, 32))
+    classifier.classes = ClassMap(("a", "b", "c"), (1, 2, 3))
+    module = ClassificationModule(classifier, label_smoothing=0.2, mixup_alpha=0.4)
+    labels = torch.tensor([[1], [3], [2], [3]])
+    target = Target(torch.zeros(4, 1, 4), labels, labels > 3)
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    batch = Batch(images, target, torch.arange(4), torch.full((4, 2), 32))
+    write_checkpoint(tmp_path / "w.ckpt", {"detect": module.describe(), "state_dict": module.state_dict()})
+    draws, other = draws_of_batch(0, 1, 2, 0), draws_of_batch(0, 1, 3, 0)
+
+    torch.manual_seed(draws)
+    loss = module.train().batch_terms(batch).total.item()
+    read = read_checkpoint(tmp_path / "w.ckpt", task="classification")
+    again = classification_module_from_checkpoint(read)
+    replayed = replay_batch(again, batch, draws=draws, precision="32-true")
+    assert replayed.finite
+    assert replayed.sums.total.item() == loss
+    assert replay_batch(again, batch, draws=other, precision="32-true").sums.total.item() != loss
+    torch.manual_seed(draws)
+    one_by_one = again.sample_terms(again.net.train(), batch)
+    assert sum(sums.total.item() for sums in one_by_one) == pytest.approx(loss, rel=1e-5)
 
 
 @pytest.fixture
