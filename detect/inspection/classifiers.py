@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import nn
 
-from detect.errors import InputError
+from detect.inspection.counted import beside, built_of, json_head
 from detect.model.backbones import Backbone, MnasNetA1, MobileNetV1, MobileNetV2, MobileNetV3
 from detect.model.backbones.mobilenet_v3 import Expansions
 from detect.model.classifier import Classifier, build_classifier
@@ -102,11 +102,8 @@ def count_classifier(path: Path, settings: dict[str, Any]) -> CountedClassifier:
         InputError: a setting is wrong; names the file.
     """
     num_classes = settings.get("num_classes")
-    try:
-        with torch.device("meta"):
-            classifier = build_classifier({**settings, "num_classes": num_classes or IMAGENET_CLASSES})
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+    with built_of(path):
+        classifier = build_classifier({**settings, "num_classes": num_classes or IMAGENET_CLASSES})
     return _counted(classifier, path, num_classes)
 
 
@@ -142,9 +139,11 @@ def classifiers_table(classifiers: list[CountedClassifier], *, root: Path) -> Ta
         params, plain = f"{counts.params_without_bn / MILLION:.2f}", f"{one.plain_madds / MILLION:.1f}"
         hard_swish = f"{counts.madds / MILLION:.1f}"
         if row is not None:
-            params += _beside(counts.params_without_bn, row.params_m)
-            plain += "" if row.with_hard_swish else _beside(one.plain_madds, row.madds_m)
-            hard_swish += _beside(counts.madds, row.madds_m) if row.with_hard_swish else ""
+            madds = counts.madds if row.with_hard_swish else one.plain_madds
+            printed = beside(row.madds_m, agrees=agrees(madds, row.madds_m))
+            params += beside(row.params_m, agrees=agrees(counts.params_without_bn, row.params_m))
+            plain += "" if row.with_hard_swish else printed
+            hard_swish += printed if row.with_hard_swish else ""
         size = "x".join(map(str, one.image_size))
         source = "" if row is None else row.source
         table.add_row(Text(name), size, f"{counts.params:,}", params, plain, hard_swish, source)
@@ -156,12 +155,7 @@ def to_json(one: CountedClassifier) -> dict[str, Any]:
     row = one.published
     return {
         "task": "classification",
-        "config": None if one.config is None else one.config.as_posix(),
-        "backbone": one.backbone.name,
-        "reduced_tail": one.backbone.reduced_tail,
-        "width": one.backbone.width,
-        "input": list(one.image_size),
-        "num_classes": one.num_classes,
+        **json_head(one.config, one.backbone, one.image_size, one.num_classes),
         **one.counts._asdict(),
         "madds_without_hard_swish": one.plain_madds,
         "paper": None
@@ -207,7 +201,3 @@ def _backbone_of(row: PublishedRow) -> Backbone:
         case "mobilenet_v1":
             return MobileNetV1(width=row.width)
     return MnasNetA1(width=row.width)
-
-
-def _beside(value: int, printed: str) -> str:
-    return f" ({printed}) {'✓' if agrees(value, printed) else '✗'}"

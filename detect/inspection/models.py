@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -17,6 +16,7 @@ from detect.errors import InputError
 from detect.inspection.anchor_layout import without_auto
 from detect.inspection.classifiers import classifiers_table, count_classifier, count_published
 from detect.inspection.classifiers import to_json as classifier_json
+from detect.inspection.counted import beside, built_of, json_head
 from detect.inspection.network_table import network_table, table_json
 from detect.model.checkpoint import build_detector
 from detect.model.counts import PAPER_CLASSES, Counts, count
@@ -149,11 +149,8 @@ def count_config(path: Path, settings: dict[str, Any]) -> Model:
         InputError: a setting is wrong; names the file.
     """
     num_classes = settings.get("num_classes")
-    try:
-        with torch.device("meta"):
-            net = build_detector({**without_auto(settings), "num_classes": num_classes or PAPER_CLASSES}).net
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+    with built_of(path):
+        net = build_detector({**without_auto(settings), "num_classes": num_classes or PAPER_CLASSES}).net
     return Model(path, net, num_classes, count(net, net.image_size), paper_row(net, num_classes))
 
 
@@ -193,8 +190,9 @@ def models_table(models: list[Model], *, root: Path) -> Table:
         counts, paper, net = model.counts, model.paper, model.net
         params, madds = f"{counts.params_without_bn / 1e6:.2f}", f"{counts.madds / 1e9:.3f}"
         if paper is not None:
-            params += _beside(counts.params_without_bn, paper.params_m, 1e6)
-            madds += _beside(counts.madds, paper.madds_b, 1e9)
+            params_agree = agrees(counts.params_without_bn, paper.params_m, 1e6)
+            params += beside(paper.params_m, agrees=params_agree)
+            madds += beside(paper.madds_b, agrees=agrees(counts.madds, paper.madds_b, 1e9))
         table.add_row(
             Text(str(model.config.relative_to(root))),
             "x".join(str(side) for side in net.image_size),
@@ -209,20 +207,11 @@ def models_table(models: list[Model], *, root: Path) -> Table:
     return table
 
 
-def _beside(value: int, printed: str, unit: float) -> str:
-    return f" ({printed}) {'✓' if agrees(value, printed, unit) else '✗'}"
-
-
 def to_json(model: Model) -> dict[str, Any]:
     """One entry of `detect models --json`."""
     net, paper = model.net, model.paper
     return {
-        "config": model.config.as_posix(),
-        "backbone": net.backbone.name,
-        "reduced_tail": net.backbone.reduced_tail,
-        "width": net.backbone.width,
-        "input": list(net.image_size),
-        "num_classes": model.num_classes,
+        **json_head(model.config, net.backbone, net.image_size, model.num_classes),
         "anchors": len(net.anchors),
         **model.counts._asdict(),
         "paper": None

@@ -4,15 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from detect.config.renames import renamed, without_idle_settings
 from detect.errors import InputError
+
+if TYPE_CHECKING:
+    from detect.model.backbones import Backbone
+    from detect.types import ClassMap
 
 FORMAT_VERSION = 2
 """Raised when the keys of `TorchDetector.describe` or the names of weights change in a way that an older
 file does not fit; the step from the version before goes into MIGRATIONS in the same commit, and
 `python -m tests.make_checkpoint` makes the file that proves that the new version stays readable."""
+
+
+def describe_network(
+    what: str,
+    backbone: Backbone,
+    classes: ClassMap | None,
+    *,
+    model: dict[str, Any],
+    input: dict[str, Any],
+) -> dict[str, Any]:
+    """What a checkpoint must say of any network so that it can be used alone: plain values only.
+
+    Args:
+        what: "detector" or "classifier", for the message.
+        backbone: of the network.
+        classes: the meaning of each label.
+        model: arguments that build the network.
+        input: size, mean and std, and what else an image needs.
+
+    Raises:
+        InputError: the network does not know its classes yet.
+    """
+    if classes is None:
+        raise InputError(f"this {what} knows no classes yet: train it, or load it from a checkpoint")
+    return {
+        "format_version": FORMAT_VERSION,
+        "model": model,
+        "weights_origin": backbone.weights_origin,
+        "classes": classes.to_list(),
+        "input": input,
+    }
+
 
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
 

@@ -12,7 +12,7 @@ from detect.errors import InputError
 from detect.model.backbones import Backbone, Timm
 from detect.model.blocks import ACTIVATIONS, Activation, normalize
 from detect.model.checkpoint import TRAINING_KEYS, Checkpoint, without_weights
-from detect.model.checkpoint_format import FORMAT_VERSION
+from detect.model.checkpoint_format import describe_network
 from detect.types import ClassMap
 
 INPUT_SIZE = (224, 224)
@@ -86,11 +86,8 @@ class Classifier(nn.Module):
 
     def to_settings(self) -> dict[str, Any]:
         """Arguments that build this network without other weights, in plain values."""
-        given = self.backbone.to_settings()
-        given["init_args"]["weights"] = None
-        given["init_args"] |= self.backbone.resolved_args()
         return {
-            "backbone": given,
+            "backbone": self.backbone.network_settings(),
             "num_classes": self.num_classes,
             "image_size": list(self.image_size),
             "dropout": self.dropout,
@@ -103,20 +100,18 @@ class Classifier(nn.Module):
         Raises:
             InputError: the classifier does not know its classes yet.
         """
-        if self.classes is None:
-            raise InputError("this classifier knows no classes yet: train it, or load it from a checkpoint")
-        return {
-            "format_version": FORMAT_VERSION,
-            "task": "classification",
-            "model": self.to_settings(),
-            "weights_origin": self.backbone.weights_origin,
-            "classes": self.classes.to_list(),
-            "input": {
+        shared = describe_network(
+            "classifier",
+            self.backbone,
+            self.classes,
+            model=self.to_settings(),
+            input={
                 "image_size": list(self.image_size),
                 "mean": self.mean.tolist(),
                 "std": self.std.tolist(),
             },
-        }
+        )
+        return shared | {"task": "classification"}
 
 
 def make_head(

@@ -11,7 +11,7 @@ from detect.errors import InputError
 from detect.model.anchors import AnchorConfig
 from detect.model.backbones.base import Backbone, Rgb
 from detect.model.blocks import ConvSettings, Init
-from detect.model.checkpoint_format import FORMAT_VERSION
+from detect.model.checkpoint_format import describe_network
 from detect.model.configurable import plain
 from detect.model.necks.base import Neck
 from detect.model.postprocess import PostProcess
@@ -126,15 +126,10 @@ class TorchDetector(nn.Module):
 
     def to_settings(self) -> dict[str, Any]:
         """Arguments that build this network without other weights, in plain values."""
-        net, backbone = self.net, self.net.backbone
-        given = backbone.to_settings()
-        if "weights" in given["init_args"]:
-            given["init_args"]["weights"] = None
-        pretrained = backbone.weights_origin is not None
-        if pretrained:
-            given["init_args"] |= backbone.resolved_args()
+        net = self.net
+        pretrained = net.backbone.weights_origin is not None
         return {
-            "backbone": given,
+            "backbone": net.backbone.network_settings(),
             "num_classes": net.num_classes,
             "image_size": list(net.image_size),
             "taps": list(net.taps),
@@ -153,20 +148,21 @@ class TorchDetector(nn.Module):
         Raises:
             InputError: the detector does not know its classes yet.
         """
-        if self.classes is None:
-            raise InputError("this detector knows no classes yet: train it, or load it from a checkpoint")
-        return {
-            "format_version": FORMAT_VERSION,
-            "model": self.to_settings(),
-            "weights_origin": self.net.backbone.weights_origin,
-            "classes": self.classes.to_list(),
-            "input": {
-                "image_size": list(self.net.image_size),
+        net = self.net
+        shared = describe_network(
+            "detector",
+            net.backbone,
+            self.classes,
+            model=self.to_settings(),
+            input={
+                "image_size": list(net.image_size),
                 "resize_rule": self.resize_rule,
-                "mean": self.net.mean.tolist(),
-                "std": self.net.std.tolist(),
+                "mean": net.mean.tolist(),
+                "std": net.std.tolist(),
             },
-            "anchors": plain(self.net.anchor_generator.config),
+        )
+        return shared | {
+            "anchors": plain(net.anchor_generator.config),
             "postprocess": {
                 **plain(self.postprocess.config),
                 "score_activation": self.postprocess.activation,

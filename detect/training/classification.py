@@ -66,7 +66,20 @@ class Accuracy:
 
 
 class ClassificationModule(RunModule):
-    """A classifier in training. `classification_module` has the arguments in detail.
+    """A classifier in training.
+
+    Args:
+        classifier: a fresh one.
+        label_smoothing: share of each label that is spread over all classes.
+        mixup_alpha: mix two images of a batch pixel by pixel, by a share from Beta(a, a); 0: never.
+        cutmix_alpha: paste a rectangle of one image into another, likewise; with mixup one of the two is
+            drawn for each batch.
+        optimizer: a class of torch.optim or timm.optim with its init_args but the parameters. Its lr belongs
+            to `data.total_batch_size`. Default: SGD, lr 0.125 for a total batch of 256.
+        schedule: the learning rate over the run, a class of detect.training.schedules.
+        parameters: freezing, learning rates by part, weight decay by kind.
+        statistics_images: before each validation, BatchNorm's statistics are recomputed from so many training
+            images, for the weights that are validated. 0: the running averages.
 
     Raises:
         InputError: a number is out of range.
@@ -230,13 +243,7 @@ def classification_module(
     image_size: tuple[int, int] = INPUT_SIZE,
     dropout: float = 0.2,
     channels_last: bool = True,
-    label_smoothing: float = 0.1,
-    mixup_alpha: float = 0.0,
-    cutmix_alpha: float = 0.0,
-    optimizer: OptimizerCallable = classifier_optimizer,
-    schedule: Schedule | None = None,
-    parameters: ParameterConfig = ParameterConfig(),
-    statistics_images: int = STATISTICS_IMAGES,
+    **training: Any,
 ) -> ClassificationModule:
     """A fresh classifier in training: the keys of a `model:` section of `detect pretrain`.
 
@@ -246,30 +253,12 @@ def classification_module(
         image_size: height and width of the input in px.
         dropout: share of the last layer's inputs that is left out in training.
         channels_last: hold images and weights in the memory layout that convolutions are faster in.
-        label_smoothing: share of each label that is spread over all classes.
-        mixup_alpha: mix two images of a batch pixel by pixel, by a share from Beta(a, a); 0: never.
-        cutmix_alpha: paste a rectangle of one image into another, likewise; with mixup one of the two is
-            drawn for each batch.
-        optimizer: a class of torch.optim or timm.optim with its init_args but the parameters. Its lr belongs
-            to `data.total_batch_size`. Default: SGD, lr 0.125 for a total batch of 256.
-        schedule: the learning rate over the run, a class of detect.training.schedules.
-        parameters: freezing, learning rates by part, weight decay by kind.
-        statistics_images: before each validation, BatchNorm's statistics are recomputed from so many training
-            images, for the weights that are validated. 0: the running averages.
+        training: arguments of ClassificationModule.
     """
     classifier = Classifier(
         backbone, num_classes, image_size=image_size, dropout=dropout, channels_last=channels_last
     )
-    return ClassificationModule(
-        classifier,
-        label_smoothing=label_smoothing,
-        mixup_alpha=mixup_alpha,
-        cutmix_alpha=cutmix_alpha,
-        optimizer=optimizer,
-        schedule=schedule,
-        parameters=parameters,
-        statistics_images=statistics_images,
-    )
+    return ClassificationModule(classifier, **training)
 
 
 def classification_module_from_checkpoint(checkpoint: Checkpoint) -> ClassificationModule:

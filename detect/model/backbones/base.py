@@ -99,6 +99,15 @@ class Backbone(Configurable, nn.Module, ABC):
         """Constructor arguments that pretrained weights decided; they build the network without them."""
         return {"settings": asdict(self.settings)}
 
+    def network_settings(self) -> dict[str, Any]:
+        """`{class_path, init_args}` that build this network without other weights, in plain values."""
+        given = self.to_settings()
+        if "weights" in given["init_args"]:
+            given["init_args"]["weights"] = None
+        if self.weights_origin is not None:
+            given["init_args"] |= self.resolved_args()
+        return given
+
     def init_weights(self, scheme: Init) -> None:
         """Draw every convolution anew, unless pretrained weights were loaded."""
         if self.weights_origin is None:
