@@ -16,10 +16,12 @@ from rich.console import Console
 
 from detect.api import Detector
 from detect.commands.main import main
+from detect.deploy import predict as predict_module
 from detect.deploy import predict_video as module
 from detect.deploy import video_input
 from detect.deploy.video_sources import find_videos
 from tests.detector_cases import checkpoint
+from tests.rtsp_server import rtsp_server
 from tests.video_cases import RATE, SIZE, cut_off, times_and_frames, write_video
 
 pytest.importorskip("av")
@@ -105,19 +107,25 @@ def test_predict_videos__without_a_frame_nothing_is_written(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_predict_videos__when_stopped_everything_until_then_is_written(
-    tmp_path: Path, signum: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    real, calls = Detector.predict_pixels, []
+def stop_at_batch(number: int, signum: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Send this process a signal while that batch is with the network; gives the sizes of all batches."""
+    real, sizes = Detector.predict_pixels, []
 
     def interrupted(self: Detector, pixels: list) -> list:
-        calls.append(len(pixels))
-        if len(calls) == 2:
+        sizes.append(len(pixels))
+        if len(sizes) == number:
             os.kill(os.getpid(), signum)
         return real(self, pixels)
 
     monkeypatch.setattr(Detector, "predict_pixels", interrupted)
+    return sizes
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_predict_videos__when_stopped_everything_until_then_is_written(
+    tmp_path: Path, signum: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    calls = stop_at_batch(2, signum, monkeypatch)
     before = signal.getsignal(signum)
     video, other = write_video(tmp_path / "a.mp4", 60), write_video(tmp_path / "b.mp4", 2)
     assert run(tmp_path / "out", video, other) == 128 + signum
@@ -172,6 +180,39 @@ def test_predict_videos__a_stream_that_falls_silent(
     assert 40 < len(frames) <= 60
     name = find_videos([address])[0].file.name
     assert len(times_and_frames(tmp_path / "out" / name)[0]) == len(frames)
+
+
+def test_predict_videos__a_stream_over_rtsp(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    with rtsp_server(write_video(tmp_path / "a.ts", 30).read_bytes()) as address:
+        assert run(tmp_path / "out", address) == 0
+    rows = rows_of(tmp_path / "out")
+    assert {row["frame"] for row in rows} >= set(range(28))  # FFmpeg waits for more of the last ones
+    (name,) = {row["file_name"] for row in rows}
+    assert name == address.replace("me:secret@", "")
+    written = capsys.readouterr()
+    assert "secret" not in written.out + written.err + " ".join(names_in(tmp_path / "out"))
+
+
+def test_predict_videos__a_camera_until_it_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """FFmpeg's test image takes the camera's place: it comes without end, faster than any network."""
+    av = pytest.importorskip("av")
+    if "lavfi" not in av.formats_available:
+        pytest.skip("this build of PyAV has no test images")
+    test_image = "testsrc=size=128x96:rate=25", "lavfi", {}
+    monkeypatch.setattr(video_input, "camera_address", lambda *_: test_image)
+    monkeypatch.setattr(predict_module, "BUDGET_BYTES", 5 * 3 * SIZE[0] * SIZE[1])
+    stop_at_batch(4, signal.SIGINT, monkeypatch)
+    assert run(tmp_path / "out", "camera:0") == 130
+    assert names_in(tmp_path / "out") == ["camera-0.mp4", "detections.json"]
+    frames = sorted({row["frame"] for row in rows_of(tmp_path / "out")})
+    assert frames[0] == 0
+    assert 20 <= frames[-1]  # some between them came too fast
+    times, _ = times_and_frames(tmp_path / "out" / "camera-0.mp4")
+    assert len(times) == 20
+    np.testing.assert_allclose(times[-1], frames[-1] / 25, atol=0.001)
+    assert "frames were left out; they came faster than the network" in capsys.readouterr().out
 
 
 def test_predict_videos__refuses_before_any_work(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
