@@ -18,7 +18,7 @@ import lightning as L
 from docstring_parser import parse_from_object
 
 from detect.commands.fit_checks import REFUSED
-from detect.commands.fit_cli import TRAINER_DEFAULTS
+from detect.commands.run_cli import TRAINER_DEFAULTS
 from detect.data import augment
 from detect.data.datamodule import DetectionData
 from detect.model import backbones, necks

@@ -16,7 +16,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 
-from detect.commands.fit_cli import FitCLI, RunCLI
+from detect.commands.fit_cli import FitCLI
+from detect.commands.run_cli import RunCLI
 from detect.config.trusted_classes import hash_own_code
 from detect.data.checks.findings import summarise
 from detect.errors import DISK_IS_FULL, EXIT_STOPPED, InputError, RunStopped

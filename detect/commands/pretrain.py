@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from detect.commands.fit import begin, log_settings, say_resumed, train
-from detect.commands.fit_cli import ReadsSettings, RunCLI
+from detect.commands.fit_cli import ReadsSettings
+from detect.commands.run_cli import RunCLI
 from detect.data.class_data import ClassificationData
 from detect.model.backbones.pretrained import transfer_table, write_backbone
 from detect.model.checkpoint import read_checkpoint

@@ -29,6 +29,7 @@ from detect.commands.main import main
 from tests.conftest import make_coco
 from tests.documents import FENCED_LINES, ROOT, Line
 from tests.run_cases import make_run
+from tests.video_cases import write_video
 
 NOT_RUN = {
     r"^(\S*pip|pre-commit) install|^bash scripts/install|^source ": "needs a package index",
@@ -44,6 +45,7 @@ NOT_RUN = {
     r"^detect latency-table ": "exports networks, minutes: tests/search/test_measure.py",
     r"configs/plus/": "30 epochs, minutes: tests/test_configs.py and tests/test_recipes.py",
     r"^detect sweep .* BCCD ": "is the sweep before it with three configurations, a minute",
+    r"--source (camera:0|rtsp:)": "needs a camera or a stream: tests/deploy/test_predict_video.py",
     r"benchmarks/table6\.py": "exports eleven networks, minutes: tests/benchmarks/test_table6.py",
     r"benchmarks/annotations\.py": "tests/benchmarks/test_annotations.py",
     r"benchmarks/loader\.py": "tests/benchmarks/test_loader.py",
@@ -224,6 +226,7 @@ def of_deployment(here: Path, material: Material) -> None:
     shutil.copy(material.run / "checkpoints" / "best.ckpt", here)
     shutil.copytree(material.coco, here / "D")
     shutil.copytree(material.coco / "val", here / "photos")
+    write_video(here / "clip.mp4")
 
 
 def of_docker(here: Path, material: Material) -> None:

@@ -10,7 +10,8 @@ import lightning as L
 import pytest
 import yaml
 
-from detect.commands.fit_cli import TRAINER_DEFAULTS, FitCLI
+from detect.commands.fit_cli import FitCLI
+from detect.commands.run_cli import TRAINER_DEFAULTS
 from detect.data.datamodule import DetectionData
 from detect.model.anchors import AnchorConfig
 from detect.model.detector import TorchDetector
