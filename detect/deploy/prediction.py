@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from detect.errors import InputError, install_hint
+from detect.deploy.runtimes.base import require
 from detect.types import ClassMap
 
 if TYPE_CHECKING:
@@ -37,16 +37,15 @@ class Prediction(NamedTuple):
         Raises:
             InputError: supervision is not installed.
         """
-        try:
-            import supervision
-        except ImportError as error:
-            raise InputError(f"to_supervision needs supervision; {install_hint('supervision')}") from error
-        return supervision.Detections(
+        detections: supervision.Detections = require(
+            "supervision", extra="supervision", path="to_supervision"
+        ).Detections(
             xyxy=self.boxes,
             confidence=self.scores,
             class_id=self.labels - 1,
             data={"class_name": np.array(self.names, dtype=str)},
         )
+        return detections
 
     def to_pandas(self) -> pandas.DataFrame:
         """A row per detection: `xmin`, `ymin`, `xmax`, `ymax` (px), `score`, `label` (1..K) and `name`.
@@ -54,12 +53,9 @@ class Prediction(NamedTuple):
         Raises:
             InputError: pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError as error:
-            raise InputError(f"to_pandas needs pandas; {install_hint('pandas')}") from error
-        frame = pandas.DataFrame(self.boxes, columns=["xmin", "ymin", "xmax", "ymax"])
-        return frame.assign(score=self.scores, label=self.labels, name=pandas.Series(self.names, dtype=str))
+        library = require("pandas", extra="pandas", path="to_pandas")
+        frame = library.DataFrame(self.boxes, columns=["xmin", "ymin", "xmax", "ymax"])
+        return frame.assign(score=self.scores, label=self.labels, name=library.Series(self.names, dtype=str))
 
     def to_coco(self, image_id: int | str, classes: ClassMap) -> list[dict[str, Any]]:
         """Rows of COCO's results format: `image_id`, `category_id`, `bbox` (x, y, width, height) and `score`.

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from detect.deploy.runtimes.base import require
 from detect.deploy.video_sources import VideoSource
-from detect.errors import InputError, install_hint
+from detect.errors import InputError
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -48,12 +49,7 @@ def import_av() -> Any:
     Raises:
         InputError: it is not installed; names the extra.
     """
-    try:
-        import av
-        import av.error
-    except ImportError as error:
-        raise InputError(f"videos, cameras and streams need PyAV; {install_hint('video')}") from error
-    return av
+    return require("av", extra="video", path="a video, camera or stream")
 
 
 class VideoInput:

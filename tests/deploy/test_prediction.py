@@ -48,5 +48,5 @@ def test_to_supervision__classes_count_from_zero() -> None:
 @pytest.mark.parametrize("package", ["pandas", "supervision"])
 def test_without_its_package__the_extra_is_named(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(InputError, match=rf"to_{package} needs {package}; .*'\.\[{package}\]'"):
+    with pytest.raises(InputError, match=rf"to_{package} needs the package {package}, .*'\.\[{package}\]'"):
         getattr(FOUND, f"to_{package}")()

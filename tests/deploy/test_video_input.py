@@ -123,7 +123,7 @@ def test_video_input__a_playlist_reaches_no_network(tmp_path: Path) -> None:
 
 def test_video_input__without_pyav_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(InputError, match=r"need PyAV; .*'\.\[video\]'"):
+    with pytest.raises(InputError, match=r"stream needs the package av, which .*'\.\[video\]'"):
         VideoInput(find_videos(["camera:0"])[0])
 
 

@@ -117,7 +117,7 @@ def test_a_video_needs_pyav_alone(tmp_path: Path) -> None:
     assert len(times_and_frames(tmp_path / "out" / "a.mp4")[0]) == 4
     codes, _, errors = run_without_torch(predict(exported(), video, tmp_path / "none"))
     assert codes == [2]
-    assert re.search(r"^detect: videos, cameras and streams need PyAV; .*'\.\[video\]'", errors[0])
+    assert re.search(r"^detect: a video, camera or stream needs the package av, .*'\.\[video\]'", errors[0])
 
 
 def test_help_and_faults_are_sentences(photos: Path, tmp_path: Path) -> None:

@@ -231,13 +231,13 @@ class RuntimeRecord:
     """The format that comes with the runtime."""
 
 
-def require(package: str, *, extra: str = "", path: Path | None = None) -> ModuleType:
+def require(package: str, *, extra: str = "", path: Path | str | None = None) -> ModuleType:
     """Import a package that an extra of this project installs.
 
     Args:
         package: name of the module.
         extra: of pyproject.toml; empty: the package comes with the project itself.
-        path: the file that needs it, for the message.
+        path: the file, or what else needs it, for the message.
 
     Raises:
         InputError: it is not installed; with the line that installs it.
