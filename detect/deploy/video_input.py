@@ -156,7 +156,7 @@ class VideoInput:
 def upright(frame: VideoFrame) -> NDArray[np.uint8]:
     """(H, W, 3) RGB as a player shows it: `rotation` is counter-clockwise, in degrees."""
     pixels: NDArray[Any] = frame.to_ndarray(format="rgb24")
-    return np.rot90(pixels, round(frame.rotation / 90))
+    return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
 
 
 def open_container(av: Any, source: VideoSource) -> InputContainer:

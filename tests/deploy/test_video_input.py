@@ -51,6 +51,7 @@ def test_frames__are_turned_as_a_player_turns_them(tmp_path: Path) -> None:
     video = opened(turned(write_video(tmp_path / "a.mp4", 3), tmp_path / "phone.mp4"))
     frames = list(video.frames())
     assert frames[0].pixels.shape == (SIZE[1], SIZE[0], 3)
+    assert frames[0].pixels.flags.c_contiguous  # torch takes no other
     clockwise = np.rot90(moving_square(2), -1)
     assert np.abs(frames[2].pixels.astype(int) - clockwise).mean() < 4
 
