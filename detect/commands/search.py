@@ -1,0 +1,214 @@
+"""`detect search`: a network for a latency budget, from a trained start to a comparison of trained networks.
+
+Everything that is done lies in OUT; the same command resumes where it was stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import ArgumentParser
+
+from detect.commands.fit_cli import settings_reader
+from detect.commands.sweep import STATE_FILE as SWEEP_FILE
+from detect.commands.sweep import Job, SweepOptions, SweepState, plan_jobs, run_jobs, sweep
+from detect.config.model_section import read_config
+from detect.config.unknown_keys import build
+from detect.data.datamodule import DetectionData
+from detect.deploy.latency import paired_ratio
+from detect.errors import InputError, RunStopped
+from detect.model.checkpoint import (
+    Checkpoint,
+    build_from_checkpoint,
+    checkpoint_content,
+    read_checkpoint,
+    write_checkpoint,
+)
+from detect.search.found import write_found
+from detect.search.latency_table import LatencyTable
+from detect.search.measure import Bench, MeasureOptions, TableOptions, begin_table, measure_missing, network_alone
+from detect.search.netadapt import (
+    INT8_STEP,
+    Latency,
+    MultiplyAdds,
+    NetAdaptOptions,
+    Proposing,
+    Resource,
+    ResourceName,
+    Search,
+    ratio_for,
+    steps_needed,
+)
+from detect.search.page import write_search_page
+from detect.search.progress import SearchProgress
+from detect.search.state import STATE_FILE, SearchState, read_state, refuse_other_settings
+from detect.search.trial import Trials, TrialOptions
+from detect.search.widths import STEP, explicit, widths_of
+from detect.system.devices import Slot
+from detect.training.run_module import check_known_classes
+from detect.training.stop_signals import StopSignals
+
+RATIO = 0.03
+"""Share of the start that the first step takes less, where neither steps nor hours are given."""
+SECONDS_PER_HOUR = 3600
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """What is searched, and how."""
+
+    target: float | None = None
+    """Of the start's latency."""
+    target_ms: float | None = None
+    steps: int | None = None
+    hours: float | None = None
+    decay: float = 0.96
+    proposals: Proposing = "netadapt"
+    resource: ResourceName = "latency"
+    measuring: MeasureOptions = field(default_factory=MeasureOptions)
+    trials: TrialOptions = field(default_factory=TrialOptions)
+    table: TableOptions = field(default_factory=TableOptions)
+    train: bool = True
+    """Train start and found network from scratch, and compare them."""
+    seeds: Sequence[int] = (0,)
+
+    def check(self) -> None:
+        """Stop at options that make no search.
+
+        Raises:
+            InputError: names the option.
+        """
+        if (self.target is None) == (self.target_ms is None):
+            raise InputError("give --target (a share of the start's latency) or --target_ms, one of them")
+        if self.target is not None and not 0 < self.target < 1:
+            raise InputError(f"--target is {self.target}; give a share of the start's latency, 0 to 1")
+        if self.steps is not None and self.hours is not None:
+            raise InputError("give --steps or --hours, one of them")
+        for name, value in (("steps", self.steps), ("hours", self.hours), ("target_ms", self.target_ms)):
+            if value is not None and not value > 0:
+                raise InputError(f"--{name} is {value}; give more than 0")
+        if not 0 < self.decay <= 1:
+            raise InputError(f"--decay is {self.decay}; give a number above 0, at most 1")
+        self.measuring.check()
+        self.table.require_sense()
+        self.trials.check()
+
+
+def search(
+    config: Path,
+    out: Path,
+    options: SearchOptions,
+    *,
+    ckpt_path: Path | None,
+    fit_flags: Sequence[str],
+    slots: Sequence[Slot],
+) -> int:
+    """Search, write OUT/found.yaml, train what was found and compare it with the start.
+
+    Args:
+        config: of `detect fit`: the start.
+        out: the folder of the search.
+        options: how.
+        ckpt_path: a trained start; null: it is trained by the configuration first.
+        fit_flags: `--data.*`, `--model.*` and `--trainer.*`, for every training.
+        slots: where networks are trained from scratch.
+
+    Raises:
+        InputError: something that the user gave is wrong.
+        RunStopped: on SIGINT or SIGTERM; what is done is on disk.
+    """
+    options.check()
+    (out / "networks").mkdir(parents=True, exist_ok=True)
+    settings = settings_reader().read_words(["--config", str(config), *fit_flags])
+    jobs = plan_jobs([config], options.seeds, out / "trained", fit_flags)
+    checkpoint = read_checkpoint(ckpt_path or trained_start(jobs[0], slots))
+    start = start_of(checkpoint, config, settings)
+    found = prepare(out, start, checkpoint, settings, options)
+    path = write_found(out / "found.yaml", read_config(config), found.start, found.state)
+    print(f"written: {path}, {out / 'search.html'}")
+    if not options.train:
+        return 0
+    jobs += plan_jobs([path], options.seeds, out / "trained", fit_flags)
+    return sweep(jobs, out / "trained", SweepOptions(slots, [options.measuring.runtime]))
+
+
+def trained_start(job: Job, slots: Sequence[Slot]) -> Path:
+    """The best checkpoint of the start, trained first where it is not.
+
+    Raises:
+        InputError: the training failed; says why.
+        RunStopped: on a signal, once it has saved.
+    """
+    (job.folder.parent / "logs").mkdir(parents=True, exist_ok=True)
+    state = SweepState(job.folder.parent / SWEEP_FILE)
+    state.begin([job])
+    print("no --ckpt_path: the start is trained first")
+    failures = run_jobs([job], ["fit"], slots, state=state, out=job.folder.parent)
+    if failures:
+        raise InputError(f"the start could not be trained: {failures[0]}")
+    return job.best
+
+
+def start_of(checkpoint: Checkpoint, config: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of the checkpoint's network that state every width.
+
+    Raises:
+        InputError: it is not the configuration's network.
+    """
+    start = network_alone(explicit(checkpoint.description["model"]))
+    classes = checkpoint.classes.num_classes
+    ours = widths_of(explicit({**settings["model"], "num_classes": classes}))
+    if ours != (theirs := widths_of(start)):
+        different = [name for name in ours | theirs if ours.get(name) != theirs.get(name)]
+        raise InputError(
+            f"{checkpoint.path} is not the network of {config}: {different[0]} is {theirs.get(different[0])}, "
+            f"in the configuration {ours.get(different[0])}"
+        )
+    return start
+
+
+def prepare(
+    out: Path, start: dict[str, Any], checkpoint: Checkpoint, settings: dict[str, Any], options: SearchOptions
+) -> Search:
+    """Measure what is missing of the latency table, and search; returns the finished search.
+
+    Raises:
+        InputError, RunStopped: see `search`.
+    """
+    signals = StopSignals()
+
+    def stop() -> None:
+        if signals.signum:
+            write_search_page(out, state, table)
+            message = f"stopped; what is done is in {out}, the same command resumes"
+            raise RunStopped(message, exit_code=128 + signals.signum)
+
+    state = read_state(out / STATE_FILE)
+    fixed = fixed_settings(settings, checkpoint, options)
+    if state is not None:
+        refuse_other_settings(state, fixed)
+    with tempfile.TemporaryDirectory(prefix="detect-search-") as folder:
+        bench = Bench(Path(folder), options.measuring)
+        table_file = out / "latency_table.json"
+        table = begin_table(start, table_file, options.measuring, other_machine=options.table.other_machine)
+        table = measure_missing(table, bench, options.table, after_width=lambda table: table.write(table_file))
+        signals.install()
+        try:
+            trials = open_trials(settings, checkpoint, options, stop)
+            if state is None:
+                first = out / "networks" / "000.ckpt"
+                write_checkpoint(first, checkpoint_content(build_from_checkpoint(checkpoint)))
+                state = begin(out, start, table, fixed, options, trials)
+            done = netadapt(out, start, table, bench, state, options, trials)
+            done.run()
+        finally:
+            signals.remove()
+    write_search_page(out, state, table)
+    return done
