@@ -39,6 +39,36 @@ def add_model_arguments(parser: ArgumentParser) -> None:
     add_trust_argument(parser)
 
 
+def add_measuring_arguments(parser: ArgumentParser) -> None:
+    """How networks are measured and how many, for `latency-table` and `search`."""
+    from detect.deploy.latency import Clock
+    from detect.deploy.runtimes.table import RUNTIMES
+    from detect.search.measure import MeasureOptions, TableOptions
+
+    measuring = MeasureOptions()
+    protocol = measuring.protocol
+    runtimes = choice(name for name, record in RUNTIMES.items() if record.reads)
+    parser.add_argument("--runtime", type=runtimes, default=measuring.runtime)
+    parser.add_argument("--int8", action="store_true", help="measure networks in 8 bits")
+    parser.add_argument("--threads", type=int, default=measuring.threads)
+    parser.add_argument(
+        "--points", type=int, default=TableOptions.points, help="networks of each width, beside the start"
+    )
+    parser.add_argument(
+        "--least", type=float, default=TableOptions.least, help="share of a width that is its smallest point"
+    )
+    parser.add_argument("--rounds", type=int, default=protocol.rounds, help="measured runs of each network")
+    parser.add_argument(
+        "--warmup", type=int, default=protocol.warmup, help="rounds before the first that counts"
+    )
+    parser.add_argument(
+        "--clock", type=Clock, default=protocol.clock, help="cpu: on a machine shared with others"
+    )
+    parser.add_argument(
+        "--other_machine", action="store_true", help="read a table of another machine all the same"
+    )
+
+
 def model_argument(config: Namespace) -> Path:
     """The file that `--ckpt_path` or `--model` names; says so where its weights are random."""
     from detect.deploy.load import CONFIG_SUFFIXES

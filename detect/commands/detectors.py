@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from detect.commands.arguments import (
+    add_measuring_arguments,
     add_model_arguments,
     add_trust_argument,
     choice,
@@ -304,12 +305,8 @@ def latency_table_command(args: list[str]) -> int:
 
 def latency_table_parser() -> ArgumentParser:
     """The options of `detect latency-table`."""
-    from detect.deploy.latency import Clock
-    from detect.deploy.runtimes.table import RUNTIMES
-    from detect.search.measure import MeasureOptions, TableOptions
+    from detect.search.measure import TableOptions
 
-    measuring = MeasureOptions()
-    protocol = measuring.protocol
     parser = new_parser(
         "latency-table",
         latency_table_command,
@@ -318,37 +315,15 @@ def latency_table_parser() -> ArgumentParser:
     parser.add_argument("--config", type=Path, required=True, help="the network to start from")
     add_trust_argument(parser)
     parser.add_argument(
-        "--runtime",
-        type=choice(name for name, record in RUNTIMES.items() if record.reads),
-        default=measuring.runtime,
-    )
-    parser.add_argument(
         "--out", type=Path, required=True, help="the table; written after every width, so that it resumes"
     )
-    parser.add_argument("--int8", action="store_true", help="measure networks in 8 bits")
-    parser.add_argument("--threads", type=int, default=measuring.threads)
     parser.add_argument(
         "--num_classes", type=int | None, default=None, help="null: the configuration's, or 90 as COCO"
     )
     parser.add_argument(
-        "--points", type=int, default=TableOptions.points, help="networks of each width, beside the start"
-    )
-    parser.add_argument(
-        "--least", type=float, default=TableOptions.least, help="share of a width that is its smallest point"
-    )
-    parser.add_argument(
         "--check", type=int, default=TableOptions.check, help="random networks to compare predictions on"
     )
-    parser.add_argument("--rounds", type=int, default=protocol.rounds, help="measured runs of each network")
-    parser.add_argument(
-        "--warmup", type=int, default=protocol.warmup, help="rounds before the first that counts"
-    )
-    parser.add_argument(
-        "--clock", type=Clock, default=protocol.clock, help="cpu: on a machine shared with others"
-    )
-    parser.add_argument(
-        "--other_machine", action="store_true", help="show a table of another machine all the same"
-    )
+    add_measuring_arguments(parser)
     return parser
 
 

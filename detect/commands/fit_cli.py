@@ -90,6 +90,20 @@ class ReadsSettings(RunCLI):
     def instantiate_classes(self) -> None:
         pass
 
+    def read_words(self, words: list[str]) -> dict[str, Any]:
+        """Every value that the words of a command give, as `detect fit` would take them; nothing is built.
+
+        Raises:
+            InputError: a class is not trusted, or a key or a value is not valid.
+        """
+        refuse_foreign_words(words)
+        try:
+            settings = self.plain(self.parser.parse_args(words))
+        except ArgumentError as error:
+            raise InputError(f"detect fit: {explain(str(error), self.parser)}") from error
+        refuse_foreign_classes(settings, "the configuration", follow_files=True)
+        return settings
+
     def read(self, config: dict[str, Any], place: Path) -> dict[str, Any]:
         """Every value of a run's settings, defaults of this version for those that it did not have.
 

@@ -31,6 +31,7 @@ from detect.commands.runs import (
     replay_command,
     report_command,
     reproduce_command,
+    search_command,
     sweep_command,
 )
 from detect.commands.slips import nearest_command
@@ -64,6 +65,7 @@ COMMANDS: dict[str, Command] = {
     "report": report_command,
     "compare": compare_command,
     "sweep": sweep_command,
+    "search": search_command,
     "reproduce": reproduce_command,
     "models": models_command,
     "replay": replay_command,

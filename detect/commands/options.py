@@ -32,7 +32,7 @@ OTHER_SPELLINGS = {
 """Names of earlier versions, and the one word of today for what they mean."""
 TRAINS = ("fit", "pretrain")
 """Commands that take a configuration."""
-HANDS_ON = {"sweep": TRAINS, "reproduce": ("fit",)}
+HANDS_ON = {"sweep": TRAINS, "reproduce": ("fit",), "search": ("fit",)}
 """Commands that hand flags on to others."""
 HELP = ("-h", "--help")
 WIDTH = 110

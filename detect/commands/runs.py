@@ -6,9 +6,20 @@ Nothing that takes time to import is imported above the functions: `detect --hel
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from detect.commands.arguments import add_trust_argument, choice, new_parser, parse, split_fit_flags
+from detect.commands.arguments import (
+    add_measuring_arguments,
+    add_trust_argument,
+    choice,
+    new_parser,
+    parse,
+    split_fit_flags,
+)
 from detect.system.files import require_writable
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
 
 
 def fit_command(args: list[str]) -> int:
@@ -79,6 +90,95 @@ def sweep_command(args: list[str]) -> int:
     jobs = plan_jobs(config.configs, config.seeds, config.out, fit_flags, trust=config.trust)
     slots = job_slots(config.devices, config.devices_per_job)
     return sweep(jobs, config.out, SweepOptions(slots, config.runtime, config.rounds))
+
+
+def search_command(args: list[str]) -> int:
+    """Make a network narrower until it is as fast as wanted on this machine; train and compare it."""
+    from detect.commands.search import SearchOptions, search
+    from detect.deploy.latency import Protocol
+    from detect.search.measure import MeasureOptions, TableOptions
+    from detect.search.trial import TrialOptions
+    from detect.system.devices import job_slots
+
+    own, fit_flags = split_fit_flags(args)
+    config = parse(search_parser(), own)
+    options = SearchOptions(
+        target=config.target,
+        target_ms=config.target_ms,
+        steps=config.steps,
+        hours=config.hours,
+        decay=config.decay,
+        proposals=config.proposals,
+        resource=config.resource,
+        measuring=MeasureOptions(
+            config.runtime, config.int8, config.threads, Protocol(config.rounds, config.warmup, config.clock)
+        ),
+        trials=TrialOptions(
+            config.train_steps, config.lr_factor, config.held_out, config.most_held_out, config.keep
+        ),
+        table=TableOptions(config.points, config.least, other_machine=config.other_machine),
+        train=not config.search_only,
+        seeds=config.seeds,
+        trust=config.trust,
+    )
+    slots = job_slots(config.devices, 1)
+    return search(
+        config.config, config.out, options, ckpt_path=config.ckpt_path, fit_flags=fit_flags, slots=slots
+    )
+
+
+def search_parser() -> ArgumentParser:
+    """The options of `detect search`, but for those of `detect fit`."""
+    from detect.commands.search import SearchOptions
+    from detect.search.inherit import Keep
+    from detect.search.netadapt import Proposing, ResourceName
+    from detect.search.trial import TrialOptions
+
+    parser = new_parser(
+        "search",
+        search_command,
+        "detect search --config my.yaml --data.root D --runtime onnxruntime --target 0.8 --out runs/search",
+    )
+    parser.add_argument("--config", type=Path, required=True, help="the network to start from")
+    parser.add_argument(
+        "--ckpt_path", type=Path | None, default=None, help="the start, trained; null: it is trained first"
+    )
+    add_trust_argument(parser)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the search; the same one resumes")
+    parser.add_argument("--target", type=float | None, default=None, help="share of the start's latency")
+    parser.add_argument("--target_ms", type=float | None, default=None, help="instead: the latency itself")
+    parser.add_argument("--steps", type=int | None, default=None, help="null: the first of 0.03 of the start")
+    parser.add_argument("--hours", type=float | None, default=None, help="instead: as many steps as fit")
+    parser.add_argument(
+        "--decay", type=float, default=SearchOptions.decay, help="of what a step takes, to the step before"
+    )
+    parser.add_argument(
+        "--proposals", type=Proposing, default=SearchOptions.proposals, help="random: for comparison"
+    )
+    parser.add_argument(
+        "--resource", type=ResourceName, default=SearchOptions.resource, help="madds: for comparison"
+    )
+    parser.add_argument(
+        "--train_steps", type=int, default=TrialOptions.train_steps, help="steps of each proposal"
+    )
+    parser.add_argument(
+        "--lr_factor", type=float, default=TrialOptions.lr_factor, help="of the configuration's learning rate"
+    )
+    parser.add_argument(
+        "--held_out",
+        type=float,
+        default=TrialOptions.held_out,
+        help="share of the training images: to score on",
+    )
+    parser.add_argument(
+        "--most_held_out", type=int, default=TrialOptions.most_held_out, help="images that score, at most"
+    )
+    parser.add_argument("--keep", type=Keep, default=TrialOptions.keep, help="which filters are kept")
+    add_measuring_arguments(parser)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the trainings from scratch")
+    parser.add_argument("--devices", type=str, nargs="+", default=None, help="GPUs for these; null: all free")
+    parser.add_argument("--search_only", action="store_true", help="train nothing from scratch at the end")
+    return parser
 
 
 def reproduce_command(args: list[str]) -> int:

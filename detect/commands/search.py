@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,14 @@ from detect.model.checkpoint import (
 )
 from detect.search.found import write_found
 from detect.search.latency_table import LatencyTable
-from detect.search.measure import Bench, MeasureOptions, TableOptions, begin_table, measure_missing, network_alone
+from detect.search.measure import (
+    Bench,
+    MeasureOptions,
+    TableOptions,
+    begin_table,
+    measure_missing,
+    network_alone,
+)
 from detect.search.netadapt import (
     INT8_STEP,
     Latency,
@@ -46,18 +54,20 @@ from detect.search.netadapt import (
     ratio_for,
     steps_needed,
 )
-from detect.search.page import write_search_page
+from detect.search.page import unit_of, write_search_page
 from detect.search.progress import SearchProgress
 from detect.search.state import STATE_FILE, SearchState, read_state, refuse_other_settings
-from detect.search.trial import Trials, TrialOptions
+from detect.search.trial import TrialOptions, Trials
 from detect.search.widths import STEP, explicit, widths_of
 from detect.system.devices import Slot
+from detect.training.manifest import hash_weights
 from detect.training.run_module import check_known_classes
 from detect.training.stop_signals import StopSignals
 
 RATIO = 0.03
 """Share of the start that the first step takes less, where neither steps nor hours are given."""
 SECONDS_PER_HOUR = 3600
+HASH_DIGITS = 16
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,8 @@ class SearchOptions:
     train: bool = True
     """Train start and found network from scratch, and compare them."""
     seeds: Sequence[int] = (0,)
+    trust: Sequence[str] = ()
+    """The user's own modules, for the trainings."""
 
     def check(self) -> None:
         """Stop at options that make no search.
@@ -127,7 +139,7 @@ def search(
     options.check()
     (out / "networks").mkdir(parents=True, exist_ok=True)
     settings = settings_reader().read_words(["--config", str(config), *fit_flags])
-    jobs = plan_jobs([config], options.seeds, out / "trained", fit_flags)
+    jobs = plan_jobs([config], options.seeds, out / "trained", fit_flags, trust=options.trust)
     checkpoint = read_checkpoint(ckpt_path or trained_start(jobs[0], slots))
     start = start_of(checkpoint, config, settings)
     found = prepare(out, start, checkpoint, settings, options)
@@ -135,7 +147,7 @@ def search(
     print(f"written: {path}, {out / 'search.html'}")
     if not options.train:
         return 0
-    jobs += plan_jobs([path], options.seeds, out / "trained", fit_flags)
+    jobs += plan_jobs([path], options.seeds, out / "trained", fit_flags, trust=options.trust)
     return sweep(jobs, out / "trained", SweepOptions(slots, [options.measuring.runtime]))
 
 
@@ -168,8 +180,8 @@ def start_of(checkpoint: Checkpoint, config: Path, settings: dict[str, Any]) -> 
     if ours != (theirs := widths_of(start)):
         different = [name for name in ours | theirs if ours.get(name) != theirs.get(name)]
         raise InputError(
-            f"{checkpoint.path} is not the network of {config}: {different[0]} is {theirs.get(different[0])}, "
-            f"in the configuration {ours.get(different[0])}"
+            f"{checkpoint.path} is not the network of {config}: {different[0]} is "
+            f"{theirs.get(different[0])}, in the configuration {ours.get(different[0])}"
         )
     return start
 
@@ -198,7 +210,9 @@ def prepare(
         bench = Bench(Path(folder), options.measuring)
         table_file = out / "latency_table.json"
         table = begin_table(start, table_file, options.measuring, other_machine=options.table.other_machine)
-        table = measure_missing(table, bench, options.table, after_width=lambda table: table.write(table_file))
+        table = measure_missing(
+            table, bench, options.table, after_width=lambda table: table.write(table_file)
+        )
         signals.install()
         try:
             trials = open_trials(settings, checkpoint, options, stop)
@@ -206,9 +220,127 @@ def prepare(
                 first = out / "networks" / "000.ckpt"
                 write_checkpoint(first, checkpoint_content(build_from_checkpoint(checkpoint)))
                 state = begin(out, start, table, fixed, options, trials)
-            done = netadapt(out, start, table, bench, state, options, trials)
-            done.run()
+            done = netadapt(out, table, bench, state, options, trials)
         finally:
             signals.remove()
     write_search_page(out, state, table)
+    return done
+
+
+def fixed_settings(
+    settings: dict[str, Any], checkpoint: Checkpoint, options: SearchOptions
+) -> dict[str, Any]:
+    """What decides the result of a search, in plain values: it is resumed with the same alone."""
+    learnt = json.dumps([settings["model"], settings["data"], settings["seed_everything"]], sort_keys=True)
+    measuring = options.measuring
+    return {
+        **{name: getattr(options, name) for name in ("target", "target_ms", "steps", "hours", "decay")},
+        "proposals": options.proposals,
+        "resource": options.resource,
+        "runtime": measuring.runtime,
+        "precision": "int8" if measuring.int8 else "fp32",
+        "threads": measuring.threads,
+        **asdict(options.trials),
+        "seed": settings["seed_everything"],
+        "start_weights": hash_weights(checkpoint.state_dict),
+        "configuration": hashlib.sha256(learnt.encode()).hexdigest()[:HASH_DIGITS],
+    }
+
+
+def open_trials(
+    settings: dict[str, Any], checkpoint: Checkpoint, options: SearchOptions, stop: Callable[[], None]
+) -> Trials:
+    """The short trainings of a search, on the training split alone.
+
+    Raises:
+        InputError: the data cannot be read, or has other classes than the checkpoint.
+    """
+    model = checkpoint.description["model"]
+    given = settings["data"] | {"image_size": model["image_size"], "seed": settings["seed_everything"]}
+    given["resize_rule"] = model["resize_rule"]
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(DetectionData, "data")
+    data: DetectionData = build(parser, {"data": given}, what="data settings").data
+    data.open(("train",))
+    check_known_classes(checkpoint.classes, data.classes)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return Trials(settings["model"], data, options.trials, device=device, stop=stop)
+
+
+def begin(
+    out: Path,
+    start: dict[str, Any],
+    table: LatencyTable,
+    fixed: dict[str, Any],
+    options: SearchOptions,
+    trials: Trials,
+) -> SearchState:
+    """The state of a new search: its budget, and how large its steps are.
+
+    Raises:
+        InputError: the start is as fast as wanted, or steps of the usual size never get there.
+    """
+    target_ms = options.target_ms or (options.target or 1.0) * table.start_ms
+    share = 1 - target_ms / table.start_ms
+    if share <= 0:
+        raise InputError(f"--target_ms is {target_ms:.2f}; the start takes {table.start_ms:.2f} ms already")
+    steps = options.steps
+    usual = steps_needed(share, ratio=RATIO, decay=options.decay)
+    if options.hours is not None:
+        seconds = trial_seconds(start, out / "networks" / "000.ckpt", trials) * len(table.start)
+        steps = max(1, int(options.hours * SECONDS_PER_HOUR // seconds))
+        steps = steps if usual is None else min(steps, usual)
+        print(f"a step takes about {seconds / 60:.0f} min: {steps} steps in {options.hours:g} h")
+    elif steps is None and usual is None:
+        most = RATIO / (1 - options.decay)
+        raise InputError(
+            f"steps of {RATIO:.0%} with --decay {options.decay} take away {most:.0%} at most, and "
+            f"{share:.0%} are wanted: give --steps or --hours"
+        )
+    ratio = RATIO if steps is None else ratio_for(share, steps, decay=options.decay)
+    return SearchState(out / STATE_FILE, fixed, table.start_ms, target_ms, ratio)
+
+
+def trial_seconds(start: dict[str, Any], checkpoint: Path, trials: Trials) -> float:
+    """How long one proposal takes: the start is trained and scored as one."""
+    module = trials.load(start, read_checkpoint(checkpoint))
+    trials.batches(1)
+    began = time.monotonic()
+    trials.train(module, step=1)
+    trials.score(module)
+    return time.monotonic() - began
+
+
+def netadapt(
+    out: Path, table: LatencyTable, bench: Bench, state: SearchState, options: SearchOptions, trials: Trials
+) -> Search:
+    """Run a search until it is finished; its page is written after every step."""
+    start = table.network
+    of_latency = options.resource == "latency"
+    resource: Resource = Latency(table) if of_latency else MultiplyAdds(start, least=options.table.least)
+    adapting = NetAdaptOptions(
+        state.target_ms,
+        ratio=state.ratio,
+        decay=options.decay,
+        step_channels=INT8_STEP if options.measuring.int8 else STEP,
+        proposals=options.proposals,
+        resource=options.resource,
+        seed=state.settings["seed"],
+    )
+
+    def measure(stated: dict[str, Any]) -> float:
+        before, after = bench.measure([start, stated])
+        return paired_ratio(after, before).median * table.start_ms
+
+    def tell(state: SearchState) -> None:
+        progress(state)
+        if state.unfinished is None:
+            write_search_page(out, state, table)
+
+    unit, scale = unit_of(state)
+    with SearchProgress(unit=unit, scale=scale, decay=options.decay) as progress:
+        done = Search(out, start, state, adapting, trials, resource, measure=measure, tell=tell)
+        done.run()
+    if state.current.measured_ms > state.target_ms:
+        print(f"no width can be made smaller any more: {state.current.measured_ms:.2f} ms is the least")
     return done

@@ -108,6 +108,8 @@ def with_widths(stated: dict[str, Any], widths: Mapping[str, int]) -> dict[str, 
     arguments = changed["backbone"]["init_args"]
     bottlenecks = _bottlenecks(stated["backbone"]["init_args"]["rows"])
     for name, channels in widths.items():
+        if channels == known[name]:
+            continue  # rounding would change levels that are no multiples of `STEP`
         if name in bottlenecks:
             for number in bottlenecks[name]:
                 _set_out(arguments, number, channels)
