@@ -143,12 +143,33 @@ def search(
     checkpoint = read_checkpoint(ckpt_path or trained_start(jobs[0], slots))
     start = start_of(checkpoint, config, settings)
     found = prepare(out, start, checkpoint, settings, options)
-    path = write_found(out / "found.yaml", read_config(config), found.start, found.state)
+    whole = with_flags(config, settings)
+    path = write_found(out / "found.yaml", whole, found.start, found.state)
     print(f"written: {path}, {out / 'search.html'}")
     if not options.train:
         return 0
     jobs += plan_jobs([path], options.seeds, out / "trained", fit_flags, trust=options.trust)
     return sweep(jobs, out / "trained", SweepOptions(slots, [options.measuring.runtime]))
+
+
+def with_flags(config: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """A configuration with what flags of the command line changed, but for the place of the data.
+
+    Args:
+        config: the file.
+        settings: every value, flags included.
+    """
+    values = read_config(config)
+    alone = settings_reader().read_words(["--config", str(config)])
+    for section in ("model", "data", "trainer"):
+        changed = {
+            key: value
+            for key, value in settings[section].items()
+            if key != "root" and value != alone[section].get(key)
+        }
+        if changed:
+            values[section] = (values.get(section) or {}) | changed
+    return values
 
 
 def trained_start(job: Job, slots: Sequence[Slot]) -> Path:
