@@ -153,7 +153,7 @@ class Search:
         self.trials, self.resource, self.measure, self.tell = trials, resource, measure, tell
 
     def run(self) -> None:
-        """Go on until the network is as fast as wanted, or nothing can be made smaller.
+        """Continue until the network is as fast as wanted, or nothing can be made smaller.
 
         Raises:
             RunStopped: the trials' `stop` says so; everything that is done is on disk.
@@ -265,7 +265,7 @@ class Search:
         )
 
     def _accept(self, step: Step) -> None:
-        """Measure the best proposal's network and go on from it."""
+        """Measure the best proposal's network and continue with it."""
         best = self._best(step)
         assert best is not None
         widths = {**step.before, best.name: best.channels}
@@ -288,7 +288,7 @@ class Search:
         self._remove_leftovers()
 
     def _remove_leftovers(self) -> None:
-        """Remove networks that nothing goes on from: losers, and those of a search that was killed."""
+        """Remove networks that nothing continues: losers, and those of a search that was killed."""
         wanted = {self.network_file(0), self.network_file(self.state.current.number)}
         step = self.state.unfinished
         if step is not None and (best := self._best(step)) is not None:

@@ -55,8 +55,8 @@ class SearchProgress:
             self.console.print(f"start: {self._network(state.current)}; wanted {state.target_ms:.2f} ms")
             if state.current.accuracy < LEAST_ACCURACY:
                 self.console.print(
-                    "WARNING: the start has learnt hardly anything, so that differences between proposals are "
-                    "chance: train it longer first"
+                    "WARNING: the start has learnt hardly anything: differences of proposals are chance. "
+                    "Train it longer first"
                 )
         else:
             self.console.print(self._step(state))

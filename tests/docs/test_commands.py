@@ -43,6 +43,7 @@ NOT_RUN = {
     r"detect pretrain|figure1": "trains on folders of classes: tests/commands/test_pretrain.py",
     r"weights\.safetensors": "takes the weights of such a run: tests/commands/test_pretrain.py",
     r"^detect latency-table ": "exports networks, minutes: tests/search/test_measure.py",
+    r"^detect search ": "exports and trains, minutes: tests/commands/test_search.py",
     r"configs/plus/": "30 epochs, minutes: tests/test_configs.py and tests/test_recipes.py",
     r"^detect sweep .* BCCD ": "is the sweep before it with three configurations, a minute",
     r"--source (camera:0|rtsp:)": "needs a camera or a stream: tests/deploy/test_predict_video.py",

@@ -32,7 +32,7 @@ SETTING = re.compile(r"[A-Z_]+=")
 OTHER_PROGRAMS = ("curl", "mkdir", "pre-commit", "source")
 """Programs of which nothing is the project's to check."""
 WRITTEN = {
-    **dict.fromkeys(("birds.yaml", "raccoon.yaml"), "configs/bccd.yaml"),
+    **dict.fromkeys(("birds.yaml", "raccoon.yaml", "my.yaml"), "configs/bccd.yaml"),
     "figure1/*.yaml": "configs/pretrain/v3_large.yaml",
 }
 """Configurations that a command writes on a page, and one that stands in for each."""
@@ -83,15 +83,15 @@ def detect_words(line: Line) -> list[str] | None:
 
 
 def check_detect(words: list[str]) -> None:
-    """Parse the words of one command of detect; flags that `sweep` hands on are parsed as those of `fit`."""
+    """Parse the words of one command of detect; flags that are handed on are parsed as those of `fit`."""
     if words == ["--help"]:
         return
     words = [WRITTEN.get(word, word) for word in words]
-    if words[0] == "sweep":
+    if words[0] in ("sweep", "search"):
         own, of_fit = split_fit_flags(words[1:])
         configs = [word for word in own if word.endswith(".yaml")]
         check_detect([training_command(ROOT / configs[0]), "--config", configs[0], *of_fit])
-        words = ["sweep", *own]
+        words = [words[0], *own]
     if words[0] == "fit" and "--ckpt_path" in words and words[words.index("--ckpt_path") + 1] != "last":
         words[words.index("--ckpt_path") + 1] = "last"  # a file would be read to know its settings
     try:
@@ -187,7 +187,7 @@ def test_a_flag_that_the_text_mentions_exists(line: Line) -> None:
     words = 3 if line.words[1] == "data" else 2
     parser = parser_of(all_commands()[" ".join(line.words[1:words])])
     flags = [word.split("=")[0].rstrip(".,;)") for word in line.words if word.startswith("--")]
-    if line.words[1] == "sweep":
+    if line.words[1] in ("sweep", "search"):
         flags = split_fit_flags(flags)[0]
     known = parser._option_string_actions
     # Below a class that can be chosen, what it takes depends on the choice.

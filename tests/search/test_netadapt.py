@@ -71,7 +71,7 @@ def make_search(folder: Path, root: Path, options: NetAdaptOptions = OPTIONS, **
         torch.manual_seed(0)
         write_checkpoint(folder / "networks" / "000.ckpt", checkpoint_content(trials.module(START).detector))
         state = SearchState(folder / STATE_FILE, {}, START_MS, options.target_ms, options.ratio)
-    resource = MultiplyAdds(START, least=0.25) if options.resource == "madds" else ByWidths()
+    resource = MultiplyAdds(START, least=0.5) if options.resource == "madds" else ByWidths()
     return Search(folder, START, state, options, trials, resource, measure=latency_ms)
 
 
@@ -190,7 +190,7 @@ def test_trials__every_proposal_of_a_step_sees_the_same_batches_and_none_that_sc
 @pytest.mark.parametrize(
     ("options", "trial"),
     [
-        (NetAdaptOptions(0.93 * START_MS, ratio=0.2, proposals="random", resource="madds"), {}),
+        (NetAdaptOptions(0.97 * START_MS, ratio=0.1, proposals="random", resource="madds"), {}),
         (
             NetAdaptOptions(0.93 * START_MS, ratio=0.05, proposals="random", step_channels=16),
             {"keep": "taylor"},
