@@ -14,7 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from detect.commands.auto_anchors import settle_anchors
 from detect.commands.fit_checks import refuse_start
 from detect.commands.run_cli import RunCLI
-from detect.config.trusted_classes import refuse_foreign_classes
+from detect.config.trusted_classes import refuse_foreign_classes, refuse_foreign_words
 from detect.config.unknown_keys import explain
 from detect.data.datamodule import DetectionData
 from detect.errors import InputError

@@ -263,7 +263,7 @@ def fixed_settings(
         "threads": measuring.threads,
         **asdict(options.trials),
         "seed": settings["seed_everything"],
-        "start_weights": hash_weights(checkpoint.state_dict),
+        "start_weights": hash_weights(checkpoint.state_dict)[:HASH_DIGITS],
         "configuration": hashlib.sha256(learnt.encode()).hexdigest()[:HASH_DIGITS],
     }
 

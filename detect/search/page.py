@@ -15,8 +15,9 @@ from detect.search.latency_table import LatencyTable
 from detect.search.state import SearchState, Step
 
 PAGE = "search.html"
-WIDE = (9.2, 3.4)
-BAR_INCHES = 0.3
+PATH_INCHES = (5.2, 4.2)
+BARS_INCHES = 5.2
+BAR_INCHES = 0.22
 
 
 class Tried(NamedTuple):
@@ -53,7 +54,7 @@ def write_search_page(folder: Path, state: SearchState | None, table: LatencyTab
             ("steps", str(current.number)),
             ("median error of predictions", in_percent(state.median_error)),
         ],
-        "path": [plot("Accuracy against latency", draw_path(state), size=WIDE)],
+        "path": [plot("Accuracy against latency", draw_path(state), size=PATH_INCHES)],
         "front": front_rows(state),
         "predictions": [plot("Predicted against measured", draw_predictions(state))] if state.errors else [],
         "prediction_rows": prediction_rows(state),
@@ -68,7 +69,7 @@ def write_search_page(folder: Path, state: SearchState | None, table: LatencyTab
             "seconds",
             "",
         ),
-        "settings": [(name, str(value)) for name, value in state.settings.items()],
+        "settings": [(name, str(value)) for name, value in state.settings.items() if value is not None],
     }
     write_page(folder / PAGE, PAGE, values)
 
@@ -163,7 +164,7 @@ def draw_path(state: SearchState) -> Draw:
             axes.annotate(str(step.number), place, xytext=(3, 4), textcoords="offset points", fontsize=8)
         axes.axvline(state.target_ms, label="wanted", **colours.line(2))
         axes.set(xlabel="latency, ms", ylabel="mAP on held-out images")
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
 
     return draw
 
@@ -213,9 +214,9 @@ def widths_plot(state: SearchState) -> Plot:
         axes.set_xlabel("channels")
         axes.margins(x=0.18, y=0.01)
         axes.grid(visible=False, axis="y")
-        axes.legend(loc="lower right")
+        axes.legend(loc="upper right")
 
-    return plot("Channels by block", draw, size=(WIDE[0], 1 + BAR_INCHES * len(names)))
+    return plot("Channels by block", draw, size=(BARS_INCHES, 1 + BAR_INCHES * len(names)))
 
 
 def heading(state: SearchState, number: int) -> str:
