@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-OPEN_S, READ_S = 10.0, 10.0
+READ_S = 10.0
 """How long a stream may keep silent before it counts as broken."""
 POLL_S = 0.2
 """How often whoever waits for a frame looks whether to stop."""
@@ -141,7 +141,7 @@ class VideoInput:
             try:
                 packet = next(packets, None)
             except errors.FFmpegError as error:
-                self.fault = error.strerror or str(error)
+                self.fault = reason_of(self._av, error)
                 packet = None
             try:
                 yield from self._stream.decode(packet)
@@ -171,13 +171,19 @@ def open_container(av: Any, source: VideoSource) -> InputContainer:
         if format not in av.formats_available and f"video4linux2,{format}" not in av.formats_available:
             raise InputError(f"{source.shown}: this build of PyAV reads no cameras by {format}")
     elif source.kind == "stream":
-        options, timeout = {"rtsp_flags": "prefer_tcp"}, (OPEN_S, READ_S)
+        options, timeout = {"rtsp_flags": "prefer_tcp"}, READ_S
     try:
         container: InputContainer = av.open(address, format=format, options=options, timeout=timeout)
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        raise InputError(f"cannot read {source.shown}: {reason}") from error
+        raise InputError(f"cannot read {source.shown}: {reason_of(av, error)}") from error
     return container
+
+
+def reason_of(av: Any, error: Exception) -> str:
+    """What went wrong, without the address, which may hold a password."""
+    if isinstance(error, av.error.ExitError):  # our own time limit
+        return f"nothing came for {READ_S:.0f} s"
+    return getattr(error, "strerror", None) or type(error).__name__
 
 
 def camera_address(av: Any, name: str, platform: str) -> tuple[str, str, dict[str, str]]:

@@ -70,7 +70,7 @@ def videos_of(source: str) -> list[VideoSource]:
     """The videos of one source: an address, a camera, a file or a glob of files; none where it names images.
 
     Raises:
-        InputError: an address that is not read, or a video that is not there.
+        InputError: an address that is not read, a video that is not there, or a bare number.
     """
     if source.startswith(CAMERA) and source != CAMERA:
         name = source.removeprefix(CAMERA)
@@ -78,6 +78,8 @@ def videos_of(source: str) -> list[VideoSource]:
     if (address := ADDRESS.match(source)) is not None:
         return [stream_source(source, address[1].lower())]
     path = Path(source)
+    if source.isdecimal() and not path.exists():
+        raise InputError(f"--source {source}: there is no such file; a camera is camera:{source}")
     matches = [path] if path.is_file() else sorted(map(Path, glob.glob(source, recursive=True)))
     if not matches and path.suffix.lower() in VIDEO_SUFFIXES:
         raise InputError(f"--source {source}: no video there")

@@ -46,6 +46,7 @@ def test_find_videos__a_camera_and_a_stream_without_its_password() -> None:
         (["HTTP://a.b/c.jpg"], "http://...: files of the web are not fetched"),
         (["gopher://a"], "gopher://...: not an address that is read; rtsp, .*tcp are"),
         (["missing.mp4"], "missing.mp4: no video there"),
+        (["0"], "0: there is no such file; a camera is camera:0"),
         (["camera:0", "photos"], "photos: images and videos are not mixed"),
         (["rtsp://a/b?c=1", "rtsp://a/b?c=2"], "two streams are called rtsp://a/b;"),
     ],
