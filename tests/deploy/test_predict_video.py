@@ -172,11 +172,11 @@ def test_predict_videos__a_stream_over_tcp(tmp_path: Path) -> None:
 def test_predict_videos__a_stream_that_falls_silent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(video_input, "READ_S", 1.0)
+    monkeypatch.setattr(video_input, "READ_S", 3.0)
     content = write_video(tmp_path / "a.ts", 60).read_bytes()
     with served(content, silent_end=True) as address:
         assert run(tmp_path / "out", address) == 1
-    note = rf"note: {address} is broken after \d+ frames: nothing came for 1 s"
+    note = rf"note: {address} is broken after \d+ frames: nothing came for 3 s"
     assert re.search(note, capsys.readouterr().out)
     frames = {row["frame"] for row in rows_of(tmp_path / "out")}
     assert 40 < len(frames) <= 60
