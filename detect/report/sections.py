@@ -14,6 +14,8 @@ import yaml
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from detect.data.checks.splits import FEW_BOXES
+from detect.evaluation.class_thresholds import Goal, find_class_thresholds
 from detect.evaluation.confusion import confusion_matrix
 from detect.evaluation.error_types import EXPLAINED, POSITIVE_IOU
 from detect.evaluation.metrics import METRICS, metric_names, show_metric
@@ -48,6 +50,8 @@ SHOWN_CLASSES = 20
 MATRIX_CLASSES = 20
 """With more classes than this the most frequent confusions are listed instead of the matrix."""
 LISTED_CONFUSIONS = 20
+THRESHOLDS_APART = 0.1
+"""Between the best score thresholds of two classes, from which on one for all serves them badly."""
 PLOTTED_BOXES = 5000
 """As many, evenly over the split, make the cloud."""
 SHARED_IOUS = (0, 5, 8)
@@ -218,7 +222,7 @@ def _over_score(analysis: Analysis) -> Plot:
     best = scores.f1.max(initial=0.0)
     advice = (
         f"F1 is best, {show_metric(best)}, at a score of {threshold}. "
-        f"Use it: detect predict --score_threshold {threshold} ..."
+        f"Use it: detect predict --score_threshold {threshold} ... {_thresholds_apart(analysis)}".strip()
         if best > 0
         else "No detection matches a box at IoU 0.5, whatever its score: there is no threshold to advise."
     )
@@ -226,6 +230,22 @@ def _over_score(analysis: Analysis) -> Plot:
         over_score, x_label="score threshold", y_label="value at IoU 0.5", x_range=(0, 1), from_zero=True
     )
     return plot("Choosing a score threshold", chart, caption=advice)
+
+
+def _thresholds_apart(analysis: Analysis) -> str:
+    """Advice to give each class a threshold of its own, where the best ones lie apart; else empty."""
+    annotations, _, detections = analysis.scored
+    found = find_class_thresholds(annotations, detections, Goal("best-f1"), default=analysis.threshold)
+    frequent = [row for row in found if row.boxes >= FEW_BOXES and not row.notice]
+    if not frequent:
+        return ""
+    low, high = (pick(frequent, key=lambda row: row.threshold) for pick in (min, max))
+    if high.threshold - low.threshold < THRESHOLDS_APART:
+        return ""
+    return (
+        f"The classes differ, from {low.threshold:.2f} ({low.name}) to {high.threshold:.2f} ({high.name}): "
+        "detect thresholds --ckpt_path best.ckpt --data.root ... --at best-f1 --out tuned.ckpt finds them."
+    )
 
 
 def confusions(analysis: Analysis) -> dict[str, Any]:

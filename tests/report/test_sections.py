@@ -62,3 +62,22 @@ def test_precision_and_recall__a_threshold_is_advised_where_a_detection_is_right
     for chart in (over_recall, over_score):  # fractions of one: no tick above 1
         assert not re.search(r">\d\d+<", chart.svg)
     assert all(re.fullmatch(r"-?[01]\.\d{3}", str(row[-1])) for row in errors(analysis)["rows"])
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_precision_and_recall__thresholds_per_class_are_advised_where_classes_differ(
+    tmp_path: Path, apart: bool
+) -> None:
+    dataset, _ = random_case(1, images=60, classes=4)
+    evaluator = noisy_evaluator(annotations_of(dataset), noise_px=1)
+    write_scored(tmp_path, evaluator)
+    scored = read_scored(tmp_path)
+    assert scored is not None
+    rows = scored.detections
+    most = np.bincount(rows.labels).argmax()
+    scores = np.where((rows.labels == most) & apart, 0.2, 0.8).astype(rows.scores.dtype)
+    scored = scored._replace(detections=rows._replace(scores=scores))
+    caption = precision_and_recall(analyse(scored))[1].caption
+    assert ("detect thresholds --ckpt_path" in caption) == apart
+    lowest = scored.annotations.classes.names[most - 1]
+    assert (f"The classes differ, from 0.10 ({lowest}) to 0.40 (" in caption) == apart
