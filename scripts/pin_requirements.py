@@ -31,7 +31,7 @@ TESTED = ["torch==2.14.1", "torchvision==0.29.1"]
 """With which the figures of docs/results.md were measured, and the tests pass."""
 CHECKED = (
     *("timm", "export", "openvino", "tensorflow", "video", "pandas", "supervision"),
-    *("wandb", "mlflow", "dev"),
+    *("wandb", "mlflow", "slurm", "dev"),
 )
 """Extras whose versions are held by constraints.txt: what scripts/test installs."""
 BUILD = ["setuptools>=69"]

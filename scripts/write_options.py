@@ -38,7 +38,7 @@ NOT_SHOWN = {
     "fit": {f"trainer.{key}" for key in REFUSED},
     "pretrain": {f"trainer.{key}" for key in REFUSED},
     "validate": OF_TRAINING,
-    "thresholds": OF_TRAINING,
+    "thresholds": OF_TRAINING | {f"data.{key}" for key in ("batch_size", "prefetch", "cache", "cache_gb")},
 }
 """Options that work, or are refused with what to do instead, and that no help lists."""
 VALUES: dict[Any, str] = {
@@ -107,7 +107,7 @@ def options_of(name: str, command: Command) -> Iterator[dict[str, Any]]:
         is_choice = not any(word in words for word in (*VALUES.values(), "CLASS") if word != "null")
         option: dict[str, Any] = {"flags": action.option_strings or [positional_name(action)]}
         option |= {} if action.nargs == 0 else {"value": own_metavar(action) or in_short(words)}
-        counts = (0, "+") if kind in LIBRARY_OPTIONS else (0, "+", "?")
+        counts = (0, "+") if kind in LIBRARY_OPTIONS else (0, "+", "*", "?")
         option |= {"count": action.nargs} if action.nargs in counts else {}
         option |= {"count": "?"} if kind == "_ActionPrintConfig" else {}
         option |= {"required": True} if action.required else {}

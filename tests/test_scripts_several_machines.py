@@ -233,3 +233,36 @@ def test_a_slurm_job_whose_time_is_over_is_queued_again_and_goes_on(words: list[
     assert "4 images per step = 2 per device x 2 device(s) x 1 forward pass(es)" in done.stdout + done.stderr
     assert TrainingState(**read_raw(run)["position"]).epoch == EPOCHS
     assert (tmp_path / "requeued").read_text() == "requeue 4711\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "saves", "restarts", "queued"),
+    [
+        (0, True, 0, False),
+        (2, True, 0, False),  # wrong words or data
+        (3, True, 0, False),  # NaN
+        (143, True, 9, True),  # its time is over
+        (143, False, 3, False),  # srun ended it, because another task failed
+        (137, False, 2, True),  # killed before it saved
+        (1, True, 9, True),
+    ],
+)
+def test_a_slurm_job_is_queued_again_while_it_gets_on(
+    tmp_path: Path, code: int, saves: bool, restarts: int, queued: bool
+) -> None:
+    tools, last = tmp_path / "bin", tmp_path / "run" / "checkpoints" / "last.ckpt"
+    tools.mkdir()
+    last.parent.mkdir(parents=True)
+    last.touch()
+    save = f"echo new > {last}.part; mv {last}.part {last}" if saves else "true"
+    (tools / "srun").write_text(f"#!/bin/bash\n{save}\nexit {code}\n")
+    (tools / "scontrol").write_text(f'#!/bin/bash\necho "$@" > {tmp_path}/queued\n')
+    for tool in tools.iterdir():
+        tool.chmod(0o755)
+    own = {**os.environ, **SLURM, "SLURM_RESTART_COUNT": str(restarts)}
+    own["PATH"] = f"{tools}:{own['PATH']}"
+    words = ["bash", str(SCRIPTS / "slurm"), "run"]
+    done = subprocess.run(words, cwd=tmp_path, env=own, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert (tmp_path / "queued").exists() == queued
+    assert ("not queued again" in done.stderr) == (code == 143 and not saves)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from detect.commands.arguments import FIT_PREFIXES
-from detect.commands.slips import FIT_HELP, nearest_class, right_words
+from detect.commands.slips import SHORT_HELP, nearest_class, right_words
 from detect.errors import InputError
 
 TABLE = Path(__file__).with_name("options.json")
@@ -75,7 +75,7 @@ class Option:
         """The option with its value, as a user types it."""
         if not self.is_flag:
             return self.key
-        value = f" {self.value}{' ...' if self.count == '+' else ''}" if self.value else ""
+        value = f" {self.value}{' ...' if self.count in ('+', '*') else ''}" if self.value else ""
         return f"--{self.key}{value}"
 
 
@@ -165,12 +165,12 @@ def help_text(name: str, does: str, *, everything: bool) -> str:
     Args:
         name: of the command.
         does: its sentence.
-        everything: of `detect fit` as well those that few runs need.
+        everything: of `detect fit` and `detect pretrain` as well those that few runs need.
     """
     options = Options(name)
     head = f"{_usage(options)}\n\n{does}\n\n  {options.example}\n\n"
-    if name == "fit" and not everything:
-        return head + FIT_HELP
+    if name in SHORT_HELP and not everything:
+        return head + SHORT_HELP[name]
     return head + "\n".join(_line(option) for option in options.options if not option.hidden)
 
 

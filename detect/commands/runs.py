@@ -16,6 +16,7 @@ from detect.commands.arguments import (
     parse,
     split_fit_flags,
 )
+from detect.errors import InputError
 from detect.system.files import require_writable
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def compare_command(args: list[str]) -> int:
 def sweep_command(args: list[str]) -> int:
     """Train configurations under several seeds, one job per free device; export, benchmark, compare."""
     from detect.commands.sweep import SweepOptions, plan_jobs, sweep
+    from detect.commands.sweep_slurm import Slurm, sbatch_options
     from detect.deploy.runtimes.table import RUNTIMES
     from detect.system.devices import job_slots
 
@@ -84,12 +86,25 @@ def sweep_command(args: list[str]) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs and the comparison")
     parser.add_argument("--devices", type=str, nargs="+", default=None, help="GPUs; null: all that are free")
     parser.add_argument("--devices_per_job", type=int, default=1, help="more than 1: torchrun")
+    parser.add_argument(
+        "--slurm",
+        type=str,
+        nargs="*",
+        default=None,
+        metavar="OPTION",
+        help="run the jobs as one array of SLURM; options of sbatch: gpus-per-node=1 time=12:00:00",
+    )
     parser.add_argument("--runtime", type=choice(RUNTIMES), nargs="+", default=list(SweepOptions.runtimes))
     parser.add_argument("--rounds", type=int, default=SweepOptions.rounds, help="rounds of the benchmark")
     config = parse(parser, own)
     jobs = plan_jobs(config.configs, config.seeds, config.out, fit_flags, trust=config.trust)
-    slots = job_slots(config.devices, config.devices_per_job)
-    return sweep(jobs, config.out, SweepOptions(slots, config.runtime, config.rounds))
+    if config.slurm is None:
+        slots = job_slots(config.devices, config.devices_per_job)
+        return sweep(jobs, config.out, SweepOptions(slots, config.runtime, config.rounds))
+    if config.devices is not None or config.devices_per_job != 1:
+        raise InputError("--devices and --devices_per_job are for this machine; give --slurm gpus-per-node=2")
+    slurm = Slurm(sbatch_options(config.slurm))
+    return sweep(jobs, config.out, SweepOptions((), config.runtime, config.rounds, elsewhere=slurm))
 
 
 def search_command(args: list[str]) -> int:

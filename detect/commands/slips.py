@@ -114,7 +114,21 @@ def nearest_class(value: str, names: Sequence[str]) -> str | None:
     return plain[found[0]] if found else None
 
 
-FIT_HELP = """\
+_DEVICES = """\
+  --trainer.accelerator NAME       auto, cpu, cuda or mps
+  --trainer.devices N              devices on this machine: a number, a list as [0,2], or auto
+  --trainer.precision NAME         32-true; bf16-mixed or 16-mixed for less memory and time on a GPU
+  --data.workers N                 loading processes per device; null: by the cores
+"""
+_RUN = """\
+the run
+  --out FOLDER                     of the run; null: runs/NAME-NNN
+  --ckpt_path last|FILE            resume: `--out RUN --ckpt_path last`
+  --seed_everything N              of weights, order and augmentation (0)
+  --trust MODULE ...               your own classes: my_parts, or path/to/my_parts.py
+
+"""
+_FIT_HELP = f"""\
 what to train
   --config FILE                    the configuration; may be given again, later ones win key by key
   --data.root FOLDER               the data set: COCO, Pascal VOC and YOLO are recognised
@@ -132,21 +146,36 @@ how long, how fast
   --data.total_batch_size N        images per optimizer step over all devices (32)
   --model.optimizer.lr NUMBER      learning rate for this batch
   --model.schedule.warmup_steps N  steps until the learning rate is reached
-  --trainer.accelerator NAME       auto, cpu, cuda or mps
-  --trainer.devices N              devices on this machine: a number, a list as [0,2], or auto
-  --trainer.precision NAME         32-true; bf16-mixed or 16-mixed for less memory and time on a GPU
-  --data.workers N                 loading processes per device; null: by the cores
-  --data.cache ram|disk            keep decoded images
+{_DEVICES}  --data.cache ram|disk            keep decoded images
 
-the run
-  --out FOLDER                     of the run; null: runs/NAME-NNN
-  --ckpt_path last|FILE            resume: `--out RUN --ckpt_path last`
-  --seed_everything N              of weights, order and augmentation (0)
-  --trust MODULE ...               your own classes: my_parts, or path/to/my_parts.py
-
-Any value of the configuration can be given as `--section.key VALUE`:
+{_RUN}Any value of the configuration can be given as `--section.key VALUE`:
   detect fit --help all            every option
   detect fit --model.loss.help MultiBoxLoss    settings of a class
   docs/configuration.md            every value with its meaning
 """
-"""The options of `detect fit` that most runs need; the list of all of them is ten times as long."""
+_PRETRAIN_HELP = f"""\
+what to train
+  --config FILE                    the configuration: configs/pretrain/, or your own
+  --data.root FOLDER               images: train/NAME/* and val/NAME/*, a folder for each class
+  --data.train_split NAME          the folder to train on; null: train
+  --data.val_split NAME            the folder to validate on; null: val
+  --data.licence TEXT              terms of the images, noted in the weights
+  --model.backbone NAME            MobileNetV1, MobileNetV2, MobileNetV3, MnasNetA1
+  --model.image_size [H,W]         input in pixels (224 x 224)
+  --model.dropout SHARE            of the last layer's inputs (0.2)
+  --model.label_smoothing SHARE    of each label (0.1)
+  --model.mixup_alpha NUMBER       mix two images of a batch; 0: never
+  --model.cutmix_alpha NUMBER      paste a part of one image into another; 0: never
+
+how long, how fast
+  --trainer.max_epochs N           epochs (30)
+  --data.total_batch_size N        images per optimizer step over all devices (256)
+  --model.optimizer.lr NUMBER      learning rate for this batch
+{_DEVICES}  --data.cache ram|disk            keep decoded images
+
+{_RUN}`detect fit --model.backbone.weights RUN/weights.safetensors` starts from it. Any value can be given:
+  detect pretrain --help all       every option
+  docs/pretraining.md              recipes, and what they are worth
+"""
+SHORT_HELP = {"fit": _FIT_HELP, "pretrain": _PRETRAIN_HELP}
+"""By command: the options that most runs need; the list of all is four to ten times as long."""

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -35,6 +35,9 @@ POLL_SECONDS = 0.2
 EXPORT_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 EXIT_FINDINGS = 1
 DETECT = (sys.executable, "-m", "detect")
+Runner = Callable[[Sequence["Job"], Sequence[str], "SweepState", Path], list[str]]
+"""Runs the steps of jobs that are not done and notes how they ended, in the folder of the sweep; returns what
+failed, in words."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class SweepOptions:
     runtimes: Sequence[str] = ("onnxruntime",)
     rounds: int = 50
     """Rounds of the benchmark."""
+    elsewhere: Runner | None = None
+    """Runs the jobs, in the place of `slots`: see `detect.commands.sweep_slurm`."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,14 @@ class Job:
         files = ["--ckpt_path", str(self.best), "--out", str(self.exported)]
         return [*DETECT, "export", *files, "--format", "onnx", "--form", "raw", *self.trust_words()]
 
+    def command(self, step: str, slot: Slot) -> list[str]:
+        """The words of a step."""
+        return self.fit_command(slot) if step == "fit" else self.export_command()
+
+    def log(self, step: str, out: Path) -> Path:
+        """Where a step writes what it says, below the folder of the sweep."""
+        return out / "logs" / f"{self.name}.{step}.log"
+
     def trust_words(self) -> list[str]:
         """The permission for the user's own modules."""
         return ["--trust", *self.trust] if self.trust else []
@@ -139,6 +152,15 @@ class SweepState:
     def end(self, job: Job, step: str, exit_code: int) -> None:
         """Note how a step ended."""
         self.jobs[job.name]["steps"][step] = exit_code
+        self.write()
+
+    def slurm_job(self, job: Job) -> str:
+        """The id under which SLURM last had it; empty where it never had."""
+        return str(self.jobs[job.name].get("slurm", ""))
+
+    def sent(self, job: Job, slurm_job: str) -> None:
+        """Note the id that SLURM gave a job."""
+        self.jobs[job.name]["slurm"] = slurm_job
         self.write()
 
     def write(self) -> None:
@@ -207,7 +229,10 @@ def sweep(jobs: Sequence[Job], out: Path, options: SweepOptions) -> int:
         )
     exports = not missing and not any(classifiers)
     steps = ("fit", "export") if exports else ("fit",)
-    failures = run_jobs(jobs, steps, options.slots, state=state, out=out)
+    if options.elsewhere:
+        failures = options.elsewhere(jobs, steps, state, out)
+    else:
+        failures = run_jobs(jobs, steps, options.slots, state=state, out=out)
     trained = [job for job in jobs if state.done(job, "fit")]
     benchmark_file = out / "benchmark.json"
     if exports and not benchmark(trained, benchmark_file, options, state=state):
@@ -245,7 +270,8 @@ def run_jobs(
                 if exit_code is None:
                     continue
                 state.end(run.job, run.step, exit_code)
-                failure = report_end(run, exit_code)
+                seconds = time.monotonic() - run.started
+                failure = report_end(run.job, run.step, exit_code, seconds, log=run.log)
                 step = next_step(run.job, steps, state) if failure is None else ""
                 if failure is not None:
                     failures.append(failure)
@@ -264,18 +290,24 @@ def next_step(job: Job, steps: Sequence[str], state: SweepState) -> str:
 
 def start(job: Job, step: str, slot: Slot, out: Path) -> Running:
     """Begin a step on a slot, its output in OUT/logs."""
-    log = out / "logs" / f"{job.name}.{step}.log"
-    command = job.fit_command(slot) if step == "fit" else job.export_command()
+    log = job.log(step, out)
     place = f"GPU {', '.join(slot)}" if slot else "the CPU"
     print(f"{job.name}: {step} on {place}", flush=True)
-    return Running(job, step, launch(command, log, slot), log)
+    return Running(job, step, launch(job.command(step, slot), log, slot), log)
 
 
 def launch(command: list[str], log: Path, slot: Slot) -> subprocess.Popen[bytes]:
-    """Start a process in a session of its own: an interrupt reaches it once, from `stop`."""
-    environment = {key: value for key, value in os.environ.items() if key != RUN_VARIABLE}
-    if folders := own_folders():
-        environment["PYTHONPATH"] = os.pathsep.join([*filter(None, [os.getenv("PYTHONPATH")]), *folders])
+    """Start a process in a session of its own: an interrupt reaches it once, from `stop`.
+
+    Of a SLURM job around it, it learns nothing: it is no task of that.
+    """
+    environment = {
+        key: value
+        for key, value in os.environ.items()
+        if key != RUN_VARIABLE and not key.startswith("SLURM_")
+    }
+    if own_folders():
+        environment["PYTHONPATH"] = python_path()
     if slot:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(slot)
     with log.open("ab") as file:
@@ -289,15 +321,18 @@ def launch(command: list[str], log: Path, slot: Slot) -> subprocess.Popen[bytes]
         )
 
 
-def report_end(run: Running, exit_code: int) -> str | None:
+def python_path() -> str:
+    """PYTHONPATH, with the folders of the user's own modules."""
+    return os.pathsep.join([*filter(None, [os.getenv("PYTHONPATH")]), *own_folders()])
+
+
+def report_end(job: Job, step: str, exit_code: int, seconds: float, *, log: Path) -> str | None:
     """Say how a step ended; what failed in words, None where all is well."""
-    seconds = time.monotonic() - run.started
     took = f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02d}:{int(seconds) % 60:02d}"
     if exit_code == 0:
-        print(f"{run.job.name}: {run.step} done in {took}", flush=True)
+        print(f"{job.name}: {step} done in {took}", flush=True)
         return None
-    how = how_it_ended(exit_code)
-    failure = f"{run.job.name}: {run.step} {how}: {last_line(run.log)} (log: {run.log})"
+    failure = f"{job.name}: {step} {how_it_ended(exit_code)}: {last_line(log)} (log: {log})"
     print(f"FAILED {failure}", flush=True)
     return failure
 

@@ -22,7 +22,7 @@ from detect.commands.options import (
     in_todays_words,
     training_command,
 )
-from detect.commands.slips import FIT_HELP, SLIPS
+from detect.commands.slips import SHORT_HELP, SLIPS
 from detect.errors import InputError
 from scripts.write_options import table, text_of
 from tests.documents import PAGES, ROOT
@@ -82,13 +82,14 @@ def test_help__says_what_how_and_every_option(name: str) -> None:
         assert option.hidden or option.key in text
 
 
-def test_fit_help__short_and_true() -> None:
-    short = help_text("fit", "Train.", everything=False)
+@pytest.mark.parametrize("name", SHORT_HELP)
+def test_help_of_training__short_and_true(name: str) -> None:
+    short = help_text(name, "Train.", everything=False)
     assert len(short.splitlines()) <= SHORT_HELP_LINES
-    assert "--help all" in short
-    flags = re.findall(r"^  --([\w.]+)", FIT_HELP, re.MULTILINE)
-    assert flags
-    assert [flag for flag in flags if not Options("fit").knows(flag)] == []
+    assert f"detect {name} --help all" in short
+    flags = re.findall(r"^  --([\w.]+)", short, re.MULTILINE)
+    assert {"config", "data.root", "trainer.devices", "out"} <= set(flags)
+    assert [flag for flag in flags if not Options(name).knows(flag)] == []
 
 
 def test_fit_help_all__without_what_is_refused() -> None:

@@ -37,7 +37,7 @@ NOT_RUN = {
     r"^detect data download ": "needs the network: tests/data/public/test_download.py",
     r"^bash scripts/test( |$)": "is what runs this",
     r"^NODES=2 .* bash scripts/torchrun ": "tests/test_scripts_several_machines.py",
-    r"^sbatch scripts/slurm ": "needs SLURM: tests/test_scripts_several_machines.py has a stand-in",
+    r"^sbatch scripts/slurm |--slurm |scripts/test-slurm": "needs SLURM: tests/test_slurm.py",
     r"litert|\.tflite": "LiteRT needs an environment of its own: tests/deploy/runtimes/test_litert.py",
     r"executorch": "ExecuTorch needs an environment of its own: tests/deploy/runtimes/test_executorch.py",
     r"detect pretrain|figure1": "trains on folders of classes: tests/commands/test_pretrain.py",
