@@ -211,7 +211,10 @@ class Search:
         return max(wanted, current.value * self.options.target_ms / current.measured_ms)
 
     def candidates(self, step: Step) -> list[Candidate]:
-        """For each width the largest value below its present one that meets the step's target."""
+        """For each width the largest value below its present one that meets the step's target.
+
+        It is found by bisection: less channels are taken to be faster.
+        """
         current = self.state.current
         found = []
         for name, channels in current.widths.items():
