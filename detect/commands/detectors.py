@@ -150,6 +150,7 @@ def export_command(args: list[str]) -> int:
     """Write a detector for a runtime, run the file and compare it with PyTorch."""
     from detect.deploy.export import ExportOptions, export
     from detect.deploy.int8 import Int8Options
+    from detect.deploy.web_page import WEB, export_page
 
     config = parse(export_parser(), args)
     source = one_of(ckpt_path=config.ckpt_path, config=config.config)
@@ -168,6 +169,10 @@ def export_command(args: list[str]) -> int:
         pictures=config.pictures,
         int8=int8,
     )
+    if config.format == WEB:
+        return export_page(source, config.out, options, config.onnxruntime_web)
+    if config.onnxruntime_web is not None:
+        raise InputError(f"--onnxruntime_web is for --format {WEB}; the format is {config.format}")
     return export(source, config.out, options)
 
 
@@ -175,6 +180,7 @@ def export_parser() -> ArgumentParser:
     """The options of `detect export`."""
     from detect.deploy.runtimes.table import FORMATS
     from detect.deploy.spec import Form
+    from detect.deploy.web_page import WEB
 
     parser = new_parser(
         "export", export_command, "detect export --ckpt_path best.ckpt --format onnx --out model.onnx"
@@ -182,8 +188,15 @@ def export_parser() -> ArgumentParser:
     parser.add_argument("--ckpt_path", type=Path | None, default=None, help="checkpoint of detect")
     parser.add_argument("--config", type=Path | None, default=None, help="a YAML instead: random weights")
     add_trust_argument(parser)
-    parser.add_argument("--format", type=choice(FORMATS), required=True)
-    parser.add_argument("--out", type=Path, required=True, help="file to write; FILE.json comes beside it")
+    parser.add_argument(
+        "--format", type=choice([*FORMATS, WEB]), required=True, help=f"{WEB}: a page for browsers"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help=f"file to write; FILE.json comes beside it. With --format {WEB} a folder",
+    )
     parser.add_argument("--form", type=Form | None, default=None, help="null: with NMS where the format can")
     parser.add_argument("--nms", action="store_true", help="the same as --form nms")
     parser.add_argument(
@@ -194,6 +207,12 @@ def export_parser() -> ArgumentParser:
     )
     parser.add_argument(
         "--pictures", type=Path, nargs="+", default=None, help="images to verify on, 3 or more"
+    )
+    parser.add_argument(
+        "--onnxruntime_web",
+        type=Path | None,
+        default=None,
+        help=f"{WEB}: npm's package onnxruntime-web, a .tgz or a folder; null: fetched once",
     )
     _add_int8_arguments(parser)
     return parser

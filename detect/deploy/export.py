@@ -9,10 +9,10 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from torch import Tensor
 
 from detect.data.augment.view import input_batch
@@ -85,26 +85,51 @@ def export(source: Path, output: Path, options: ExportOptions = ExportOptions())
             file that was written differs from PyTorch, or its mAP in int8 falls too far.
     """
     options.check(output)
-    form, format = choose_form(options), FORMATS[options.format]
+    model = load_for_export(source, options, choose_form(options))
+    with staged(output) as staging:
+        write_with_card(model, staging, options)
+    print_line(f"{output} ({sum_bytes(output) / 1e6:.1f} MB), {json_path(output)}, {card_path(output)}")
+    return 0
+
+
+def load_for_export(source: Path, options: ExportOptions, form: Form) -> DetectorFile:
+    """The detector with the thresholds that go into its file; says what is exported.
+
+    Raises:
+        InputError: see `load_detector`.
+    """
     model = load_detector(source)
     threshold: Threshold | None = options.score_threshold
     if threshold is None and form == "nms":
         threshold = model.detector.postprocess.config.class_thresholds
     if threshold is not None:
         model.detector.postprocess = model.detector.postprocess.at_threshold(threshold)
-    console = Console(soft_wrap=True, highlight=False, markup=False)
     weights = "" if model.checkpoint is not None else ", random weights"
-    console.print(f"exporting {source} to {options.format}, form {form}{weights}")
-    with staged(output) as staging:
-        verification = write_verified(model, staging, form=form, options=options)
-        console.print(summary(verification))
-        if options.int8 is not None:
-            found = write_int8(model, staging, form=form, format=format, options=options.int8)
-            console.print(str(found))
-        content = json.loads(json_path(staging).read_text(encoding="utf-8"))
-        write_card(staging, model.detector, content, checkpoint=model.checkpoint)
-    console.print(f"{output} ({sum_bytes(output) / 1e6:.1f} MB), {json_path(output)}, {card_path(output)}")
-    return 0
+    print_line(f"exporting {source} to {options.format}, form {form}{weights}")
+    return model
+
+
+def write_with_card(model: DetectorFile, path: Path, options: ExportOptions) -> dict[str, Any]:
+    """Write a verified file, FILE.json and FILE.md, its model card.
+
+    Args:
+        model: from `load_for_export`.
+        path: in a folder of its own.
+        options: format, form, int8.
+
+    Returns:
+        What FILE.json holds.
+
+    Raises:
+        InputError: see `export`.
+    """
+    form, format = choose_form(options), FORMATS[options.format]
+    print_line(summary(write_verified(model, path, form=form, options=options)))
+    if options.int8 is not None:
+        print_line(str(write_int8(model, path, form=form, format=format, options=options.int8)))
+    content: dict[str, Any] = json.loads(json_path(path).read_text(encoding="utf-8"))
+    write_card(path, model.detector, content, checkpoint=model.checkpoint)
+    return content
 
 
 def choose_form(options: ExportOptions) -> Form:

@@ -162,4 +162,4 @@ def _advice(
 
 def print_line(text: str) -> None:
     """A line of progress, at once also where the output is a pipe."""
-    Console().print(text, highlight=False)
+    Console(soft_wrap=True, highlight=False, markup=False).print(text)

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from rich.console import Console
 
 from detect.data.annotation_cache import cache_folder
-from detect.data.public.http_file import Patience, fetch_with_progress
+from detect.data.public.pinned_file import PinnedFile, one_at_a_time, pinned_file
 from detect.data.public.unpack import Limits, unpack
-from detect.errors import InputError, RunStopped
+from detect.errors import InputError
 from detect.model.backbones.pretrained import read_state_dict
 from detect.model.checkpoint import build_detector, read_checkpoint, without_weights, write_checkpoint
 from detect.model.ssdlite import SSDLite
 from detect.model.weights import flat_backbone, import_tensorflow, import_torchvision
 
-PATIENCE = Patience(attempts=1, timeout_s=10.0)
-"""A start that cannot be had should be known soon: there are others."""
 GRAPH = "frozen_inference_graph.pb"
 ZOO = Limits(files=100, gb=0.5)
 """Of an archive of TensorFlow's model zoo; the one below unpacks to about 0.1 GB."""
@@ -147,72 +141,16 @@ def fetched(published: Published) -> Path:
     """
     folder = cache_folder() / "weights"
     converted = folder / f"{published.name}.ckpt"
-    with _one_at_a_time(folder / f".{published.name}.lock"):
+    file = PinnedFile(published.url, published.sha256, published.max_bytes)
+    with one_at_a_time(folder / f".{file.name}.lock"):
         if not converted.is_file():
-            source = _source_file(published, folder)
+            hub = Path(torch.hub.get_dir()) / "checkpoints" / file.name
+            source = pinned_file(file, folder, elsewhere=[hub])
             content = published.convert(source)
             origin = {"weights": published.name, "licence": published.licence}
             content["detect"]["weights_origin"] = origin | {"url": published.url, "sha256": published.sha256}
             write_checkpoint(converted, content)
     return converted
-
-
-def _source_file(published: Published, folder: Path) -> Path:
-    """The published file on this machine, its hash checked.
-
-    Raises:
-        InputError: as `fetched`.
-    """
-    place = folder / published.name
-    for found in (place, Path(torch.hub.get_dir()) / "checkpoints" / published.name):
-        if found.is_file():
-            _require_hash(found, published, f"move it away, and it is fetched from {published.url}")
-            return found
-    try:
-        fetch_with_progress(
-            published.url,
-            place,
-            max_bytes=published.max_bytes,
-            console=Console(stderr=True, soft_wrap=True),
-            patience=PATIENCE,
-        )
-    except (InputError, RunStopped) as error:
-        raise InputError(
-            f"{published.name} cannot be downloaded: {error}. Download {published.url} where there is a "
-            f"network, and put the file at {place}"
-        ) from error
-    try:
-        _require_hash(place, published, "it was deleted; try again")
-    except InputError:
-        place.unlink()
-        raise
-    return place
-
-
-def _require_hash(path: Path, published: Published, remedy: str) -> None:
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != published.sha256:
-        raise InputError(f"{path} has the sha256 {found}, published is {published.sha256}: {remedy}")
-
-
-@contextmanager
-def _one_at_a_time(lock: Path) -> Iterator[None]:
-    """Let the ranks of a machine wait for the one that fetches.
-
-    Raises:
-        InputError: nothing can be written there.
-    """
-    try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        file = lock.open("w")
-    except OSError as error:
-        raise InputError(
-            f"cannot write {lock.parent}: {error.strerror}; set DETECT_CACHE to a folder"
-        ) from error
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _none_fits(word: str, backbone: dict[str, Any], known: list[dict[str, Any]]) -> str:
