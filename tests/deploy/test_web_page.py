@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import shutil
+import struct
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from detect.commands.main import main
 from detect.data.images.decode import load_pixels
@@ -254,7 +255,7 @@ def open_with_files(browser: Browser, url: str, files: list[Path], **window: Any
 
 @pytest.fixture(scope="module")
 def awkward_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """JPEG upright and turned by EXIF, PNG with transparency, GIF, grey."""
+    """JPEG upright and turned by EXIF, PNG with transparency and with a gamma, GIF, grey."""
     folder = tmp_path_factory.mktemp("images")
     turned = Image.Exif()
     turned[0x0112] = 6
@@ -265,6 +266,9 @@ def awkward_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     clear.save(folder / "clear.png")
     photo(seed=4).save(folder / "palette.gif")
     photo(seed=5).convert("L").save(folder / "grey.png")
+    linear = PngImagePlugin.PngInfo()
+    linear.add(b"gAMA", struct.pack(">I", 100_000))  # browsers show such images in other colours
+    photo(seed=6).save(folder / "gamma.png", pnginfo=linear)
     return folder
 
 
