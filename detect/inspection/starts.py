@@ -33,7 +33,7 @@ KEPT = ("backbone", "taps", "neck", "anchors", "norm", "mean", "std", "box_bins"
 EFFECTS = {
     "coco": "not measured by this project; classes that COCO has too are known from the first step",
     "imagenet": "mAP on COCO 0.213 -> 0.251 in another project (NanoDet's issue 402)",
-    "drawn": "kangaroos, 960 steps: mAP 0.211 from drawn shapes, 0.117 from nothing (docs/results.md)",
+    "drawn": "kangaroos, 960 steps: mAP 0.211 from the quickstart's shapes, 0.117 without (docs/results.md)",
     "own": "the more, the closer its images are to these",
     "none": "twice the steps of a start from a detector",
 }
