@@ -145,9 +145,7 @@ def search_command(args: list[str]) -> int:
 def search_parser() -> ArgumentParser:
     """The options of `detect search`, but for those of `detect fit`."""
     from detect.commands.search import SearchOptions
-    from detect.search.inherit import Keep
     from detect.search.netadapt import Proposing, ResourceName
-    from detect.search.trial import TrialOptions
 
     parser = new_parser(
         "search",
@@ -173,6 +171,19 @@ def search_parser() -> ArgumentParser:
     parser.add_argument(
         "--resource", type=ResourceName, default=SearchOptions.resource, help="madds: for comparison"
     )
+    _add_trial_arguments(parser)
+    add_measuring_arguments(parser)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the trainings from scratch")
+    parser.add_argument("--devices", type=str, nargs="+", default=None, help="GPUs for these; null: all free")
+    parser.add_argument("--search_only", action="store_true", help="train nothing from scratch at the end")
+    return parser
+
+
+def _add_trial_arguments(parser: ArgumentParser) -> None:
+    """How a proposal is trained and scored."""
+    from detect.search.inherit import Keep
+    from detect.search.trial import TrialOptions
+
     parser.add_argument(
         "--train_steps", type=int, default=TrialOptions.train_steps, help="steps of each proposal"
     )
@@ -189,11 +200,6 @@ def search_parser() -> ArgumentParser:
         "--most_held_out", type=int, default=TrialOptions.most_held_out, help="images that score, at most"
     )
     parser.add_argument("--keep", type=Keep, default=TrialOptions.keep, help="which filters are kept")
-    add_measuring_arguments(parser)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the trainings from scratch")
-    parser.add_argument("--devices", type=str, nargs="+", default=None, help="GPUs for these; null: all free")
-    parser.add_argument("--search_only", action="store_true", help="train nothing from scratch at the end")
-    return parser
 
 
 def reproduce_command(args: list[str]) -> int:

@@ -143,7 +143,7 @@ def search(
     jobs = plan_jobs([config], options.seeds, out / "trained", fit_flags, trust=options.trust)
     checkpoint = read_checkpoint(ckpt_path or trained_start(jobs[0], slots))
     start = start_of(checkpoint, config, settings)
-    found = prepare(out, start, checkpoint, settings, options)
+    found = search_in(out, start, checkpoint, settings, options)
     whole = with_flags(config, settings)
     path = write_found(out / "found.yaml", whole, found.start, found.state)
     print(f"written: {path}, {out / 'search.html'}")
@@ -208,7 +208,7 @@ def start_of(checkpoint: Checkpoint, config: Path, settings: dict[str, Any]) -> 
     return start
 
 
-def prepare(
+def search_in(
     out: Path, start: dict[str, Any], checkpoint: Checkpoint, settings: dict[str, Any], options: SearchOptions
 ) -> Search:
     """Measure what is missing of the latency table, and search; returns the finished search.

@@ -39,21 +39,13 @@ def write_search_page(folder: Path, state: SearchState | None, table: LatencyTab
     """
     if state is None or not state.steps:
         return
-    current, setting = state.current, table.setting
+    setting = table.setting
     values = {
         "title": f"Search of {folder.absolute().name}",
         "subtitle": f"{setting.runtime} {setting.version}, {setting.precision}, {setting.threads} thread(s), "
         f"input {setting.image_size[0]} x {setting.image_size[1]} px; {setting.cpu}",
         "notices": notices_of(state),
-        "facts": [
-            ("latency, ms", f"{current.measured_ms:.2f}"),
-            ("start, ms", f"{state.start_ms:.2f}"),
-            ("wanted, ms", f"{state.target_ms:.2f}"),
-            ("mAP on held-out images", show_metric(current.accuracy)),
-            ("start's mAP", show_metric(state.steps[0].accuracy)),
-            ("steps", str(current.number)),
-            ("median error of predictions", in_percent(state.median_error)),
-        ],
+        "facts": facts_of(state),
         "path": [plot("Accuracy against latency", draw_path(state), size=PATH_INCHES)],
         "front": front_rows(state),
         "predictions": [plot("Predicted against measured", draw_predictions(state))] if state.errors else [],
@@ -82,6 +74,20 @@ def unit_of(state: SearchState) -> tuple[str, float]:
 def in_percent(fraction: float | None) -> str:
     """A share in percent with a digit; a dash for none."""
     return DASH if fraction is None else f"{fraction:.1%}"
+
+
+def facts_of(state: SearchState) -> list[tuple[str, str]]:
+    """The figures of the present network, with their names."""
+    current = state.current
+    return [
+        ("latency, ms", f"{current.measured_ms:.2f}"),
+        ("start, ms", f"{state.start_ms:.2f}"),
+        ("wanted, ms", f"{state.target_ms:.2f}"),
+        ("mAP on held-out images", show_metric(current.accuracy)),
+        ("start's mAP", show_metric(state.steps[0].accuracy)),
+        ("steps", str(current.number)),
+        ("median error of predictions", in_percent(state.median_error)),
+    ]
 
 
 def notices_of(state: SearchState) -> list[str]:

@@ -168,9 +168,7 @@ class InvertedResidualBackbone(Backbone):
         squeeze_divisor: int = 8,
     ) -> None:
         super().__init__()
-        for name, channels in (("stem", stem), ("last", last)):
-            if channels < 1:
-                raise InputError(f"backbone.{name} is {channels}; give a number of channels, at least 1")
+        _refuse_no_channels(stem=stem, last=last)
         self.rows = tuple(rows)
         self.stem = ConvNormAct(3, stem, kernel=3, stride=2, activation=activation, settings=settings)
         blocks: list[InvertedResidual] = []
@@ -252,6 +250,12 @@ class InvertedResidualBackbone(Backbone):
         parts: dict[str, nn.Module] = {"stem": self.stem}
         parts |= {f"block{i}": block for i, block in enumerate(self.blocks, 1)}
         return parts if self.last is None else parts | {"last": self.last}
+
+
+def _refuse_no_channels(**widths: int) -> None:
+    for name, channels in widths.items():
+        if channels < 1:
+            raise InputError(f"backbone.{name} is {channels}; give a number of channels, at least 1")
 
 
 class ExpansionTable(InvertedResidualBackbone):

@@ -53,6 +53,10 @@ TABLES = {"large": LARGE, "small": SMALL}
 CLASSIFIER_CHANNELS: dict[Size, int] = {"large": 1280, "small": 1024}
 LAST_EXPANSION = 6  # the last 1x1 widens the last block's output six times (160 -> 960, 96 -> 576)
 
+NO_SQUEEZE = (
+    "settings.squeeze_divisor is {}, but a minimalistic network has no squeeze-and-excite: leave it out"
+)
+
 Sources = dict[Size, tuple[Source[SqueezeSettings], ...]]
 
 SOURCES: Sources = {
@@ -145,10 +149,7 @@ class MobileNetV3(InvertedResidualBackbone):
         pretrained = find_weights(weights, sources, width=width)
         settings = settings or (pretrained.source.settings if pretrained else SqueezeSettings())
         if minimalistic and settings.squeeze_divisor != SqueezeSettings.squeeze_divisor:
-            raise InputError(
-                f"settings.squeeze_divisor is {settings.squeeze_divisor}, but a minimalistic network has no "
-                "squeeze-and-excite: leave it out"
-            )
+            raise InputError(NO_SQUEEZE.format(settings.squeeze_divisor))
         if rows is not None and reduced_tail:
             raise InputError("backbone.rows states the tail itself: leave reduced_tail out")
         activation: Activation = "relu" if minimalistic else "hard_swish"
