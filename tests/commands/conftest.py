@@ -23,6 +23,12 @@ if command == "fit":
         signal.signal(signal.SIGTERM, lambda *_: (Path(folder / "saved").touch(), sys.exit(143)))
         (folder / "ready").touch()
         time.sleep(60)
+    if "together" in text:
+        until = time.time() + 30
+        while len(list(folder.parent.glob("*/checkpoints"))) < 2:
+            if time.time() > until:
+                sys.exit("alone")
+            time.sleep(0.01)
     time.sleep(0.3)
     if "bad" in text and not (folder / "mended").exists():
         print("the reason\\n")
