@@ -101,6 +101,6 @@ def remaining(state: SearchState, *, decay: float) -> tuple[int, int, str]:
         done += state.unfinished.proposals
         left = max(0, left - len(state.unfinished.proposals))
     if not done:
-        return 0, left, "unknown"
+        return 0, left, "an unknown time"
     seconds = left * fmean(proposal.seconds for proposal in done)
     return len(done), left, f"{seconds / SECONDS_PER_MINUTE:.0f} min"
