@@ -30,7 +30,7 @@ EXTRAS = ("export",)
 TESTED = ["torch==2.14.1", "torchvision==0.29.1"]
 """With which the figures of docs/results.md were measured, and the tests pass."""
 CHECKED = (
-    *("timm", "export", "openvino", "tensorflow", "video", "pandas", "supervision"),
+    *("timm", "export", "openvino", "tensorflow", "search", "video", "pandas", "supervision"),
     *("wandb", "mlflow", "slurm", "dev"),
 )
 """Extras whose versions are held by constraints.txt: what scripts/test installs."""
