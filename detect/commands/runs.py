@@ -6,7 +6,7 @@ Nothing that takes time to import is imported above the functions: `detect --hel
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from detect.commands.arguments import (
     add_measuring_arguments,
@@ -20,7 +20,20 @@ from detect.errors import InputError
 from detect.system.files import require_writable
 
 if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
+    from jsonargparse import ArgumentParser, Namespace
+
+    from detect.commands.search_blocks import BlockRun
+    from detect.search.measure import MeasureOptions
+    from detect.system.devices import Slot
+
+OF_STRATEGY = {
+    "netadapt": (
+        *("ckpt_path", "steps", "decay", "proposals", "resource", "train_steps", "lr_factor"),
+        *("most_held_out", "keep", "points", "least", "seeds", "search_only"),
+    ),
+    "blocks": ("trials", "epochs", "objective", "power", "sampler", "sampler_seed", "study"),
+}
+"""Options of `detect search` that one strategy alone takes."""
 
 
 def fit_command(args: list[str]) -> int:
@@ -108,15 +121,27 @@ def sweep_command(args: list[str]) -> int:
 
 
 def search_command(args: list[str]) -> int:
-    """Make a network narrower until it is as fast as wanted on this machine; train and compare it."""
+    """Find a network that is as fast as wanted on this machine: a narrower one, or one of other blocks."""
     from detect.commands.search import SearchOptions, search
+    from detect.commands.search_blocks import search_blocks
     from detect.deploy.latency import Protocol
     from detect.search.measure import MeasureOptions, TableOptions
     from detect.search.trial import TrialOptions
     from detect.system.devices import job_slots
 
     own, fit_flags = split_fit_flags(args)
-    config = parse(search_parser(), own)
+    parser = search_parser()
+    config = parse(parser, own)
+    for name in OF_STRATEGY["blocks" if config.strategy == "netadapt" else "netadapt"]:
+        if config[name] != parser.get_default(name):
+            raise InputError(f"--{name} is of no use to --strategy {config.strategy}: leave it out")
+    measuring = MeasureOptions(
+        config.runtime, config.int8, config.threads, Protocol(config.rounds, config.warmup, config.clock)
+    )
+    slots = job_slots(config.devices, 1)
+    if config.strategy == "blocks":
+        blocks = block_run(config, measuring, slots[0])
+        return search_blocks(config.config, config.out, blocks, fit_flags=fit_flags)
     options = SearchOptions(
         target=config.target,
         target_ms=config.target_ms,
@@ -125,9 +150,7 @@ def search_command(args: list[str]) -> int:
         decay=config.decay,
         proposals=config.proposals,
         resource=config.resource,
-        measuring=MeasureOptions(
-            config.runtime, config.int8, config.threads, Protocol(config.rounds, config.warmup, config.clock)
-        ),
+        measuring=measuring,
         trials=TrialOptions(
             config.train_steps, config.lr_factor, config.held_out, config.most_held_out, config.keep
         ),
@@ -136,10 +159,28 @@ def search_command(args: list[str]) -> int:
         seeds=config.seeds,
         trust=config.trust,
     )
-    slots = job_slots(config.devices, 1)
     return search(
         config.config, config.out, options, ckpt_path=config.ckpt_path, fit_flags=fit_flags, slots=slots
     )
+
+
+def block_run(config: Namespace, measuring: MeasureOptions, slot: Slot) -> BlockRun:
+    """What `--strategy blocks` is told."""
+    from detect.commands.search_blocks import BlockRun
+    from detect.search.blocks import BlockOptions
+
+    blocks = BlockOptions(
+        target=config.target,
+        target_ms=config.target_ms,
+        power=config.power,
+        goal=config.objective,
+        sampler=config.sampler,
+        trials=config.trials,
+        hours=config.hours,
+        seed=config.sampler_seed,
+        other_machine=config.other_machine,
+    )
+    return BlockRun(blocks, measuring, config.epochs, config.held_out, config.study, slot, config.trust)
 
 
 def search_parser() -> ArgumentParser:
@@ -153,6 +194,12 @@ def search_parser() -> ArgumentParser:
         "detect search --config my.yaml --data.root D --runtime onnxruntime --target 0.8 --out runs/search",
     )
     parser.add_argument("--config", type=Path, required=True, help="the network to start from")
+    parser.add_argument(
+        "--strategy",
+        type=Literal["netadapt", "blocks"],
+        default="netadapt",
+        help="narrower step by step, or other blocks drawn by Optuna",
+    )
     parser.add_argument(
         "--ckpt_path", type=Path | None, default=None, help="the start, trained; null: it is trained first"
     )
@@ -176,6 +223,7 @@ def search_parser() -> ArgumentParser:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the trainings from scratch")
     parser.add_argument("--devices", type=str, nargs="+", default=None, help="GPUs for these; null: all free")
     parser.add_argument("--search_only", action="store_true", help="train nothing from scratch at the end")
+    _add_block_arguments(parser)
     return parser
 
 
@@ -200,6 +248,33 @@ def _add_trial_arguments(parser: ArgumentParser) -> None:
         "--most_held_out", type=int, default=TrialOptions.most_held_out, help="images that score, at most"
     )
     parser.add_argument("--keep", type=Keep, default=TrialOptions.keep, help="which filters are kept")
+
+
+def _add_block_arguments(parser: ArgumentParser) -> None:
+    """Of `--strategy blocks` alone."""
+    from detect.commands.search_blocks import BlockRun
+    from detect.search.blocks import BlockOptions, Goal, Sampler
+
+    parser.add_argument(
+        "--trials", type=int, default=BlockOptions.trials, help="blocks: networks of all workers together"
+    )
+    parser.add_argument("--epochs", type=int, default=BlockRun.epochs, help="blocks: of each trial")
+    parser.add_argument(
+        "--objective", type=Goal, default=BlockOptions.goal, help="blocks: mAP x (latency / target)^power"
+    )
+    parser.add_argument(
+        "--power", type=float, default=BlockOptions.power, help="blocks: -0.15 for small models, or -0.07"
+    )
+    parser.add_argument(
+        "--sampler", type=Sampler | None, default=None, help="blocks: null: tpe, nsga2 for a front"
+    )
+    parser.add_argument("--sampler_seed", type=int, default=BlockOptions.seed, help="blocks: what is drawn")
+    parser.add_argument(
+        "--study",
+        type=str | None,
+        default=None,
+        help="blocks: of several workers: study.journal, sqlite:///study.db, postgresql://user@host/name",
+    )
 
 
 def reproduce_command(args: list[str]) -> int:

@@ -14,15 +14,15 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from detect.commands.fit_cli import settings_reader
+from detect.commands.search import with_flags
 from detect.commands.sweep import DETECT, POLL_SECONDS, how_it_ended, last_line, launch, noted_signals
-from detect.config.model_section import read_config
 from detect.config.unknown_keys import build
 from detect.data.checks.splits import without_images
 from detect.data.convert import write_copy
 from detect.data.datamodule import DetectionData
 from detect.data.divide import TRAIN, VAL, DivideOptions, choose_val
 from detect.errors import InputError, RunStopped
-from detect.search.blocks import BlockOptions, BlockSearch, Result, TrialFailed, open_storage
+from detect.search.blocks import BlockOptions, BlockSearch, TrialFailed, open_storage
 from detect.search.found import found_config, write_config
 from detect.search.measure import Bench, MeasureOptions
 from detect.search.widths import explicit
@@ -80,21 +80,22 @@ def search_blocks(config: Path, out: Path, options: BlockRun, *, fit_flags: Sequ
     options.check()
     storage = open_storage(options.study or str(out / STUDY_FILE))
     settings = settings_reader().read_words(["--config", str(config), *fit_flags])
+    whole = with_flags(config, settings)
     settings, classes = hold_out(settings, out / "data", options.held_out)
     start = explicit({**settings["model"], "num_classes": classes})
     trials = TrialRuns(settings, out / "trials", options)
     with tempfile.TemporaryDirectory(prefix="detect-search-") as folder:
-        found = BlockSearch(
+        search = BlockSearch(
             start,
             options.blocks,
             storage=storage,
             setting=options.measuring.setting(start),
             bench=Bench(Path(folder), options.measuring),
         )
-        found.after_trial = lambda: write_results(out, config, found)
-        found.run(trials.train)
-    best = write_results(out, config, found)
-    assert best is not None or found.found()
+        search.after_trial = lambda: write_results(out, whole, search)
+        search.run(trials.train)
+    search.found()  # there may be none
+    write_results(out, whole, search)
     print(f"written: {out / 'found.yaml'}, {out / TRIALS_FILE}")
     return 0
 
@@ -182,15 +183,22 @@ class TrialRuns:
         return {**self.settings, "model": network, "trainer": trainer}
 
 
-def write_results(out: Path, config: Path, search: BlockSearch) -> Result | None:
-    """Write OUT/trials.json, and OUT/found.yaml once a trial was completed; returns the best one."""
+def write_results(out: Path, config: dict[str, Any], search: BlockSearch) -> None:
+    """Write OUT/trials.json, and OUT/found.yaml once a trial was completed.
+
+    Args:
+        out: the folder.
+        config: of the start, plain values of a file of `detect fit`.
+        search: with its trials.
+    """
     write_atomically(out / TRIALS_FILE, json.dumps(search.to_json(), indent=1) + "\n")
     if not any(result.state == "complete" for result in search.results()):
-        return None
+        return
     best = search.found()
     network = search.space.network(best.params)
-    content = found_config(read_config(config), network)
+    content = found_config(config, network)
     content["model"]["image_size"] = network["image_size"]
+    content["model"]["backbone"]["init_args"].pop("weights", None)  # of another network
     write_config(
         out / "found.yaml",
         content,
@@ -199,4 +207,3 @@ def write_results(out: Path, config: Path, search: BlockSearch) -> Result | None
         f"# wanted {search.target_ms:.2f} ms; mAP {best.accuracy:.3f} on images held out after a short "
         "training.\n",
     )
-    return best

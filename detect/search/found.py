@@ -36,18 +36,22 @@ def write_found(path: Path, config: dict[str, Any], start: dict[str, Any], state
         start: settings of its network that state every width.
         state: of the search.
     """
-    found = found_config(config, with_widths(start, state.current.widths))
-    text = yaml.dump(found, Dumper=_Dumper, sort_keys=False, width=LINE_WIDTH, allow_unicode=True)
     current = state.current
     header = (
         f"# Found by detect search in {current.number} steps: {current.measured_ms:.2f} ms, the start "
         f"{state.start_ms:.2f} ms, wanted {state.target_ms:.2f} ms\n"
         f"# ({', '.join(str(state.settings[name]) for name in ('runtime', 'precision'))}, "
         f"{state.settings['threads']} thread(s)). Rows are [kernel, expansion, out, SE, NL, stride].\n"
-        "# detect fit --config found.yaml --data.root path/to/data trains it from scratch.\n"
     )
-    write_atomically(path, header + text)
+    write_config(path, found_config(config, with_widths(start, current.widths)), header)
     return path
+
+
+def write_config(path: Path, config: dict[str, Any], header: str) -> None:
+    """Write a configuration of `detect fit`, a row of its table on a line, under comments on what it is."""
+    text = yaml.dump(config, Dumper=_Dumper, sort_keys=False, width=LINE_WIDTH, allow_unicode=True)
+    header += f"# detect fit --config {path.name} --data.root path/to/data trains it from scratch.\n"
+    write_atomically(path, header + text)
 
 
 def found_config(config: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:

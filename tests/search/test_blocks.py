@@ -46,7 +46,8 @@ def test_reward_weighs_accuracy_by_latency():
     assert reward(0.5, 0.5, power=-0.07) > 0.5
 
 
-def test_a_study_is_resumed_and_begins_with_the_start(url: str):
+def test_a_study_is_resumed_and_begins_with_the_start(tmp_path: Path):
+    url = str(tmp_path / "s.journal")
     first = open_search(url, replace(OPTIONS, trials=2))
     first.run(train)
     assert [result.number for result in first.results()] == [0, 1]

@@ -1,0 +1,167 @@
+"""Trials of the block search: a stand-in for `detect fit` writes metrics.csv."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+pytest.importorskip("optuna")
+
+from detect.commands import search_blocks
+from detect.commands.main import main
+from detect.commands.search_blocks import BlockRun, TrialRuns, hold_out, write_results
+from detect.errors import InputError, RunStopped
+from detect.search.blocks import BlockOptions, BlockSearch, TrialFailed, open_storage
+from detect.search.widths import build_shapes, explicit
+from tests.conftest import make_coco
+from tests.search.cases import ROWS, SETTING, SETTINGS, SteadyBench
+
+FAKE_FIT = """
+import pathlib, sys, time
+words = sys.argv[1:]
+assert words[0] == "fit", words
+run = pathlib.Path(words[words.index("--out") + 1])
+(run / "checkpoints").mkdir(parents=True)
+maps = {maps}
+for epoch in range(1, len(maps) + 1):
+    rows = [f"{{e}},{{maps[e - 1]}}" for e in range(1, epoch + 1)]
+    (run / "new.csv").write_text("epoch,val/mAP\\n" + "\\n".join(rows) + "\\n")
+    (run / "new.csv").rename(run / "metrics.csv")
+    time.sleep({pause})
+print("the last words")
+sys.exit({code})
+"""
+RUN = BlockRun(BlockOptions(target=1.0), epochs=2)
+SECTIONS: dict[str, Any] = {"model": SETTINGS, "data": {"root": "D"}, "trainer": {"max_epochs": 100}}
+
+
+@pytest.fixture
+def trials(tmp_path: Path) -> TrialRuns:
+    return TrialRuns(SECTIONS, tmp_path / "trials", RUN)
+
+
+def stand_in(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, maps: list[float], *, pause: float = 0.0, code: int = 0
+) -> None:
+    script = folder / "fit.py"
+    script.write_text(FAKE_FIT.format(maps=maps, pause=pause, code=code))
+    monkeypatch.setattr(search_blocks, "DETECT", (sys.executable, str(script)))
+    monkeypatch.setattr(search_blocks, "POLL_SECONDS", 0.02)
+
+
+def test_every_epoch_is_told_and_the_settings_are_those_of_a_short_run(trials, monkeypatch, tmp_path):
+    stand_in(monkeypatch, tmp_path, [0.1, -1.0, 0.3])
+    told: list[float] = []
+    assert trials.train({"backbone": "b"}, 7, lambda accuracy: bool(told.append(accuracy))) is False
+    assert told == [0.1, 0.0, 0.3]  # -1 is COCO's word for no ground truth
+    run = tmp_path / "trials" / "0007"
+    settings = json.loads(run.with_suffix(".yaml").read_text())
+    assert settings["model"] == {"backbone": "b"}
+    assert settings["trainer"]["max_epochs"] == 2
+    assert "the last words" in run.with_suffix(".log").read_text()
+    assert not (run / "checkpoints").exists()
+
+
+def test_a_bad_trial_is_stopped_after_its_epoch(trials, monkeypatch, tmp_path):
+    stand_in(monkeypatch, tmp_path, [0.1] * 100, pause=0.2)
+    told: list[float] = []
+
+    def after_epoch(accuracy: float) -> bool:
+        told.append(accuracy)
+        return len(told) == 2
+
+    assert trials.train({}, 1, after_epoch) is True
+    assert len(told) == 2
+
+
+def test_a_training_that_fails_says_why(trials, monkeypatch, tmp_path):
+    stand_in(monkeypatch, tmp_path, [], code=3)
+    with pytest.raises(TrialFailed, match=r"trial 1 ended with 3: the last words \(log: .*0001\.log\)"):
+        trials.train({}, 1, lambda accuracy: False)
+
+
+def test_an_interrupt_ends_the_training_and_the_search(trials, monkeypatch, tmp_path):
+    stand_in(monkeypatch, tmp_path, [0.1] * 100, pause=0.2)
+
+    def interrupt() -> None:
+        while not (tmp_path / "trials" / "0001" / "metrics.csv").exists():
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(RunStopped, match="trial 1 is lost, the same command resumes") as stopped:
+        trials.train({}, 1, lambda accuracy: False)
+    assert stopped.value.exit_code == 130
+
+
+def test_trials_are_scored_on_training_images_alone(tmp_path: Path):
+    coco = make_coco(tmp_path / "coco", train=10, val=4)
+    settings = {"model": {"image_size": [64, 64]}, "data": {"root": str(coco), "val_split": "val"}}
+    divided, classes = hold_out(settings, tmp_path / "data", 0.3)
+    assert classes == 3
+    assert divided["data"]["root"] == str(tmp_path / "data")
+    assert divided["data"]["val_split"] == "val"
+    counts = {}
+    for split in ("train", "val"):
+        content = json.loads((tmp_path / "data" / "annotations" / f"instances_{split}.json").read_text())
+        files = [tmp_path / "data" / split / image["file_name"] for image in content["images"]]
+        counts[split] = {file.read_bytes() for file in files}
+    training = {file.read_bytes() for file in (coco / "train").iterdir()}
+    assert (len(counts["train"]), len(counts["val"])) == (7, 3)
+    assert counts["train"] | counts["val"] == training
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*")}
+    hold_out(settings, tmp_path / "data", 0.3)  # a resumed search has the same
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*")} == before
+
+
+def test_what_was_found_is_a_configuration(tmp_path: Path):
+    search = BlockSearch(
+        explicit(SETTINGS),
+        BlockOptions(target=1.0, trials=2),
+        storage=open_storage(str(tmp_path / "s.journal")),
+        setting=SETTING,
+        bench=SteadyBench(),
+    )
+    config = {"model": {**SETTINGS, "num_classes": None}, "data": {"total_batch_size": 4}}
+    config["model"]["backbone"] = {
+        "class_path": "detect.model.backbones.MobileNetV3",
+        "init_args": {"size": "small", "rows": ROWS, "weights": "imagenet"},
+    }
+    write_results(tmp_path, config, search)
+    assert not (tmp_path / "found.yaml").exists()
+    search.run(lambda network, number, after_epoch: after_epoch(0.5 - 0.1 * number))
+    write_results(tmp_path, config, search)
+    text = (tmp_path / "found.yaml").read_text()
+    found = yaml.safe_load(text)
+    assert "in trial 0 of 2" in text
+    assert "      - [3, 16, 16, true, RE, 2]\n" in text
+    assert found["data"] == config["data"]
+    assert found["model"]["num_classes"] is None
+    assert "weights" not in found["model"]["backbone"]["init_args"]
+    assert found["model"]["image_size"] == [64, 64]
+    build_shapes(found["model"])
+    assert len(json.loads((tmp_path / "trials.json").read_text())["trials"]) == 2
+
+
+def test_options_of_the_other_strategy_are_refused(capsys: pytest.CaptureFixture[str]):
+    words = ["search", "--config", "c.yaml", "--out", "o", "--target", "0.8"]
+    assert main([*words, "--trials", "3"]) == 2
+    assert "--trials is of no use to --strategy netadapt" in capsys.readouterr().err
+    assert main([*words, "--strategy", "blocks", "--train_steps", "3"]) == 2
+    assert "--train_steps is of no use to --strategy blocks" in capsys.readouterr().err
+
+
+def test_wrong_options():
+    with pytest.raises(InputError, match="--epochs is 0"):
+        BlockRun(BlockOptions(target=1.0), epochs=0).check()
+    with pytest.raises(InputError, match="share of the images"):
+        BlockRun(BlockOptions(target=1.0), held_out=1.0).check()
