@@ -20,7 +20,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 from detect.deploy.latency import paired_ratio
-from detect.errors import InputError, install_hint
+from detect.deploy.runtimes.base import require
+from detect.errors import InputError
 from detect.search.latency_table import OTHER_MACHINE, Setting
 from detect.search.measure import Bench, network_alone, print_line
 from detect.search.space import Choice, Space
@@ -367,19 +368,12 @@ def reward(accuracy: float, latency: float, *, power: float) -> float:
 
 
 def require_optuna() -> ModuleType:
-    """Optuna, or the line that installs it.
+    """Optuna.
 
     Raises:
-        InputError: it is not installed.
+        InputError: it is not installed; with the line that installs it.
     """
-    try:
-        import optuna
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"--strategy blocks needs the package {error.name}, which is not installed: "
-            f"{install_hint('search')}"
-        ) from error
-    return optuna
+    return require("optuna", extra="search", path="--strategy blocks")
 
 
 def open_storage(url: str) -> BaseStorage:

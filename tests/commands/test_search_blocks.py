@@ -17,6 +17,7 @@ import yaml
 pytest.importorskip("optuna")
 
 from detect.commands import search_blocks
+from detect.commands.fit_cli import settings_reader
 from detect.commands.main import main
 from detect.commands.search_blocks import BlockRun, TrialRuns, hold_out, write_results
 from detect.errors import InputError, RunStopped
@@ -150,6 +151,28 @@ def test_what_was_found_is_a_configuration(tmp_path: Path):
     assert found["model"]["image_size"] == [64, 64]
     build_shapes(found["model"])
     assert len(json.loads((tmp_path / "trials.json").read_text())["trials"]) == 2
+
+
+def test_the_command__searches_resumes_and_gives_fit_what_it_takes(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(search_blocks, "Bench", lambda folder, options: SteadyBench())
+    stand_in(monkeypatch, tmp_path, [0.1, 0.2])
+    coco = make_coco(tmp_path / "coco", train=10, val=4)
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({"model": {**SETTINGS, "num_classes": None}}))
+    words = ["search", "--strategy", "blocks", "--config", str(tmp_path / "c.yaml"), "--target", "0.9"]
+    words += ["--data.root", str(coco), "--data.total_batch_size", "4", "--epochs", "2"]
+    out = tmp_path / "out"
+    words += ["--out", str(out)]
+    assert main([*words, "--trials", "1"]) == 0
+    assert main([*words, "--trials", "2"]) == 0
+    assert "trial 1: complete, mAP 0.200" in capsys.readouterr().out
+    assert [trial["number"] for trial in json.loads((out / "trials.json").read_text())["trials"]] == [0, 1]
+    settings = settings_reader().read_words(["--config", str(out / "trials" / "0001.yaml")])
+    assert settings["data"]["root"] == str(out / "data")
+    assert settings["trainer"]["max_epochs"] == 2
+    assert settings["model"]["num_classes"] == 3
+    found = settings_reader().read_words(["--config", str(out / "found.yaml")])
+    assert found["data"]["total_batch_size"] == 4
+    assert found["data"]["root"] != str(out / "data")
 
 
 def test_options_of_the_other_strategy_are_refused(capsys: pytest.CaptureFixture[str]):
