@@ -15,7 +15,7 @@ from jsonargparse import ArgumentParser
 
 from detect.commands.fit_cli import settings_reader
 from detect.commands.search import with_flags
-from detect.commands.sweep import DETECT, POLL_SECONDS, how_it_ended, last_line, launch, noted_signals
+from detect.commands.sweep import DETECT, POLL_SECONDS, how_it_ended, last_line, launch
 from detect.config.unknown_keys import build
 from detect.data.checks.splits import without_images
 from detect.data.convert import write_copy
@@ -29,6 +29,7 @@ from detect.search.widths import explicit
 from detect.system.devices import CPU, Slot
 from detect.system.files import write_atomically
 from detect.system.output_folder import new_folder
+from detect.system.signals import noted_signals
 from detect.training.callbacks.metrics_file import EpochFile
 
 STUDY_FILE = "study.journal"

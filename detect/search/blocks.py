@@ -331,13 +331,15 @@ class BlockSearch:
         told = trial.user_attrs
         accuracies, latency_ms = told.get("accuracies") or [], told.get("latency_ms")
         accuracy = max(accuracies, default=None)
-        known = accuracy is not None and latency_ms is not None
+        gained = (
+            self.reward(accuracy, latency_ms) if accuracy is not None and latency_ms is not None else None
+        )
         return Result(
             trial.number,
             {"COMPLETE": "complete", "PRUNED": "pruned"}.get(trial.state.name, "failed"),
             accuracy,
             latency_ms,
-            self.reward(accuracy, latency_ms) if known else None,
+            gained,
             dict(trial.params),
             told.get("seconds"),
         )

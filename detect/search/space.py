@@ -66,7 +66,7 @@ class Space:
         self.choices[name] = tuple(dict.fromkeys((*choices, start)))
         self.start[name] = start
 
-    def draw(self, suggest: Callable[[str, Sequence[Choice]], Choice]) -> Params:
+    def draw(self, suggest: Callable[[str, Sequence[Choice]], Any]) -> Params:
         """One choice of each, by a function such as `Trial.suggest_categorical`."""
         return {name: suggest(name, choices) for name, choices in self.choices.items()}
 
