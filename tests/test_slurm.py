@@ -130,6 +130,26 @@ def test_a_job_whose_time_is_over_is_queued_again(cluster: Cluster, straight: Pa
     assert run_differences(straight, cluster.work / "warned") == []
 
 
+STUB = """#!/bin/bash
+mkdir -p run/checkpoints
+[ ! -e run/checkpoints/last.ckpt ] || exit 0
+trap 'touch run/checkpoints/last.ckpt; exit 143' TERM
+sleep 300 & wait
+"""
+
+
+def test_slurm_itself_says_when_the_time_is_nearly_over(cluster: Cluster) -> None:
+    folder = cluster.work / "stub"
+    python = folder / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(STUB)
+    python.chmod(0o755)
+    options = ("--parsable", f"--chdir={folder}", "--nodes=1", *SMALL_TASKS, "--time=2", "--signal=TERM@60")
+    job = cluster.call("sbatch", *options, str(SCRIPTS / "slurm"), "run")
+    ended = cluster.wait_until(job, "COMPLETED", "FAILED", "TIMEOUT")
+    assert (ended["JobState"], ended["Restarts"]) == ("COMPLETED", "1")
+
+
 def test_a_node_that_dies_costs_no_step(cluster: Cluster, straight: Path) -> None:
     job = cluster.train("node-died")
     cluster.wait_for(cluster.work / "node-died" / "metrics.csv", job)
