@@ -189,7 +189,7 @@ def test_a_sweep_is_an_array__a_job_whose_time_is_over_saves_and_runs_again(clus
         (cluster.work / f"{name}.yaml").write_text(text)
     (cluster.work / "wrong.yaml").write_text(text.replace("model:", "model:\n  num_classes: 5", 1))
     words = ["sweep", "touched.yaml", "untouched.yaml", "wrong.yaml", "--data.root", "coco", "--out", "swept"]
-    words += ["--rounds", "2", "--slurm", "cpus-per-task=1", "time=60"]
+    words += ["--rounds", "3", "--slurm", "cpus-per-task=1", "time=60"]
     log = cluster.work / "sweep.log"
     with log.open("w") as file:
         sweep = subprocess.Popen(
@@ -219,6 +219,7 @@ def _meddle_and_wait(cluster: Cluster, sweep: subprocess.Popen[bytes], log: Path
     said = log.read_text()
     assert "2 of 3 jobs are trained" in said
     assert "FAILED wrong-seed0: fit ended with 2" in said
+    assert said.count("FAILED") == 2  # when it ends, and at the end
     assert cluster.job(job)["Restarts"] == "1"
     fit_log = (cluster.work / "swept" / "logs" / "touched-seed0.fit.log").read_text()
     assert fit_log.count("continuing swept/touched-seed0/checkpoints/last.ckpt") == 1

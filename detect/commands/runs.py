@@ -84,6 +84,7 @@ def sweep_command(args: list[str]) -> int:
     """Train configurations under several seeds, one job per free device; export, benchmark, compare."""
     from detect.commands.sweep import SweepOptions, plan_jobs, sweep
     from detect.commands.sweep_slurm import Slurm, sbatch_options
+    from detect.deploy.latency import Protocol
     from detect.deploy.runtimes.table import RUNTIMES
     from detect.system.devices import job_slots
 
@@ -110,6 +111,7 @@ def sweep_command(args: list[str]) -> int:
     parser.add_argument("--runtime", type=choice(RUNTIMES), nargs="+", default=list(SweepOptions.runtimes))
     parser.add_argument("--rounds", type=int, default=SweepOptions.rounds, help="rounds of the benchmark")
     config = parse(parser, own)
+    Protocol(config.rounds).check()
     jobs = plan_jobs(config.configs, config.seeds, config.out, fit_flags, trust=config.trust)
     if config.slurm is None:
         slots = job_slots(config.devices, config.devices_per_job)

@@ -246,9 +246,16 @@ def test_wrong_words__error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         Slurm({}).executor(tmp_path)
 
 
-def test_devices_of_this_machine_with_slurm__error(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], case: tuple[Path, Path]
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--devices_per_job", "2", "--slurm"], "give --slurm gpus-per-node=2"),
+        (["--rounds", "2", "--slurm"], "--rounds is 2; a spread needs at least 3"),
+    ],
+)
+def test_wrong_words__refused_before_any_job(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], case: tuple[Path, Path], words: list[str], said: str
 ) -> None:
-    words = ["sweep", str(case[0]), "--out", str(tmp_path / "out"), "--devices_per_job", "2", "--slurm"]
-    assert main(words) == 2
-    assert "give --slurm gpus-per-node=2" in capsys.readouterr().err
+    assert main(["sweep", str(case[0]), "--out", str(tmp_path / "out"), *words]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
