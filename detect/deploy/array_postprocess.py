@@ -1,6 +1,7 @@
 """From what a graph gives to detections, in NumPy: prediction from files needs no torch.
 
-Equal to `model.postprocess.PostProcess` up to the rounding of an exponential and the order of equal scores.
+Equal to `model.postprocess.PostProcess` up to the rounding of an exponential and the order of equal scores;
+`deploy/web/find.js` is the same for a browser.
 """
 
 from __future__ import annotations

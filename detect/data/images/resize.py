@@ -1,6 +1,7 @@
 """The two resize rules in NumPy, for prediction without torch; `augment.view.resize_pixels` has torch's.
 
 By "antialias" the result is torch's to the bit; Pillow's kernel rounds single values differently.
+`deploy/web/resize.js` does the same in a browser.
 """
 
 from __future__ import annotations
