@@ -2,8 +2,8 @@
 #
 #   docker build --build-arg COMMIT="$(git describe --always --dirty --abbrev=40 --exclude '*')" --tag detect .
 #
-# Another wheel index, as for another CUDA: --build-arg TORCH_INDEX=ADDRESS. Another Debian or Ubuntu with Python
-# 3.11, its venv and its headers: --build-arg BASE=IMAGE.
+# Another wheel index, as for another CUDA or for the CPU alone: --build-arg TORCH_INDEX=ADDRESS. Another Debian or
+# Ubuntu with Python 3.11, its venv and its headers: --build-arg BASE=IMAGE.
 ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE}
 
@@ -15,19 +15,10 @@ RUN apt-get update \
 
 WORKDIR /detect
 COPY requirements requirements
-ARG TORCH_INDEX=
 COPY docker/install docker/install
-RUN bash docker/install "${TORCH_INDEX}"
-
-COPY pyproject.toml README.md LICENSE ./
-COPY detect detect
-COPY configs configs
-COPY examples examples
-COPY scripts scripts
-# Without the network, and with the mark by which scripts/quickstart knows that nothing is left to install.
-RUN .venv/bin/python -m pip install --no-cache-dir --no-deps --no-build-isolation --no-index --editable . \
-    && .venv/bin/python -m pip check \
-    && echo "${PWD} $(cksum pyproject.toml requirements/constraints.txt)" >.venv/installed-base
+ARG TORCH_INDEX=
+ARG TORCH=
+RUN bash docker/install "${TORCH_INDEX}" ${TORCH}
 
 # Whoever runs the container (--user) may write here: volumes for what is read and made, a home for caches.
 RUN useradd --create-home --uid 1000 detect \
@@ -36,10 +27,23 @@ RUN useradd --create-home --uid 1000 detect \
     && chmod 1777 data runs /home/detect
 # onnxruntime would otherwise try to report its use to its makers.
 ENV PATH=/detect/.venv/bin:$PATH HOME=/home/detect USER=detect ORT_DISABLE_TELEMETRY=1
+
+# The command, which reads the code from the folder beside it; that one comes last. Without the network, and with the
+# mark by which scripts/quickstart knows that nothing is left to install.
+COPY pyproject.toml README.md LICENSE ./
+RUN mkdir detect && touch detect/__init__.py \
+    && .venv/bin/python -m pip install --no-cache-dir --no-deps --no-build-isolation --no-index --editable . \
+    && .venv/bin/python -m pip check \
+    && echo "${PWD} $(cksum pyproject.toml requirements/constraints.txt)" >.venv/installed-base
+COPY configs configs
+COPY examples examples
+COPY scripts scripts
 USER 1000:1000
 VOLUME ["/detect/data", "/detect/runs"]
+# A change of the code makes this layer alone again.
+COPY detect detect
 
-# Last, so that a new commit does not build the layers above again. RUN/manifest.json records it.
+# RUN/manifest.json records it.
 ARG COMMIT=
 LABEL org.opencontainers.image.title="detect" \
       org.opencontainers.image.licenses="Apache-2.0" \

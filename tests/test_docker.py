@@ -52,6 +52,20 @@ def test_an_image_runs_as_nobody_special_and_names_its_commit(file: str) -> None
     assert 'org.opencontainers.image.revision="${COMMIT}"' in text
 
 
+def test_a_change_of_the_code_builds_the_last_layer_alone() -> None:
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    layers = [line for line in lines if line.startswith(("RUN ", "COPY ", "WORKDIR "))]
+    assert layers[-1] == "COPY detect detect"
+    assert not [line for line in layers[:-1] if line.startswith(("COPY detect", "COPY ."))]
+
+
+def test_other_versions_of_torch_need_an_index(tmp_path: Path) -> None:
+    command = ["bash", str(ROOT / "docker" / "install"), "", "torch==2.13.0"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "torch==2.13.0 without the address of an index" in done.stderr
+
+
 def test_every_dependency_is_pinned_at_a_version_that_pyproject_allows() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     pins = requirements("train.txt") | requirements("torch.txt")
