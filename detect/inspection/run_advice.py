@@ -202,8 +202,8 @@ def gather_facts(
     )
 
 
-def _arguments(settings: dict[str, Any] | None, name: str = "") -> dict[str, Any]:
-    """Arguments of a class in a configuration; none where it is not the class `name`."""
-    if not settings or not settings["class_path"].endswith(name):
+def _arguments(settings: dict[str, Any] | str | None, name: str = "") -> dict[str, Any]:
+    """Arguments of a class in a configuration; none where it is not the class `name`, or a name alone."""
+    if not isinstance(settings, dict) or not settings["class_path"].endswith(name):
         return {}
     return settings.get("init_args") or {}

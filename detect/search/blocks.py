@@ -90,7 +90,7 @@ whether to stop. Returns whether it was stopped."""
 
 
 class TrialFailed(Exception):
-    """One training went wrong; the message says why. The search goes on with another network."""
+    """One training went wrong; the message says why. The search continues with another network."""
 
 
 @dataclass(frozen=True)

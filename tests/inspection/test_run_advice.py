@@ -111,5 +111,10 @@ def test_the_facts_of_a_run(tmp_path: Path) -> None:
         "model": settings["model"] | {"init_from": "a.ckpt", "optimizer": {"class_path": "torch.optim.AdamW"}}
     }
     started = gather_facts(other, data, layout, rows=rows, metrics=scored)
+    plain = {
+        **settings,
+        "model": {**settings["model"], "optimizer": "detect.training.module.default_optimizer"},
+    }
+    assert gather_facts(plain, data, layout, rows=rows, metrics=scored).rate is None
     assert (started.steps_wanted, started.rate, started.started) == (1500, None, True)
     assert is_weak(scored)
