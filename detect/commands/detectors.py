@@ -253,6 +253,7 @@ def benchmark_command(args: list[str]) -> int:
         runtimes=config.runtime,
         threads=config.threads,
         batches=config.batch,
+        providers=config.provider,
         protocol=Protocol(config.rounds, config.warmup, config.clock, cores),
         form=config.form,
         precision=config.precision,
@@ -267,6 +268,7 @@ def benchmark_parser() -> ArgumentParser:
     from detect.deploy.benchmark import BenchmarkOptions
     from detect.deploy.exported_file import Precision
     from detect.deploy.latency import Clock, Protocol
+    from detect.deploy.runtimes.base import Provider
     from detect.deploy.runtimes.table import RUNTIMES
     from detect.deploy.spec import Form
 
@@ -280,6 +282,13 @@ def benchmark_parser() -> ArgumentParser:
     add_trust_argument(parser)
     parser.add_argument(
         "--runtime", type=choice(RUNTIMES), nargs="+", default=list(BenchmarkOptions.runtimes)
+    )
+    parser.add_argument(
+        "--provider",
+        type=Provider,
+        nargs="+",
+        default=list(BenchmarkOptions.providers),
+        help="what ONNX Runtime computes with; cuda and tensorrt need the package onnxruntime-gpu",
     )
     parser.add_argument("--threads", type=int, nargs="+", default=list(BenchmarkOptions.threads))
     parser.add_argument(

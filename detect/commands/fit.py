@@ -98,6 +98,8 @@ def fit(args: list[str], *, before_training: Callable[[Path], None] | None = Non
         console.print(cli.anchors.sentence, highlight=False, markup=False)
     if cli.model.distillation is not None:
         console.print(cli.model.distillation.sentence(cli.model.net), highlight=False, markup=False)
+    if cli.memory is not None:
+        console.print(cli.memory, highlight=False, markup=False)
     if cli.resume is None:
         start_from_weights(cli, console)
         look_at_anchors(cli, console)

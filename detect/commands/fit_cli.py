@@ -13,6 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from detect.commands.auto_anchors import settle_anchors
 from detect.commands.fit_checks import refuse_start
+from detect.commands.fit_memory import settle_memory
 from detect.commands.run_cli import RunCLI
 from detect.config.trusted_classes import refuse_foreign_classes, refuse_foreign_words
 from detect.config.unknown_keys import explain
@@ -34,6 +35,8 @@ class FitCLI(RunCLI):
     does = "Train a detector. Example: detect fit --config configs/bccd.yaml --data.root path/to/bccd"
 
     def __init__(self, args: list[str]) -> None:
+        self.memory: str | None = None
+        """What to say of the memory of a GPU."""
         self.start: Path | None = None
         """The checkpoint that `model.init_from` names."""
         super().__init__(args)
@@ -65,6 +68,12 @@ class FitCLI(RunCLI):
         if self.start is not None:
             refuse_start(settings["model"], self.start)
         return settings
+
+    def instantiate_classes(self) -> None:
+        super().instantiate_classes()
+        self.memory = settle_memory(self.config.data.batch_size, self.model, self.trainer, self.data)
+        if self.config.data.batch_size == "auto":
+            self.config.data.batch_size = self.run["config"]["data"]["batch_size"] = self.data.batch_size
 
     def further_facts(self, settings: dict[str, Any]) -> dict[str, Any]:
         teacher = settings["model"]["teacher"]

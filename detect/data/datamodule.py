@@ -7,7 +7,7 @@ import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from lightning import LightningDataModule
@@ -67,7 +67,8 @@ class DetectionData(LightningDataModule):
             kept, so that only new files are decoded the next time.
         total_batch_size: images per optimizer step over all devices. The learning rate belongs to it.
         batch_size: images per device and forward pass; null: total_batch_size over the devices. Give less
-            where memory runs out: gradients of several passes are then added up to the same step.
+            where memory runs out: gradients of several passes are then added up to the same step. auto, in
+            detect fit: the most that fits into the GPU, by an estimate; without a GPU as null.
         workers: loading processes per device; null chooses by the cores, 0 loads in the training process.
         prefetch: batches that each worker prepares ahead; more smooths slow disks and takes memory.
         augmentations: classes of detect.data.augment, in order, first what shows several images, such as
@@ -103,7 +104,7 @@ class DetectionData(LightningDataModule):
         box_convention: BoxConvention | None = None,
         check_images: bool = True,
         total_batch_size: int = 32,
-        batch_size: int | None = None,
+        batch_size: int | Literal["auto"] | None = None,
         workers: int | None = None,
         prefetch: int = 2,
         augmentations: list[Augmentation] | None = None,
@@ -135,7 +136,8 @@ class DetectionData(LightningDataModule):
         self.box_convention = box_convention
         self.check_images = check_images
         self.total_batch_size = total_batch_size
-        self.batch_size = batch_size
+        self.batch_size: int | None = None if batch_size == "auto" else batch_size
+        """With auto from the moment on that a run has settled it."""
         self.workers = workers
         self.prefetch = prefetch
         self.augmentations = augmentations

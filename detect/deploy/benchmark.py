@@ -39,11 +39,13 @@ from detect.deploy.latency import (
     load_average,
     paired_ratio,
     pin,
+    runtime_words,
     summarise,
 )
 from detect.deploy.latency_plot import plot_latency
 from detect.deploy.load import CONFIG_SUFFIXES, exported_format, load_detector, open_exported
-from detect.deploy.runtimes.base import Runtime, RuntimeOptions
+from detect.deploy.runtimes.base import Provider, Runtime, RuntimeOptions
+from detect.deploy.runtimes.onnxruntime import OnnxRuntime
 from detect.deploy.runtimes.table import FORMATS, RUNTIMES
 from detect.deploy.spec import Form
 from detect.errors import InputError
@@ -64,6 +66,8 @@ class BenchmarkOptions:
     """Names in `table.RUNTIMES`."""
     threads: Sequence[int] = (1,)
     batches: Sequence[int] = (1,)
+    providers: Sequence[Provider] = ("cpu",)
+    """Of ONNX Runtime; the other runtimes compute on the CPU."""
     protocol: Protocol = field(default_factory=Protocol)
     form: Form = "raw"
     """Form of the files that are exported from a checkpoint or a config for the measurement."""
@@ -84,6 +88,11 @@ class BenchmarkOptions:
         for name, values in (("threads", self.threads), ("batch", self.batches)):
             if min(values) < 1:
                 raise InputError(f"--{name} is {min(values)}; give 1 or more")
+        if tuple(self.providers) != ("cpu",) and OnnxRuntime.name not in self.runtimes:
+            raise InputError(
+                f"--provider {' '.join(self.providers)} is for ONNX Runtime: "
+                f"give --runtime {OnnxRuntime.name}"
+            )
 
 
 @dataclass(frozen=True)
@@ -146,8 +155,10 @@ def plan_rows(models: list[Path], options: BenchmarkOptions, folder: Path, conso
             raise InputError(f"{model}: none of {', '.join(options.runtimes)} runs it")
         for runtime in able:
             file = prepare(model, runtime, options.form, folder)
+            providers = options.providers if runtime == OnnxRuntime.name else ("cpu",)
             rows += [
-                Row(model, file, runtime, RuntimeOptions(threads, options.precision, batch), batch)
+                Row(model, file, runtime, RuntimeOptions(threads, options.precision, provider, batch), batch)
+                for provider in providers
                 for threads in options.threads
                 for batch in options.batches
             ]
@@ -285,6 +296,7 @@ def describe_row(
         "model": str(row.model),
         "checkpoint_sha256": checkpoint_sha256(row, runtime),
         "runtime": runtime.name,
+        "provider": row.options.provider,
         "version": runtime.version,
         "precision": runtime.precision,
         "form": runtime.spec.form,
@@ -378,7 +390,7 @@ def latency_table(result: dict[str, Any]) -> Table:
         net = row["net_mb"]
         table.add_row(
             Text(Path(row["model"]).name),
-            row["runtime"],
+            runtime_words(row),
             row["precision"],
             str(row["threads"]),
             str(row["batch"]),

@@ -126,9 +126,15 @@ def paired_ratio(ms: ArrayLike, reference_ms: ArrayLike) -> Ratio:
     return Ratio(float(np.median(ratios)), float(low), float(high))
 
 
+def runtime_words(row: dict[str, Any]) -> str:
+    """The runtime of a row of the JSON, and its provider unless that is the CPU; older files have none."""
+    provider = row.get("provider", "cpu")
+    return str(row["runtime"]) if provider == "cpu" else f"{row['runtime']} {provider}"
+
+
 def row_setting(row: dict[str, Any]) -> str:
     """The runtime of a row of the JSON, and precision, threads and batch where not fp32, 1 and 1."""
-    parts = [str(row["runtime"])]
+    parts = [runtime_words(row)]
     parts += [str(row["precision"])] if row["precision"] != "fp32" else []
     parts += [f"{row['threads']} threads"] if row["threads"] != 1 else []
     parts += [f"batch {row['batch']}"] if row["batch"] != 1 else []

@@ -49,7 +49,7 @@ def measure_step(model: dict[str, Any], data: DetectionData) -> float:
     optimizer = module.optimizer_from(parameter_groups(module.net, module.parameter_config))
     began = time.perf_counter()
     ended: list[float] = []
-    for batch in islice(_batches(data), WARM_STEPS + TIMED_STEPS):
+    for batch in islice(endless_batches(data), WARM_STEPS + TIMED_STEPS):
         target = type(batch.target)._make(column.to(device) for column in batch.target)
         sums = module.loss_terms(module.detector.layout(batch.images.to(device)), target)
         optimizer.zero_grad()
@@ -70,7 +70,7 @@ def best_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _batches(data: DetectionData) -> Iterator[Batch]:
+def endless_batches(data: DetectionData) -> Iterator[Batch]:
     """Training batches without an end: a small split has fewer than are needed."""
     loader = data.train_dataloader()
     while True:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
@@ -20,9 +21,11 @@ def ramped_average(decay: float) -> Average:
 
     @torch.no_grad()
     def update(averaged: list[Tensor], current: list[Tensor], steps_before: Tensor | int) -> None:
-        n = torch.as_tensor(steps_before) + 1
+        n = int(steps_before) + 1
+        # In float32, and as a number: a tensor of the CPU would make a GPU multiply weight by weight.
+        kept = min(np.float32(1 + n) / np.float32(10 + n), np.float32(decay))
         change = torch._foreach_sub(current, averaged)
-        torch._foreach_mul_(change, 1 - ((1 + n) / (10 + n)).clamp(max=decay))
+        torch._foreach_mul_(change, float(np.float32(1) - kept))
         torch._foreach_add_(averaged, change)
 
     return update

@@ -21,7 +21,7 @@ from detect.deploy.benchmark import (
     plan_rows,
 )
 from detect.deploy.exported_file import file_sha256
-from detect.deploy.latency import Protocol
+from detect.deploy.latency import Protocol, row_setting
 from detect.deploy.load import open_exported
 from detect.deploy.runtimes.base import RuntimeOptions
 from detect.errors import InputError
@@ -156,6 +156,28 @@ def test_benchmark__refuses_too_few_rounds():
         benchmark([exported()], BenchmarkOptions(threads=(1, 0)))
     with pytest.raises(InputError, match="--batch is 0"):
         benchmark([exported()], BenchmarkOptions(batches=(0,)))
+
+
+def test_benchmark__a_provider_that_is_not_there_is_refused(picture, tmp_path):
+    (tmp_path / "a.onnx").touch()
+    options = BenchmarkOptions(providers=["cuda"], protocol=QUICK, memory=False, pictures=[picture])
+    with pytest.raises(InputError, match="cuda: ONNX Runtime has no CUDAExecutionProvider here"):
+        benchmark([tmp_path / "a.onnx"], options)
+    with pytest.raises(InputError, match="--provider cuda is for ONNX Runtime: give --runtime onnxruntime"):
+        benchmark([tmp_path / "a.onnx"], BenchmarkOptions(providers=["cuda"], runtimes=["eager"]))
+
+
+def test_rows__each_provider_in_onnx_runtime_alone(tmp_path):
+    options = BenchmarkOptions(runtimes=["onnxruntime", "openvino"], providers=["cpu", "tensorrt"])
+    rows = plan_rows([tmp_path / "a.onnx"], options, tmp_path, Console(quiet=True))
+    assert [(row.runtime, row.options.provider) for row in rows] == [
+        ("onnxruntime", "cpu"),
+        ("onnxruntime", "tensorrt"),
+        ("openvino", "cpu"),
+    ]
+    row = {"runtime": "onnxruntime", "provider": "cuda", "precision": "fp32", "threads": 1, "batch": 1}
+    assert row_setting(row) == "onnxruntime cuda"
+    assert row_setting(row | {"provider": "cpu"}) == "onnxruntime"
 
 
 @pytest.mark.slow

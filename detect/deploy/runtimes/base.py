@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
+Provider = Literal["cpu", "cuda", "tensorrt"]
+"""What ONNX Runtime computes with, under short names for its execution providers."""
+
 
 @dataclass(frozen=True)
 class RuntimeOptions:
@@ -33,6 +36,8 @@ class RuntimeOptions:
     """Threads of one run; null leaves the choice to the runtime."""
     precision: Precision | None = None
     """Precision of the arithmetic; null takes the file's own. Some runtimes can lower it when they load."""
+    provider: Provider = "cpu"
+    """What computes in ONNX Runtime; the other runtimes know the CPU alone."""
     batch: int | None = None
     """Largest batch that will be run, for runtimes that plan their memory ahead; null: any."""
 

@@ -11,6 +11,7 @@ from detect.deploy.runtimes.base import (
     Array,
     ArrayRuntime,
     FileFormat,
+    Provider,
     RuntimeOptions,
     RuntimeRecord,
     require,
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
     from detect.deploy.graphs import DetectorGraph
 
 OPSET = 20
+PROVIDERS: dict[Provider, str] = {
+    "tensorrt": "TensorrtExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "cpu": "CPUExecutionProvider",
+}
+"""What one cannot compute, the next below it does."""
 EXAMPLE_BATCH = 2
 """The batch that a graph is traced with; 1 would be taken for a constant."""
 
@@ -57,10 +64,11 @@ def write_onnx(graph: DetectorGraph, images: Tensor, path: Path, *, description:
 
 
 class OnnxRuntime(ArrayRuntime):
-    """A file of ONNX in ONNX Runtime on the CPU.
+    """A file of ONNX in ONNX Runtime, on the CPU unless the options say otherwise.
 
     Raises:
-        InputError: onnxruntime is missing, the file is not ONNX, not ours, or asked for in another precision.
+        InputError: onnxruntime is missing or lacks the provider, the file is not ONNX, not ours, or asked for
+            in another precision.
     """
 
     name: ClassVar[str] = "onnxruntime"
@@ -72,10 +80,15 @@ class OnnxRuntime(ArrayRuntime):
         if options.threads is not None:
             session_options.intra_op_num_threads = options.threads
             session_options.inter_op_num_threads = 1
+        chosen = list(PROVIDERS)[list(PROVIDERS).index(options.provider) :]
+        refuse_absent_provider(options.provider, ort.get_available_providers())
         try:
-            session = ort.InferenceSession(str(path), session_options, providers=["CPUExecutionProvider"])
+            session = ort.InferenceSession(
+                str(path), session_options, providers=[PROVIDERS[name] for name in chosen]
+            )
         except Exception as error:  # onnxruntime's own exceptions share no base class
             raise InputError(f"{path}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}") from error
+        refuse_absent_provider(options.provider, session.get_providers())
         description = read_description(path, session.get_modelmeta().custom_metadata_map.get(METADATA_KEY))
         ends = [*session.get_inputs(), *session.get_outputs()]
         shapes = {end.name: [side if isinstance(side, int) else None for side in end.shape] for end in ends}
@@ -89,6 +102,20 @@ class OnnxRuntime(ArrayRuntime):
 
     def close(self) -> None:
         del self._session
+
+
+def refuse_absent_provider(provider: Provider, present: list[str]) -> None:
+    """ONNX Runtime itself would compute on the CPU without a word.
+
+    Raises:
+        InputError: `provider` is not among those that are present.
+    """
+    if PROVIDERS[provider] not in present:
+        raise InputError(
+            f"--provider {provider}: ONNX Runtime has no {PROVIDERS[provider]} here, only "
+            f"{', '.join(present)}: it needs a GPU with its driver, and the package onnxruntime-gpu in place "
+            "of onnxruntime"
+        )
 
 
 RECORD = RuntimeRecord(

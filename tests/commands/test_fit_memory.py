@@ -1,0 +1,61 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from detect.commands import fit_memory
+from detect.commands.fit import fit
+from detect.commands.fit_memory import batch_sizes, sentence
+from detect.training.memory_estimate import StepMemory, StepShape
+from tests.conftest import make_coco
+from tests.fit_cases import TINY, fit_args, read_raw, write_config
+
+SHAPE = StepShape(12, (320, 320), boxes=8)
+AUTO = ("--data.batch_size", "auto", "--trainer.max_epochs", "1")
+
+
+@pytest.mark.parametrize(
+    ("total", "ranks", "sizes"),
+    [(32, 1, [32, 16, 8, 4, 2]), (24, 4, [6, 3, 2]), (2, 1, [2]), (7, 2, [3])],
+)
+def test_batches_that_divide_a_step(total: int, ranks: int, sizes: list[int]) -> None:
+    assert batch_sizes(total, ranks) == sizes
+
+
+def test_sentences() -> None:
+    memory, gpu = StepMemory(0, 4_000_000_000), 8_000_000_000
+    said = sentence(SHAPE, memory, gpu, auto=True)
+    assert said.startswith("data.batch_size auto: 12 images of 320 x 320 per forward pass take about 5.1 GB")
+    assert "of this GPU's 8.0 GB (estimated from shapes, not yet compared with a real GPU)" in said
+    assert "may not fit: --data.batch_size auto takes" in sentence(SHAPE, memory, 5_000_000_000, auto=False)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:lightning")
+def test_auto_takes_the_most_that_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tried: list[int] = []
+
+    def needs(module: object, shape: StepShape) -> StepMemory:
+        tried.append(shape.batch_size)
+        return StepMemory(0, shape.batch_size * 1_000_000_000)
+
+    monkeypatch.setattr(fit_memory, "gpu_bytes", lambda trainer: 3_000_000_000)
+    monkeypatch.setattr(fit_memory, "estimate", needs)
+    data, run = make_coco(tmp_path / "data"), tmp_path / "run"
+    assert fit(fit_args(write_config(tmp_path, TINY), data, run, *AUTO)) == 0
+    assert tried == [4, 2]
+    assert yaml.safe_load((run / "config.yaml").read_text())["data"]["batch_size"] == 2
+    said = capsys.readouterr().out
+    assert "data.batch_size auto: 2 images of 64 x 64 per forward pass take about 2.8 GB" in said
+    last = read_raw(run)
+    assert last["run"]["config"]["data"]["batch_size"] == 2
+    assert last["position"]["global_step"] == 4  # 16 images, two passes per step
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:lightning")
+def test_auto_without_a_gpu__says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, run = make_coco(tmp_path / "data"), tmp_path / "run"
+    fit(fit_args(write_config(tmp_path, TINY), data, run, *AUTO))
+    assert "there is no GPU to fill" in capsys.readouterr().out
+    assert yaml.safe_load((run / "config.yaml").read_text())["data"]["batch_size"] is None
