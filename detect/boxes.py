@@ -82,6 +82,8 @@ def rescale_boxes(boxes: Tensor, image_size: tuple[int, int], orig_size: Tensor)
     Returns:
         (B, D, 4) xyxy, px of the file.
     """
-    scale = orig_size.to(boxes.dtype) / boxes.new_tensor(image_size)  # (B, 2) as (sy, sx)
+    # Made on the device: a list would be copied there, for which the host waits.
+    size = torch.cat([boxes.new_full((1,), side) for side in image_size])
+    scale = orig_size.to(boxes.dtype) / size  # (B, 2) as (sy, sx)
     corners = boxes.unflatten(-1, (2, 2))  # (B, D, 2, 2) as (x, y) of two corners
     return (corners * scale.flip(-1)[:, None, None]).flatten(-2)

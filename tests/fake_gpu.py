@@ -89,7 +89,9 @@ def backward(loss: Tensor) -> None:
             found = found if isinstance(found, tuple) else (found,)
             for (child, place), gradient in zip(node.next_functions, found, strict=True):
                 if child is not None and gradient is not None:
-                    slots = gradients.setdefault(child, [None] * max(1, len(child._input_metadata)))
+                    metadata = child._input_metadata
+                    gradient = gradient.to(metadata[place].dtype).sum_to_size(metadata[place].shape)
+                    slots = gradients.setdefault(child, [None] * len(metadata))
                     before = slots[place]
                     slots[place] = gradient if before is None else before + gradient
 

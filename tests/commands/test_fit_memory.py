@@ -50,7 +50,7 @@ def test_auto_takes_the_most_that_fits(
     assert "data.batch_size auto: 2 images of 64 x 64 per forward pass take about 2.8 GB" in said
     last = read_raw(run)
     assert last["run"]["config"]["data"]["batch_size"] == 2
-    assert last["position"]["global_step"] == 4  # 16 images, two passes per step
+    assert last["position"]["steps_per_epoch"] == 4  # 16 images, two passes per step
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:lightning")

@@ -49,7 +49,6 @@ def parts_of(settings: dict[str, Any]) -> tuple[str, ...]:
     loss = settings.get("loss", {}).get("init_args", {})
     choices = (
         settings["backbone"]["class_path"],
-        settings["backbone"]["init_args"].get("size"),
         settings.get("taps"),
         settings.get("neck"),
         settings.get("loss", {}).get("class_path"),
