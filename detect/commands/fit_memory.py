@@ -43,7 +43,12 @@ def settle_memory(
     else:
         share = total // (ranks * trainer.accumulate_grad_batches)
         sizes = [data.batch_size or max(LEAST_BATCH, share)]
-    shape, memory = largest_that_fits(sizes, module, trainer, data, available=available)
+    try:
+        shape, memory = largest_that_fits(sizes, module, trainer, data, available=available)
+    except Exception as error:  # parts of the user's own may read values, which shapes do not have
+        return (
+            f"memory: a step cannot be estimated from shapes ({type(error).__name__}), so nothing is divided"
+        )
     if given == "auto":
         data.batch_size = shape.batch_size
     return sentence(shape, memory, available, auto=given == "auto")
