@@ -73,7 +73,7 @@ class CountedStorages(TorchDispatchMode):
     """Counts the bytes of storages that live, and the most that lived at once."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.bytes = self.peak_bytes = 0
         self._known: set[int] = set()
 
