@@ -229,7 +229,7 @@ class BlockSearch:
             return max(done, key=lambda result: result.reward or 0.0)
         inside = [result for result in done if (result.latency_ms or 0.0) <= self.target_ms]
         if not inside:
-            return min(done, key=lambda result: result.latency_ms or 0.0)
+            return self.front()[0]  # the fastest; of equally fast ones the most accurate
         return max(inside, key=lambda result: result.accuracy or 0.0)
 
     def front(self) -> list[Result]:
