@@ -47,6 +47,8 @@ NOT_RUN = {
     r"configs/plus/": "30 epochs, minutes: tests/test_configs.py and tests/test_recipes.py",
     r"^detect sweep .* BCCD ": "is the sweep before it with three configurations, a minute",
     r"--source (camera:0|rtsp:)": "needs a camera or a stream: tests/deploy/test_predict_video.py",
+    r"--format web ": "needs a package of npm: tests/deploy/test_web_page.py",
+    r"python -m http\.server ": "ends when it is told to",
     r"benchmarks/table6\.py": "exports eleven networks, minutes: tests/benchmarks/test_table6.py",
     r"benchmarks/annotations\.py": "tests/benchmarks/test_annotations.py",
     r"benchmarks/loader\.py": "tests/benchmarks/test_loader.py",
