@@ -22,9 +22,10 @@ from detect.data.convert import write_copy
 from detect.data.datamodule import DetectionData
 from detect.data.divide import TRAIN, VAL, DivideOptions, choose_val
 from detect.errors import InputError, RunStopped
-from detect.search.blocks import BlockOptions, BlockSearch, TrialFailed, open_storage
+from detect.search.blocks import BlockOptions, BlockSearch, TrialFailed
 from detect.search.found import found_config, write_config
 from detect.search.measure import Bench, MeasureOptions
+from detect.search.study import open_storage
 from detect.search.widths import explicit
 from detect.system.devices import CPU, Slot
 from detect.system.files import write_atomically

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 SMALL_MEDIAN = 80.0
-"""px of an input of 320: from random weights SSDLite+ was more accurate on both sets whose median is below 60;
+"""px of an input of 320: from random weights SSDLite+ was more accurate on both sets with a median below 60;
 on three with 101 to 222 one seed showed no gain (docs/plus.md). Nothing was tried between."""
 LOSSES, ASSIGNERS = "detect.training.losses", "detect.training.assigners"
 

@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import median
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 from detect.deploy.latency import paired_ratio
-from detect.deploy.runtimes.base import require
 from detect.errors import InputError
 from detect.search.latency_table import OTHER_MACHINE, Setting
 from detect.search.measure import Bench, network_alone, print_line
 from detect.search.space import Choice, Space
+from detect.search.study import is_dead, require_optuna, this_worker
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -40,7 +37,6 @@ MOST_FAILURES = 3
 PRUNE_AFTER_TRIALS = 5
 """Trials that end before one can be called bad."""
 SECONDS_PER_HOUR = 3600
-JOURNAL_SUFFIXES = (".journal", ".log")
 WORKER, STARTED_MS, SETTING = "worker", "start_ms", "setting"
 """Attributes of a trial and of the study."""
 
@@ -367,60 +363,3 @@ def reward(accuracy: float, latency: float, *, power: float) -> float:
     Source: MnasNet (arXiv 1807.11626) equation 2; w of small models from MobileNetV3 section 4.1.
     """
     return accuracy * float(latency**power)
-
-
-def require_optuna() -> ModuleType:
-    """Optuna.
-
-    Raises:
-        InputError: it is not installed; with the line that installs it.
-    """
-    return require("optuna", extra="search", path="--strategy blocks")
-
-
-def open_storage(url: str) -> BaseStorage:
-    """Where a study is: a journal file, or a database.
-
-    Args:
-        url: sqlite:///FILE, postgresql://..., or a file that ends in .journal or .log.
-
-    Raises:
-        InputError: Optuna is missing, or nothing can be opened there.
-    """
-    optuna = require_optuna()
-    if "://" not in url:
-        path = Path(url)
-        if path.suffix not in JOURNAL_SUFFIXES:
-            raise InputError(
-                f"--study {url}: give a file that ends in {' or '.join(JOURNAL_SUFFIXES)}, or the URL of a "
-                "database: sqlite:///study.db, postgresql://user@host/name"
-            )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        backend = optuna.storages.journal.JournalFileBackend(str(path))
-        return optuna.storages.JournalStorage(backend)
-    try:
-        return optuna.storages.RDBStorage(url)
-    except ImportError as error:
-        raise InputError(f"--study {url}: its driver is not installed ({error})") from error
-    except Exception as error:  # of SQLAlchemy and of drivers, without a common base
-        raise InputError(f"--study {url} cannot be opened: {str(error).splitlines()[0]}") from error
-
-
-def this_worker() -> list[Any]:
-    """The machine and the process of a trial."""
-    return [socket.gethostname(), os.getpid()]
-
-
-def is_dead(worker: Sequence[Any] | None) -> bool:
-    """Whether a process of this machine is gone; nothing is known of other machines."""
-    if worker is None or worker[0] != socket.gethostname():
-        return False
-    if worker[1] == os.getpid():
-        return True  # this one has not begun any: the number was another's before
-    try:
-        os.kill(worker[1], 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False

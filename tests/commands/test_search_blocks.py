@@ -21,7 +21,8 @@ from detect.commands.fit_cli import settings_reader
 from detect.commands.main import main
 from detect.commands.search_blocks import BlockRun, TrialRuns, hold_out, write_results
 from detect.errors import InputError, RunStopped
-from detect.search.blocks import BlockOptions, BlockSearch, TrialFailed, open_storage
+from detect.search.blocks import BlockOptions, BlockSearch, TrialFailed
+from detect.search.study import open_storage
 from detect.search.widths import build_shapes, explicit
 from tests.conftest import make_coco
 from tests.search.cases import ROWS, SETTING, SETTINGS, SteadyBench

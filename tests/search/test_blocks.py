@@ -10,8 +10,8 @@ import pytest
 optuna = pytest.importorskip("optuna")
 
 from detect.errors import InputError  # noqa: E402
-from detect.search import blocks  # noqa: E402
-from detect.search.blocks import BlockOptions, BlockSearch, TrialFailed, open_storage, reward  # noqa: E402
+from detect.search.blocks import BlockOptions, BlockSearch, TrialFailed, reward  # noqa: E402
+from detect.search.study import open_storage, require_optuna  # noqa: E402
 from detect.search.widths import explicit, widths_of  # noqa: E402
 from tests.search.cases import SETTING, SETTINGS, SteadyBench, latency_ms  # noqa: E402
 
@@ -163,4 +163,4 @@ def test_places_of_studies(monkeypatch: pytest.MonkeyPatch):
         open_storage("nosuch://x")
     monkeypatch.setitem(__import__("sys").modules, "optuna", None)
     with pytest.raises(InputError, match=r"optuna, which is not installed: .*\[search\]"):
-        blocks.require_optuna()
+        require_optuna()
