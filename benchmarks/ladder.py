@@ -33,11 +33,24 @@ def crops(min_scale: float) -> Settings:
     return {"class_path": "detect.data.augment.RandomIoUCrop", "init_args": {"min_scale": min_scale}}
 
 
+def several(name: str) -> Settings:
+    """An augmentation that shows several images, before the others, and not in the last epochs."""
+    return {"data.first": {"class_path": f"detect.data.augment.{name}"}, "data.weak_epochs": 3}
+
+
 def loss(name: str, **parts: str) -> Settings:
     """A class of detect.training.losses with an assigner or a loss of boxes of its own."""
     places = {"assigner": ASSIGNERS, "box_loss": LOSSES}
     arguments = {key: {"class_path": f"{places[key]}.{part}"} for key, part in parts.items()}
     return {"model.loss": {"class_path": f"{LOSSES}.{name}", "init_args": arguments}}
+
+
+def distribution() -> Settings:
+    """Distribution focal loss beside smooth L1, on 16 bins per delta."""
+    settings = loss("MultiBoxLoss", assigner="ATSSAssigner", box_loss="DistributionFocalLoss")
+    base = {"base": {"class_path": f"{LOSSES}.SmoothL1Loss"}}
+    settings["model.loss"]["init_args"]["box_loss"]["init_args"] = base
+    return {"model.box_bins": 16} | settings
 
 
 PLAIN: Settings = {
@@ -72,6 +85,7 @@ TRIALS: dict[str, Settings] = {
     },
     "box-loss": loss("MultiBoxLoss", assigner="ATSSAssigner", box_loss="GIoULoss"),
     "class-loss": loss("VarifocalLoss", assigner="ATSSAssigner"),
+    "distribution": distribution(),
     "averaging": {"trainer.callbacks": [{"class_path": "detect.training.averaging.AveragedWeights"}]},
     "schedule": {
         "model.optimizer": {
@@ -84,6 +98,10 @@ TRIALS: dict[str, Settings] = {
         },
     },
     "augmentation": {"data.weak_epochs": 3},
+    "mosaic": several("Mosaic"),
+    "copy-paste": several("CopyPaste"),
+    "mixup": several("MixUp"),
+    "multi-scale": {"data.multi_scale": [256, 384], "data.weak_epochs": 3},
 }
 """Each changes the last step of the ladder alone."""
 
@@ -105,6 +123,8 @@ def step_config(base: Settings, settings: Settings) -> Settings:
         if path == "data.crops":
             kept = [step for step in config["data"]["augmentations"] if not is_crop(step)]
             config["data"]["augmentations"] = [crops(value), *kept]
+        elif path == "data.first":
+            config["data"]["augmentations"].insert(0, value)
         else:
             config[section][key] = value
     return config
