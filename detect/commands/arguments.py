@@ -15,6 +15,8 @@ from detect.errors import InputError
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
+    from detect.deploy.latency import Protocol
+
 Command = Callable[[list[str]], int]
 FIT_PREFIXES = ("--model.", "--data.", "--trainer.")
 """Flags of `detect fit`, which the commands that run it hand on."""
@@ -39,33 +41,16 @@ def add_model_arguments(parser: ArgumentParser) -> None:
     add_trust_argument(parser)
 
 
-def add_measuring_arguments(parser: ArgumentParser) -> None:
-    """How networks are measured and how many, for `latency-table` and `search`."""
+def add_protocol_arguments(parser: ArgumentParser, default: Protocol, *, runs_of: str) -> None:
+    """How latency is measured."""
     from detect.deploy.latency import Clock
-    from detect.deploy.runtimes.table import RUNTIMES
-    from detect.search.measure import MeasureOptions, TableOptions
 
-    measuring = MeasureOptions()
-    protocol = measuring.protocol
-    runtimes = choice(name for name, record in RUNTIMES.items() if record.reads)
-    parser.add_argument("--runtime", type=runtimes, default=measuring.runtime)
-    parser.add_argument("--int8", action="store_true", help="measure networks in 8 bits")
-    parser.add_argument("--threads", type=int, default=measuring.threads)
+    parser.add_argument("--rounds", type=int, default=default.rounds, help=f"measured runs of each {runs_of}")
     parser.add_argument(
-        "--points", type=int, default=TableOptions.points, help="networks of each width, beside the start"
+        "--warmup", type=int, default=default.warmup, help="rounds before the first that counts"
     )
     parser.add_argument(
-        "--least", type=float, default=TableOptions.least, help="share of a width that is its smallest point"
-    )
-    parser.add_argument("--rounds", type=int, default=protocol.rounds, help="measured runs of each network")
-    parser.add_argument(
-        "--warmup", type=int, default=protocol.warmup, help="rounds before the first that counts"
-    )
-    parser.add_argument(
-        "--clock", type=Clock, default=protocol.clock, help="cpu: on a machine shared with others"
-    )
-    parser.add_argument(
-        "--other_machine", action="store_true", help="read a table of another machine all the same"
+        "--clock", type=Clock, default=default.clock, help="cpu: on a machine shared with others"
     )
 
 

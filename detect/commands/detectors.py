@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from detect.commands.arguments import (
-    add_measuring_arguments,
     add_model_arguments,
+    add_protocol_arguments,
     add_trust_argument,
     choice,
     model_argument,
@@ -267,12 +267,11 @@ def benchmark_parser() -> ArgumentParser:
     """The options of `detect benchmark`."""
     from detect.deploy.benchmark import BenchmarkOptions
     from detect.deploy.exported_file import Precision
-    from detect.deploy.latency import Clock, Protocol
+    from detect.deploy.latency import Protocol
     from detect.deploy.runtimes.base import Provider
     from detect.deploy.runtimes.table import RUNTIMES
     from detect.deploy.spec import Form
 
-    protocol = Protocol()
     parser = new_parser(
         "benchmark", benchmark_command, "detect benchmark --model a.onnx --runtime onnxruntime openvino"
     )
@@ -294,14 +293,8 @@ def benchmark_parser() -> ArgumentParser:
     parser.add_argument(
         "--batch", type=int, nargs="+", default=list(BenchmarkOptions.batches), help="images per run"
     )
-    parser.add_argument("--rounds", type=int, default=protocol.rounds, help="measured runs of each row")
-    parser.add_argument(
-        "--warmup", type=int, default=protocol.warmup, help="rounds before the first that counts"
-    )
-    parser.add_argument(
-        "--clock", type=Clock, default=protocol.clock, help="cpu: on a machine shared with others"
-    )
-    parser.add_argument("--cores", type=int, nargs="+", default=protocol.cores, help="pin to these cores")
+    add_protocol_arguments(parser, Protocol(), runs_of="row")
+    parser.add_argument("--cores", type=int, nargs="+", default=None, help="pin to these cores")
     parser.add_argument(
         "--form", type=Form, default=BenchmarkOptions.form, help="form of what is exported from a checkpoint"
     )
@@ -315,43 +308,6 @@ def benchmark_parser() -> ArgumentParser:
     parser.add_argument(
         "--json", type=Path | None, default=None, help="write figures there, a plot beside it"
     )
-    return parser
-
-
-def latency_table_command(args: list[str]) -> int:
-    """Measure how latency changes with every width of a network, for `detect search`."""
-    from detect.deploy.latency import Protocol
-    from detect.search.measure import MeasureOptions, TableOptions, latency_table
-
-    config = parse(latency_table_parser(), args)
-    require_writable(config.out)
-    protocol = Protocol(config.rounds, config.warmup, config.clock)
-    measuring = MeasureOptions(config.runtime, config.int8, config.threads, protocol)
-    options = TableOptions(config.points, config.least, config.check, config.other_machine)
-    return latency_table(config.config, config.out, measuring, options, num_classes=config.num_classes)
-
-
-def latency_table_parser() -> ArgumentParser:
-    """The options of `detect latency-table`."""
-    from detect.search.measure import TableOptions
-
-    parser = new_parser(
-        "latency-table",
-        latency_table_command,
-        "detect latency-table --config my.yaml --runtime onnxruntime --out table.json",
-    )
-    parser.add_argument("--config", type=Path, required=True, help="the network to start from")
-    add_trust_argument(parser)
-    parser.add_argument(
-        "--out", type=Path, required=True, help="the table; written after every width, so that it resumes"
-    )
-    parser.add_argument(
-        "--num_classes", type=int | None, default=None, help="null: the configuration's, or 90 as COCO"
-    )
-    parser.add_argument(
-        "--check", type=int, default=TableOptions.check, help="random networks to compare predictions on"
-    )
-    add_measuring_arguments(parser)
     return parser
 
 

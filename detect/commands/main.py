@@ -16,13 +16,13 @@ from detect.commands.detectors import (
     convert_weights_command,
     evaluate_command,
     export_command,
-    latency_table_command,
     models_command,
     predict_command,
     thresholds_command,
     validate_command,
 )
 from detect.commands.init import init_command
+from detect.commands.latency_budget import latency_table_command, search_command
 from detect.commands.options import HELP, asks_for_help, check_words, help_text, in_todays_words
 from detect.commands.runs import (
     compare_command,
@@ -31,7 +31,6 @@ from detect.commands.runs import (
     replay_command,
     report_command,
     reproduce_command,
-    search_command,
     sweep_command,
 )
 from detect.commands.slips import nearest_command
