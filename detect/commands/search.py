@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jsonargparse import ArgumentParser
 
@@ -24,7 +23,6 @@ from detect.commands.sweep import Job, SweepOptions, SweepState, plan_jobs, run_
 from detect.config.model_section import read_config
 from detect.config.unknown_keys import build
 from detect.data.datamodule import DetectionData
-from detect.deploy.latency import paired_ratio
 from detect.errors import InputError, RunStopped
 from detect.model.checkpoint import (
     Checkpoint,
@@ -351,10 +349,7 @@ def netadapt(
     )
 
     def measure(stated: dict[str, Any]) -> float:
-        # Each twice and in both orders: what is loaded first may be a little slower.
-        first, after, again, last = bench.measure([start, stated, stated, start])
-        ratio = paired_ratio(np.concatenate([after, again]), np.concatenate([first, last]))
-        return ratio.median * table.start_ms
+        return bench.ratio(stated, start) * table.start_ms
 
     def tell(state: SearchState) -> None:
         progress(state)

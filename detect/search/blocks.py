@@ -16,7 +16,6 @@ from statistics import median
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
-from detect.deploy.latency import paired_ratio
 from detect.errors import InputError
 from detect.search.latency_table import OTHER_MACHINE, Setting
 from detect.search.measure import Bench, network_alone, print_line
@@ -201,8 +200,8 @@ class BlockSearch:
 
     def latency_ms(self, network: dict[str, Any]) -> float:
         """Latency of a network: its time over the start's in the same rounds, times the start's."""
-        start, own = self.bench.measure([network_alone(self.space.stated), network_alone(network)])
-        return paired_ratio(own, start).median * self.start_ms
+        ratio = self.bench.ratio(network_alone(network), network_alone(self.space.stated))
+        return ratio * self.start_ms
 
     def results(self) -> list[Result]:
         """Every trial that ended, of all workers."""

@@ -123,24 +123,35 @@ class Bench:
     def measure(self, networks: Sequence[dict[str, Any]]) -> list[NDArray[np.float64]]:
         """Times of networks with random weights, of the network alone, batch 1.
 
+        Each is loaded twice, forwards and backwards: of identical networks the first one that a process loads
+        is the slowest by a percent or more, and the last one the fastest.
+
         Args:
             networks: `model:` sections that state every width.
 
         Returns:
-            Of each: (rounds,) ms; the same place is the same round.
+            Of each: (rounds,) ms, the mean of both; the same place is the same round.
         """
         files = [self.files.write(stated) for stated in networks]
         options = RuntimeOptions(threads=self.options.threads, batch=1)
         with ExitStack() as stack:
             runtimes = [
                 stack.enter_context(open_exported(file, self.options.runtime, options=options))
-                for file in files
+                for file in [*files, *reversed(files)]
             ]
             subjects = [one_run(runtime, self.options.protocol) for runtime in runtimes]
-            taken = interleave(subjects, self.options.protocol)
+            taken = [ms["network"] for ms in interleave(subjects, self.options.protocol)]
         for file in files:
             self.files.remove(file)
-        return [ms["network"] for ms in taken]
+        count = len(files)
+        return [
+            (first + last) / 2 for first, last in zip(taken[:count], taken[: -count - 1 : -1], strict=True)
+        ]
+
+    def ratio(self, network: dict[str, Any], start: dict[str, Any]) -> float:
+        """Time of a network over that of the start, in the same rounds."""
+        reference, own = self.measure([start, network])
+        return paired_ratio(own, reference).median
 
 
 def one_run(runtime: Runtime, protocol: Protocol) -> Subject:
@@ -255,8 +266,7 @@ def check_predictions(table: LatencyTable, bench: Bench, networks: Sequence[Widt
     """Measure networks with several widths changed beside the start, and note what was predicted."""
     checks = list(table.checks)
     for widths in networks:
-        start, changed = bench.measure([table.network, with_widths(table.network, widths)])
-        measured = paired_ratio(changed, start).median * table.start_ms
+        measured = bench.ratio(with_widths(table.network, widths), table.network) * table.start_ms
         checks.append(Check(widths, table.predict(widths), measured))
         print_line(
             f"check {len(checks)}: {len(widths)} widths changed, predicted {checks[-1].predicted_ms:.2f} ms, "

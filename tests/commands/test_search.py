@@ -16,6 +16,7 @@ from detect.commands.main import main
 from detect.deploy.latency import Protocol
 from detect.errors import InputError
 from detect.model.checkpoint import checkpoint_content, write_checkpoint
+from detect.search.measure import Bench
 from detect.search.netadapt import Search
 from detect.search.state import SearchState
 from detect.search.widths import explicit, widths_of
@@ -37,7 +38,7 @@ CONFIG: dict[str, Any] = {
 }
 
 
-class ByWidths:
+class ByWidths(Bench):
     """In place of `Bench`: exact latencies by `latency_ms`."""
 
     def __init__(self, folder: Path, options: Any) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detect.search.latency_table import Setting
+from detect.search.measure import Bench
 
 ROWS = [
     [3, 16, 16, True, "RE", 2],
@@ -38,7 +39,7 @@ def latency_ms(stated: dict[str, Any]) -> float:
     return FIXED_MS + MS_PER_CHANNEL * (channels + sum(map(sum, stated["extra_levels"])))
 
 
-class SteadyBench:
+class SteadyBench(Bench):
     """In place of `Bench`: `latency_ms` with a machine that slows down from round to round."""
 
     def __init__(self) -> None:

@@ -1,6 +1,8 @@
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import yaml
@@ -65,6 +67,26 @@ def test_predictions_are_compared_with_networks_of_several_other_widths():
     checked = check_predictions(table, SteadyBench(), networks)
     assert len(checked.checks) == 4
     assert checked.median_error < 1e-9  # here widths cost each for itself
+
+
+def test_which_network_is_loaded_first_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Every runtime is as much faster as runtimes were loaded before it."""
+    loaded: list[Path] = []
+
+    def interleave(subjects, protocol):
+        slowness = [2.0 if path.stem == "0001" else 1.0 for path in loaded]
+        factors = [1.1 - 0.1 * place / (len(loaded) - 1) for place in range(len(loaded))]
+        return [{"network": np.full(3, s * f)} for s, f in zip(slowness, factors, strict=True)]
+
+    monkeypatch.setattr(measure, "open_exported", lambda path, *_, **__: nullcontext(loaded.append(path)))
+    monkeypatch.setattr(measure, "one_run", lambda runtime, protocol: runtime)
+    monkeypatch.setattr(measure, "interleave", interleave)
+    bench = measure.Bench(tmp_path, MeasureOptions())
+    monkeypatch.setattr(bench.files, "write", lambda stated: tmp_path / f"{stated['number']:04d}.onnx")
+    start, *others = bench.measure([{"number": number} for number in (1, 2, 3)])
+    assert len(loaded) == 6
+    assert start == pytest.approx(np.full(3, 2.1))
+    assert np.concatenate(others) == pytest.approx(np.full(6, 1.05))
 
 
 def test_one_graph_is_cut_to_every_width_and_runs(tmp_path: Path):
