@@ -92,12 +92,14 @@ def parse(parser: ArgumentParser, args: list[str]):  # type: ignore[no-untyped-d
         raise InputError(f"{parser.prog}: {error}") from error
 
 
-def split_fit_flags(args: list[str]) -> tuple[list[str], list[str]]:
+def split_fit_flags(
+    args: Iterable[str], prefixes: tuple[str, ...] = FIT_PREFIXES
+) -> tuple[list[str], list[str]]:
     """A command's own words, and the flags of `detect fit` among them with their values."""
     own, flags = [], []
     words = iter(args)
     for word in words:
-        if word.startswith(FIT_PREFIXES):
+        if word.startswith(prefixes):
             flags.append(word)
             if "=" not in word:
                 flags += [value] if (value := next(words, None)) is not None else []

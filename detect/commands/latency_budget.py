@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 OF_STRATEGY = {
     "netadapt": (
         *("ckpt_path", "steps", "decay", "proposals", "resource", "train_steps", "lr_factor"),
-        *("most_held_out", "keep", "points", "least", "seeds", "search_only"),
+        *("most_held_out", "keep", "points", "least"),
     ),
     "blocks": ("trials", "epochs", "objective", "power", "sampler", "sampler_seed", "study"),
 }
@@ -76,6 +76,7 @@ def search_command(args: list[str]) -> int:
     """Find a network that is as fast as wanted on this machine: a narrower one, or one of other blocks."""
     from detect.commands.search import SearchOptions, search
     from detect.commands.search_blocks import search_blocks
+    from detect.commands.search_training import SearchFolder
     from detect.search.measure import TableOptions
     from detect.search.trial import TrialOptions
     from detect.system.devices import job_slots
@@ -86,11 +87,19 @@ def search_command(args: list[str]) -> int:
     for name in OF_STRATEGY["blocks" if config.strategy == "netadapt" else "netadapt"]:
         if config[name] != parser.get_default(name):
             raise InputError(f"--{name} is of no use to --strategy {config.strategy}: leave it out")
-    measuring = measuring_of(config)
-    slots = job_slots(config.devices, 1)
+    measuring, slots = measuring_of(config), job_slots(config.devices, 1)
+    folder = SearchFolder(
+        config.config,
+        config.out,
+        fit_flags,
+        slots,
+        seeds=config.seeds,
+        runtime=config.runtime,
+        trust=config.trust,
+        search_only=config.search_only,
+    )
     if config.strategy == "blocks":
-        blocks = block_run(config, measuring, slots[0])
-        return search_blocks(config.config, config.out, blocks, fit_flags=fit_flags)
+        return search_blocks(folder, block_run(config, measuring, slots[0]))
     options = SearchOptions(
         target=config.target,
         target_ms=config.target_ms,
@@ -104,13 +113,8 @@ def search_command(args: list[str]) -> int:
             config.train_steps, config.lr_factor, config.held_out, config.most_held_out, config.keep
         ),
         table=TableOptions(config.points, config.least, other_machine=config.other_machine),
-        train=not config.search_only,
-        seeds=config.seeds,
-        trust=config.trust,
     )
-    return search(
-        config.config, config.out, options, ckpt_path=config.ckpt_path, fit_flags=fit_flags, slots=slots
-    )
+    return search(folder, options, ckpt_path=config.ckpt_path)
 
 
 def block_run(config: Namespace, measuring: MeasureOptions, slot: Slot) -> BlockRun:
@@ -170,7 +174,7 @@ def search_parser() -> ArgumentParser:
     _add_trial_arguments(parser)
     _add_measuring_arguments(parser)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the trainings from scratch")
-    parser.add_argument("--devices", type=str, nargs="+", default=None, help="GPUs for these; null: all free")
+    parser.add_argument("--devices", type=str, nargs="+", default=None, help="GPUs; null: all that are free")
     parser.add_argument("--search_only", action="store_true", help="train nothing from scratch at the end")
     _add_block_arguments(parser)
     return parser

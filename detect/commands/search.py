@@ -9,7 +9,7 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,7 @@ from typing import Any
 import torch
 from jsonargparse import ArgumentParser
 
-from detect.commands.fit_cli import settings_reader
-from detect.commands.sweep import STATE_FILE as SWEEP_FILE
-from detect.commands.sweep import Job, SweepOptions, SweepState, plan_jobs, run_jobs, sweep
-from detect.config.model_section import read_config
+from detect.commands.search_training import FOUND_FILE, SearchFolder
 from detect.config.unknown_keys import build
 from detect.data.datamodule import DetectionData
 from detect.errors import InputError, RunStopped
@@ -53,12 +50,11 @@ from detect.search.netadapt import (
     ratio_for,
     steps_needed,
 )
-from detect.search.page import unit_of, write_search_page
+from detect.search.page import PAGE, unit_of, write_search_page
 from detect.search.progress import SearchProgress
 from detect.search.state import STATE_FILE, SearchState, read_state, refuse_other_settings
 from detect.search.trial import TrialOptions, Trials
 from detect.search.widths import STEP, explicit, widths_of
-from detect.system.devices import Slot
 from detect.training.manifest import hash_weights
 from detect.training.run_module import check_known_classes
 from detect.training.stop_signals import StopSignals
@@ -84,11 +80,6 @@ class SearchOptions:
     measuring: MeasureOptions = field(default_factory=MeasureOptions)
     trials: TrialOptions = field(default_factory=TrialOptions)
     table: TableOptions = field(default_factory=TableOptions)
-    train: bool = True
-    """Train start and found network from scratch, and compare them."""
-    seeds: Sequence[int] = (0,)
-    trust: Sequence[str] = ()
-    """The user's own modules, for the trainings."""
 
     def check(self) -> None:
         """Stop at options that make no search.
@@ -112,80 +103,30 @@ class SearchOptions:
         self.trials.check()
 
 
-def search(
-    config: Path,
-    out: Path,
-    options: SearchOptions,
-    *,
-    ckpt_path: Path | None,
-    fit_flags: Sequence[str],
-    slots: Sequence[Slot],
-) -> int:
+def search(folder: SearchFolder, options: SearchOptions, *, ckpt_path: Path | None) -> int:
     """Search, write OUT/found.yaml, train what was found and compare it with the start.
 
     Args:
-        config: of `detect fit`: the start.
-        out: the folder of the search.
-        options: how.
+        folder: the start, and where and how networks are trained.
+        options: how it is searched.
         ckpt_path: a trained start; null: it is trained by the configuration first.
-        fit_flags: `--data.*`, `--model.*` and `--trainer.*`, for every training.
-        slots: where networks are trained from scratch.
 
     Raises:
         InputError: something that the user gave is wrong.
         RunStopped: on SIGINT or SIGTERM; what is done is on disk.
     """
     options.check()
+    folder.check()
+    out = folder.out
     (out / "networks").mkdir(parents=True, exist_ok=True)
-    settings = settings_reader().read_words(["--config", str(config), *fit_flags])
-    jobs = plan_jobs([config], options.seeds, out / "trained", fit_flags, trust=options.trust)
-    checkpoint = read_checkpoint(ckpt_path or trained_start(jobs[0], slots))
-    start = start_of(checkpoint, config, settings)
+    settings = folder.settings()
+    folder.jobs_of_start()  # refuses wrong seeds before the search
+    checkpoint = read_checkpoint(ckpt_path or folder.trained_start())
+    start = start_of(checkpoint, folder.config, settings)
     found = search_in(out, start, checkpoint, settings, options)
-    whole = with_flags(config, settings)
-    path = write_found(out / "found.yaml", whole, found.start, found.state)
-    print(f"written: {path}, {out / 'search.html'}")
-    if not options.train:
-        return 0
-    jobs += plan_jobs([path], options.seeds, out / "trained", fit_flags, trust=options.trust)
-    return sweep(jobs, out / "trained", SweepOptions(slots, [options.measuring.runtime]))
-
-
-def with_flags(config: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """A configuration with what flags of the command line changed, but for the place of the data.
-
-    Args:
-        config: the file.
-        settings: every value, flags included.
-    """
-    values = read_config(config)
-    alone = settings_reader().read_words(["--config", str(config)])
-    for section in ("model", "data", "trainer"):
-        changed = {
-            key: value
-            for key, value in settings[section].items()
-            if key != "root" and value != alone[section].get(key)
-        }
-        if changed:
-            values[section] = (values.get(section) or {}) | changed
-    return values
-
-
-def trained_start(job: Job, slots: Sequence[Slot]) -> Path:
-    """The best checkpoint of the start, trained first where it is not.
-
-    Raises:
-        InputError: the training failed; says why.
-        RunStopped: on a signal, once it has saved.
-    """
-    (job.folder.parent / "logs").mkdir(parents=True, exist_ok=True)
-    state = SweepState(job.folder.parent / SWEEP_FILE)
-    state.begin([job])
-    print("no --ckpt_path: the start is trained first")
-    failures = run_jobs([job], ["fit"], slots, state=state, out=job.folder.parent)
-    if failures:
-        raise InputError(f"the start could not be trained: {failures[0]}")
-    return job.best
+    path = write_found(out / FOUND_FILE, folder.config_with_flags(), found.start, found.state)
+    print(f"written: {path}, {out / PAGE}")
+    return 0 if folder.search_only else folder.compare_with_start(path)
 
 
 def start_of(checkpoint: Checkpoint, config: Path, settings: dict[str, Any]) -> dict[str, Any]:

@@ -13,8 +13,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from detect.commands.fit_cli import settings_reader
-from detect.commands.search import with_flags
+from detect.commands.search_training import FOUND_FILE, SearchFolder
 from detect.commands.sweep import DETECT, POLL_SECONDS, how_it_ended, last_line, launch
 from detect.config.unknown_keys import build
 from detect.data.checks.splits import without_images
@@ -22,9 +21,11 @@ from detect.data.convert import write_copy
 from detect.data.datamodule import DetectionData
 from detect.data.divide import TRAIN, VAL, DivideOptions, choose_val
 from detect.errors import InputError, RunStopped
-from detect.search.blocks import BlockOptions, BlockSearch, TrialFailed
+from detect.search.blocks import BlockOptions, BlockSearch, Result, TrialFailed
+from detect.search.blocks_page import write_blocks_page
 from detect.search.found import found_config, write_config
 from detect.search.measure import Bench, MeasureOptions
+from detect.search.page import PAGE
 from detect.search.study import open_storage
 from detect.search.widths import explicit
 from detect.system.devices import CPU, Slot
@@ -66,40 +67,51 @@ class BlockRun:
         DivideOptions(self.held_out).check()
 
 
-def search_blocks(config: Path, out: Path, options: BlockRun, *, fit_flags: Sequence[str]) -> int:
-    """Search, and write OUT/found.yaml and OUT/trials.json; the same command resumes or joins.
+def search_blocks(folder: SearchFolder, options: BlockRun) -> int:
+    """Search, train what was found and compare it with the start; the same command resumes or joins.
+
+    Writes OUT/found.yaml, OUT/search.html and OUT/trials.json.
 
     Args:
-        config: of `detect fit`: the start.
-        out: the folder of this worker.
+        folder: of this worker, with the start.
         options: how.
-        fit_flags: `--data.*`, `--model.*` and `--trainer.*`, for every trial.
 
     Raises:
         InputError: something that the user gave is wrong.
         RunStopped: on SIGINT or SIGTERM; the trial that ran is lost, the others are kept.
     """
     options.check()
+    folder.check()
+    out = folder.out
     storage = open_storage(options.study or str(out / STUDY_FILE))
-    settings = settings_reader().read_words(["--config", str(config), *fit_flags])
-    whole = with_flags(config, settings)
-    settings, classes = hold_out(settings, out / "data", options.held_out)
+    folder.jobs_of_start()  # refuses wrong seeds before the search
+    settings, classes = hold_out(folder.settings(), out / "data", options.held_out)
+    config = folder.config_with_flags()
     start = explicit({**settings["model"], "num_classes": classes})
     trials = TrialRuns(settings, out / "trials", options)
-    with tempfile.TemporaryDirectory(prefix="detect-search-") as folder:
+    with tempfile.TemporaryDirectory(prefix="detect-search-") as files:
         search = BlockSearch(
             start,
             options.blocks,
             storage=storage,
             setting=options.measuring.setting(start),
-            bench=Bench(Path(folder), options.measuring),
+            bench=Bench(Path(files), options.measuring),
         )
-        search.after_trial = lambda: write_results(out, whole, search)
+        search.after_trial = lambda: write_results(out, config, search)
         search.run(trials.train)
-    search.found()  # there may be none
-    write_results(out, whole, search)
-    print(f"written: {out / 'found.yaml'}, {out / TRIALS_FILE}")
-    return 0
+    best = search.found()  # there may be none
+    write_results(out, config, search)
+    print(f"written: {out / FOUND_FILE}, {out / PAGE}, {out / TRIALS_FILE}")
+    if folder.search_only:
+        return 0
+    if best.params == search.space.start:
+        print("no trial is better than the start: there is nothing to train")
+        return 0
+    # By the name of its trial: where more trials find another network, the start's trainings are kept.
+    path = folder.trained / f"trial{best.number}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_config(path, config_of_trial(config, search, best), "")
+    return folder.compare_with_start(path)
 
 
 def hold_out(settings: dict[str, Any], folder: Path, share: float) -> tuple[dict[str, Any], int]:
@@ -186,7 +198,7 @@ class TrialRuns:
 
 
 def write_results(out: Path, config: dict[str, Any], search: BlockSearch) -> None:
-    """Write OUT/trials.json, and OUT/found.yaml once a trial was completed.
+    """Write OUT/trials.json and OUT/search.html, and OUT/found.yaml once a trial was completed.
 
     Args:
         out: the folder.
@@ -194,18 +206,24 @@ def write_results(out: Path, config: dict[str, Any], search: BlockSearch) -> Non
         search: with its trials.
     """
     write_atomically(out / TRIALS_FILE, json.dumps(search.to_json(), indent=1) + "\n")
+    write_blocks_page(out, search)
     if not any(result.state == "complete" for result in search.results()):
         return
     best = search.found()
-    network = search.space.network(best.params)
-    content = found_config(config, network)
-    content["model"]["image_size"] = network["image_size"]
-    content["model"]["backbone"]["init_args"].pop("weights", None)  # of another network
     write_config(
-        out / "found.yaml",
-        content,
+        out / FOUND_FILE,
+        config_of_trial(config, search, best),
         f"# Found by detect search --strategy blocks in trial {best.number} of {len(search.results())}: "
         f"{best.latency_ms:.2f} ms, the start {search.start_ms:.2f} ms,\n"
         f"# wanted {search.target_ms:.2f} ms; mAP {best.accuracy:.3f} on images held out after a short "
         "training.\n",
     )
+
+
+def config_of_trial(config: dict[str, Any], search: BlockSearch, result: Result) -> dict[str, Any]:
+    """The configuration of the start with the network of a trial."""
+    network = search.space.network(result.params)
+    content = found_config(config, network)
+    content["model"]["image_size"] = network["image_size"]
+    content["model"]["backbone"]["init_args"].pop("weights", None)  # of another network
+    return content

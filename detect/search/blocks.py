@@ -127,7 +127,7 @@ class BlockSearch:
         bench: Bench,
     ) -> None:
         options.check()
-        self.options, self.bench, self.space = options, bench, Space(stated)
+        self.options, self.bench, self.space, self.setting = options, bench, Space(stated), setting
         self.after_trial: Callable[[], None] = lambda: None
         """Called whenever a trial has ended."""
         self.study = self._open_study(storage, stated, setting)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,13 +12,15 @@ from matplotlib.figure import Figure
 from detect.evaluation.metrics import show_metric
 from detect.report.html import DASH, write_page
 from detect.report.plots import Colours, Draw, Plot, plot
-from detect.search.latency_table import LatencyTable
+from detect.search.latency_table import LatencyTable, Setting
 from detect.search.state import SearchState, Step
 
 PAGE = "search.html"
 PATH_INCHES = (5.2, 4.2)
 BARS_INCHES = 5.2
 BAR_INCHES = 0.22
+LETTER_SHARE = 0.02
+"""Of the width of a plot of bars: room for a letter behind the longest bar."""
 
 
 class Tried(NamedTuple):
@@ -39,11 +42,9 @@ def write_search_page(folder: Path, state: SearchState | None, table: LatencyTab
     """
     if state is None or not state.steps:
         return
-    setting = table.setting
     values = {
         "title": f"Search of {folder.absolute().name}",
-        "subtitle": f"{setting.runtime} {setting.version}, {setting.precision}, {setting.threads} thread(s), "
-        f"input {setting.image_size[0]} x {setting.image_size[1]} px; {setting.cpu}",
+        "subtitle": subtitle(table.setting),
         "notices": notices_of(state),
         "facts": facts_of(state),
         "path": [plot("Accuracy against latency", draw_path(state), size=PATH_INCHES)],
@@ -64,6 +65,14 @@ def write_search_page(folder: Path, state: SearchState | None, table: LatencyTab
         "settings": [(name, str(value)) for name, value in state.settings.items() if value is not None],
     }
     write_page(folder / PAGE, PAGE, values)
+
+
+def subtitle(setting: Setting) -> str:
+    """In what latency was measured."""
+    return (
+        f"{setting.runtime} {setting.version}, {setting.precision}, {setting.threads} thread(s), "
+        f"input {setting.image_size[0]} x {setting.image_size[1]} px; {setting.cpu}"
+    )
 
 
 def unit_of(state: SearchState) -> tuple[str, float]:
@@ -204,25 +213,44 @@ def prediction_rows(state: SearchState) -> list[tuple[str, ...]]:
 def widths_plot(state: SearchState) -> Plot:
     """Every width as a bar: the found one in front of the start's."""
     before, after = state.steps[0].widths, state.current.widths
-    names = list(before)
+    bars = [
+        Bar(name, before[name], after[name], str(before[name]))
+        if after[name] == before[name]
+        else Bar(name, before[name], after[name], f"{before[name]} → {after[name]}")
+        for name in before
+    ]
+    return bars_plot("Channels by block", bars, x_label="channels")
+
+
+class Bar(NamedTuple):
+    """Channels of a place in the network, in the start and as found; 0: it is not there."""
+
+    name: str
+    before: int
+    after: int
+    text: str
+
+
+def bars_plot(title: str, bars: Sequence[Bar], *, x_label: str) -> Plot:
+    """Start and found network by block, the found one in front."""
 
     def draw(drawing: Figure, colours: Colours) -> None:
         axes = drawing.subplots()
-        places = np.arange(len(names))[::-1]
-        axes.barh(
-            places, [before[n] for n in names], height=0.7, color=colours.muted, alpha=0.3, label="start"
-        )
-        axes.barh(places, [after[n] for n in names], height=0.4, color=colours.lines[0], label="found")
-        for place, name in zip(places, names, strict=True):
-            text = f"{before[name]}" if after[name] == before[name] else f"{before[name]} → {after[name]}"
-            axes.annotate(text, (before[name], place), xytext=(4, 0), textcoords="offset points", va="center")
-        axes.set_yticks(places, names)
-        axes.set_xlabel("channels")
-        axes.margins(x=0.18, y=0.01)
+        places = np.arange(len(bars))[::-1]
+        start, found = [bar.before for bar in bars], [bar.after for bar in bars]
+        axes.barh(places, start, height=0.7, color=colours.muted, alpha=0.3, label="start")
+        axes.barh(places, found, height=0.4, color=colours.lines[0], label="found")
+        for place, bar in zip(places, bars, strict=True):
+            end = (max(bar.before, bar.after), place)
+            axes.annotate(bar.text, end, xytext=(4, 0), textcoords="offset points", va="center")
+        axes.set_yticks(places, [bar.name for bar in bars])
+        axes.set_xlabel(x_label)
+        longest = max(len(bar.text) for bar in bars)
+        axes.margins(x=LETTER_SHARE * longest, y=0.01)
         axes.grid(visible=False, axis="y")
-        axes.legend(loc="upper right")
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
 
-    return plot("Channels by block", draw, size=(BARS_INCHES, 1 + BAR_INCHES * len(names)))
+    return plot(title, draw, size=(BARS_INCHES, 1 + BAR_INCHES * len(bars)))
 
 
 def heading(state: SearchState, number: int) -> str:

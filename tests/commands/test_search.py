@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from detect.commands import search as search_module
+from detect.commands import search_training
 from detect.commands.main import main
 from detect.deploy.latency import Protocol
 from detect.errors import InputError
@@ -116,7 +117,7 @@ def test_search__flags_reach_found_yaml_and_both_are_trained_and_compared(
         trained.extend(jobs)
         return 0
 
-    monkeypatch.setattr(search_module, "sweep", no_sweep)
+    monkeypatch.setattr(search_training, "sweep", no_sweep)
     monkeypatch.setattr(Search, "run", lambda self: self._first())
     flags = ["--trainer.max_epochs", "7", "--seeds", "0", "1", "--target_ms", "2.0", "--hours", "1"]
     assert main(words(case, tmp_path / "S", "--points", "1", *flags)) == 0
@@ -142,6 +143,15 @@ def test_wrong_options__refused(
 ) -> None:
     assert main([*words(case, tmp_path / "S"), *more]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_start_named_as_what_is_found__refused(
+    case: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    same = case / "found.yaml"
+    same.write_bytes((case / "my.yaml").read_bytes())
+    assert main([*words(case, tmp_path / "S", "--target", "0.8"), "--config", str(same)]) == 2
+    assert "found.yaml: what is found is trained beside it" in capsys.readouterr().err
 
 
 def test_start_of_another_network__refused(case: Path) -> None:

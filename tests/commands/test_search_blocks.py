@@ -16,7 +16,7 @@ import yaml
 
 pytest.importorskip("optuna")
 
-from detect.commands import search_blocks
+from detect.commands import search_blocks, search_training
 from detect.commands.fit_cli import settings_reader
 from detect.commands.main import main
 from detect.commands.search_blocks import BlockRun, TrialRuns, hold_out, write_results
@@ -163,8 +163,12 @@ def test_the_command__searches_resumes_and_gives_fit_what_it_takes(tmp_path, mon
     words += ["--data.root", str(coco), "--data.total_batch_size", "4", "--epochs", "2"]
     out = tmp_path / "out"
     words += ["--out", str(out)]
+    swept: list[Any] = []
+    monkeypatch.setattr(search_training, "sweep", lambda jobs, *_: swept.extend(jobs) or 0)
     assert main([*words, "--trials", "1"]) == 0
-    assert main([*words, "--trials", "2"]) == 0
+    assert "no trial is better than the start: there is nothing to train" in capsys.readouterr().out
+    assert main([*words, "--trials", "2", "--search_only"]) == 0
+    assert not swept
     assert "trial 1: complete, mAP 0.200" in capsys.readouterr().out
     assert [trial["number"] for trial in json.loads((out / "trials.json").read_text())["trials"]] == [0, 1]
     settings = settings_reader().read_words(["--config", str(out / "trials" / "0001.yaml")])
@@ -174,6 +178,21 @@ def test_the_command__searches_resumes_and_gives_fit_what_it_takes(tmp_path, mon
     found = settings_reader().read_words(["--config", str(out / "found.yaml")])
     assert found["data"]["total_batch_size"] == 4
     assert found["data"]["root"] != str(out / "data")
+    assert "Search of out" in (out / "search.html").read_text()
+
+    # Trained from scratch as after the other strategy, under the name of the trial and without --model flags.
+    monkeypatch.setattr(BlockSearch, "found", lambda search: search.results()[-1])
+    assert main([*words, "--trials", "2", "--seeds", "0", "1", "--model.statistics_images", "7"]) == 0
+    assert [job.name for job in swept] == ["c-seed0", "c-seed1", "trial1-seed0", "trial1-seed1"]
+    assert "--model.statistics_images" in swept[0].fit_flags
+    assert swept[2].fit_flags == ("--data.root", str(coco), "--data.total_batch_size", "4")
+    trained = model_of(swept[2].config)
+    assert trained == model_of(out / "found.yaml")
+    assert trained["statistics_images"] == 7
+
+
+def model_of(config: Path) -> dict[str, Any]:
+    return settings_reader().read_words(["--config", str(config)])["model"]
 
 
 def test_options_of_the_other_strategy_are_refused(capsys: pytest.CaptureFixture[str]):

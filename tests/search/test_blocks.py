@@ -11,6 +11,7 @@ optuna = pytest.importorskip("optuna")
 
 from detect.errors import InputError  # noqa: E402
 from detect.search.blocks import BlockOptions, BlockSearch, TrialFailed, reward  # noqa: E402
+from detect.search.blocks_page import write_blocks_page  # noqa: E402
 from detect.search.study import open_storage, require_optuna  # noqa: E402
 from detect.search.widths import explicit, widths_of  # noqa: E402
 from tests.search.cases import SETTING, SETTINGS, SteadyBench, latency_ms  # noqa: E402
@@ -164,3 +165,36 @@ def test_places_of_studies(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(__import__("sys").modules, "optuna", None)
     with pytest.raises(InputError, match=r"optuna, which is not installed: .*\[search\]"):
         require_optuna()
+
+
+def test_page__trials_front_and_blocks(tmp_path: Path):
+    search = open_search(str(tmp_path / "s.journal"))
+    write_blocks_page(tmp_path, search)
+    assert not (tmp_path / "search.html").exists()  # nothing is scored yet
+
+    def fails_once(network: dict[str, Any], number: int, after_epoch: Any) -> bool:
+        if number == 2:
+            raise TrialFailed("trial 2 ended with 3")
+        return train(network, number, after_epoch)
+
+    search.run(fails_once)
+    write_blocks_page(tmp_path, search)
+    page = (tmp_path / "search.html").read_text()
+    best, start = search.found(), search.results()[0]
+    assert best.params != start.params
+    stages = {name for name in best.params if best.params[name] != start.params[name]}
+    for words in (
+        "onnxruntime 1.0, fp32, 1 thread(s), input 64 x 64 px; a processor",
+        f"<dd>{best.accuracy:.3f}</dd>",
+        f"<dd>{best.latency_ms:.2f}</dd>",
+        f'<td class="left">{next(iter(stages))}</td>',
+        f"The other {len(start.params) - len(stages)} choices are the start's.".replace("'", "&#39;"),
+        "3x3, 16, SE, RE",
+        "failed",
+    ):
+        assert words in page or words.replace("&#39;", "'") in page, words
+    assert page.count("<svg") == 3
+    assert page.count("stage 1, 1") == 1
+    for result in search.results():
+        assert f'<tr><td class="left">{result.number}</td>' in page
+    assert "http" not in page.replace("http://www.w3.org", "")
