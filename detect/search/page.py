@@ -20,7 +20,7 @@ PATH_INCHES = (5.2, 4.2)
 BARS_INCHES = 5.2
 BAR_INCHES = 0.22
 LETTER_SHARE = 0.02
-"""Of the width of a plot of bars: room for a letter behind the longest bar."""
+"""Width of a letter behind a bar, as a share of the axes."""
 
 
 class Tried(NamedTuple):
@@ -245,8 +245,8 @@ def bars_plot(title: str, bars: Sequence[Bar], *, x_label: str) -> Plot:
             axes.annotate(bar.text, end, xytext=(4, 0), textcoords="offset points", va="center")
         axes.set_yticks(places, [bar.name for bar in bars])
         axes.set_xlabel(x_label)
-        longest = max(len(bar.text) for bar in bars)
-        axes.margins(x=LETTER_SHARE * longest, y=0.01)
+        text_share = min(0.7, LETTER_SHARE * max(len(bar.text) for bar in bars))
+        axes.margins(x=text_share / (1 - text_share), y=0.01)
         axes.grid(visible=False, axis="y")
         axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
 
