@@ -250,7 +250,7 @@ def train_lightly(task: Task, data: DetectionData, seed: int, folder: Path, mode
         },
         steps=task.epochs * (len(data.train) // task.batch),
         batch_size=task.batch,
-        gradient_accumulation_steps=1,  # "auto" gathers 80 images to a step, twenty times those that were seen
+        gradient_accumulation_steps=1,  # "auto" gathers 80 images to a step, twenty times what was seen
         num_workers=0,
         seed=seed,
         accelerator="cpu",

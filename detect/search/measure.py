@@ -199,9 +199,9 @@ def latency_table(
         with tempfile.TemporaryDirectory(prefix="detect-latency-") as folder:
             bench = Bench(Path(folder), measuring)
             table = measure_missing(table, bench, options, after_width=lambda table: table.write(output))
-            if options.check > len(table.checks):
-                networks = random_networks(table.start, options.check, least=options.least)
-                table = check_predictions(table, bench, networks[len(table.checks) :])
+            networks = random_networks(table.start, options.check, least=options.least)
+            for widths in networks[len(table.checks) :]:
+                table = check_predictions(table, bench, [widths])
                 table.write(output)
     print_table(table)
     print(f"written: {output}")
