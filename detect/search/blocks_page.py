@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from detect.evaluation.metrics import show_metric
 from detect.report.html import DASH, write_page
@@ -96,7 +97,7 @@ def draw_trials(search: BlockSearch, scored: Sequence[Result]) -> Draw:
         axes.plot(numbers, [*map(value, done)], ".", color=colours.lines[0], label="complete")
         axes.step(numbers, best, where="post", label="best so far", **colours.line(1))
         axes.set(xlabel="trial", ylabel="reward" if by_reward else "mAP on held-out images")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=3)
 
     return draw
