@@ -14,7 +14,8 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 
 WORKDIR /detect
-COPY requirements requirements
+# What docker/install reads: a change of any other file installs no package again.
+COPY requirements/train.txt requirements/torch.txt requirements/
 COPY docker/install docker/install
 ARG TORCH_INDEX=
 ARG TORCH=
@@ -31,6 +32,7 @@ ENV PATH=/detect/.venv/bin:$PATH HOME=/home/detect USER=detect ORT_DISABLE_TELEM
 # The command, which reads the code from the folder beside it; that one comes last. Without the network, and with the
 # mark by which scripts/quickstart knows that nothing is left to install.
 COPY pyproject.toml README.md LICENSE ./
+COPY requirements/constraints.txt requirements/
 RUN mkdir detect && touch detect/__init__.py \
     && .venv/bin/python -m pip install --no-cache-dir --no-deps --no-build-isolation --no-index --editable . \
     && .venv/bin/python -m pip check \

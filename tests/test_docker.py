@@ -59,6 +59,13 @@ def test_a_change_of_the_code_builds_the_last_layer_alone() -> None:
     assert not [line for line in layers[:-1] if line.startswith(("COPY detect", "COPY ."))]
 
 
+def test_only_the_lists_that_it_installs_install_the_packages_again() -> None:
+    before, _, _ = (ROOT / "Dockerfile").read_text().partition("RUN bash docker/install")
+    copied = [word for line in re.findall(r"^COPY (.+)$", before, re.MULTILINE) for word in line.split()[:-1]]
+    read = re.findall(r"requirements/\w+\.txt", (ROOT / "docker" / "install").read_text())
+    assert sorted(copied) == sorted({*read, "docker/install"})
+
+
 def test_other_versions_of_torch_need_an_index(tmp_path: Path) -> None:
     command = ["bash", str(ROOT / "docker" / "install"), "", "torch==2.13.0"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
