@@ -36,6 +36,7 @@ NOT_RUN = {
     r"^docker ": "needs a container engine",
     r"^detect data download ": "needs the network: tests/data/public/test_download.py",
     r"^bash scripts/test( |$)": "is what runs this",
+    r"^bash scripts/gpu-check$": "needs a GPU: tests/inspection/test_device_steps.py",
     r"^NODES=2 .* bash scripts/torchrun ": "tests/test_scripts_several_machines.py",
     r"^sbatch scripts/slurm |--slurm |scripts/test-slurm": "needs SLURM: tests/test_slurm.py",
     r"litert|\.tflite": "LiteRT needs an environment of its own: tests/deploy/runtimes/test_litert.py",
