@@ -83,9 +83,7 @@ class DenseNms(nn.Module):
     def __init__(self, postprocess: PostProcess) -> None:
         super().__init__()
         self.config = postprocess.config
-        threshold = self.config.score_threshold
-        by_class = torch.tensor(threshold) if isinstance(threshold, tuple) else None
-        self.register_buffer("class_thresholds", by_class, persistent=False)
+        self.register_buffer("class_thresholds", postprocess.class_thresholds, persistent=False)
 
     def forward(self, scores: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         batch, rows = scores.shape[0], self.config.max_detections

@@ -114,6 +114,11 @@ class ModelSpec:
 
         return PostProcess(self.thresholds, activation=self.activation, image_size=self.image_size)
 
+    @cached_property
+    def _anchors_on(self) -> dict[torch.device, Tensor]:
+        """The anchors on each device that asked for them."""
+        return {}
+
     def at_threshold(self, score_threshold: float | None) -> ModelSpec:
         """The spec with another score threshold in post-processing.
 
@@ -147,15 +152,16 @@ class ModelSpec:
         """
         import torch
 
-        from detect.model.postprocess import least_scores
-
+        device = outputs[0].device
+        postprocess = self.postprocess.to(device)  # copies once
         if self.anchors is not None:  # raw form
-            anchors = torch.as_tensor(self.anchors, device=outputs[0].device)
-            return self.postprocess(HeadOutputs(*outputs), anchors)
+            if device not in self._anchors_on:
+                self._anchors_on[device] = torch.as_tensor(self.anchors, device=device)
+            return postprocess(HeadOutputs(*outputs), self._anchors_on[device])
         if self.form == "decoded":
-            return self.postprocess.from_decoded(*outputs)
+            return postprocess.from_decoded(*outputs)
         boxes, scores, labels, _ = outputs
-        least = least_scores(self.thresholds, scores)  # may be higher than the graph's
+        least = postprocess.least_scores  # may be higher than the graph's
         kept = scores > (least if isinstance(least, float) else least[labels - 1])
         return Detections(
             torch.where(kept.unsqueeze(-1), boxes, 0.0),

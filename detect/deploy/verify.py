@@ -14,7 +14,6 @@ from detect.deploy.runtimes.base import Runtime
 from detect.deploy.runtimes.eager import EagerRuntime
 from detect.deploy.spec import OUTPUTS
 from detect.model.detector import TorchDetector
-from detect.model.postprocess import least_scores
 from detect.model.thresholds import PostProcessConfig
 from detect.types import Detections
 
@@ -150,7 +149,7 @@ def nms_faults(found: Detections, scores: Tensor, boxes: Tensor, config: PostPro
 def lowest_candidates(scores: Tensor, config: PostProcessConfig) -> Tensor:
     """(A, K) scores to (K,): what a candidate of each class must score, by threshold and top-k."""
     num_anchors, num_classes = scores.shape
-    least = scores.new_full((num_classes,), 0.0) + least_scores(config, scores)
+    least = scores.new_tensor(config.score_threshold).expand(num_classes)
     if config.topk_per_class is not None and config.topk_per_class < num_anchors:
         least = torch.maximum(least, scores.topk(config.topk_per_class, dim=0).values[-1])
     if config.topk_candidates is not None and config.topk_candidates < scores.numel():

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import shorten
 
 import torch
 import yaml
@@ -70,7 +71,7 @@ def fit_words(setup: CheckSetup, name: str) -> tuple[str | Path, ...]:
 def last_line(done: subprocess.CompletedProcess[str]) -> str:
     """What a command said last."""
     lines = (done.stdout + done.stderr).strip().splitlines() or ["nothing"]
-    return lines[-1][:200]
+    return shorten(lines[-1], 200, placeholder=" ...")
 
 
 def check_resume(setup: CheckSetup) -> Check:

@@ -46,10 +46,10 @@ class Bounds(NamedTuple):
 
 PRECISIONS: dict[str, tuple[torch.dtype | None, Bounds]] = {
     "float32": (None, Bounds(1e-4, 1e-2, 1e-3)),
-    "bf16": (torch.bfloat16, Bounds(5e-2, 1.0, 0.2)),
+    "bf16": (torch.bfloat16, Bounds(5e-2, 0.9, 0.2)),
 }
 """Those of bf16 are wide: it has 8 bits, a gradient passes some sixty layers, and the weights are random. A
-CPU showed 0.7 and 0.07, of configs/quickstart.yaml at 64 px."""
+CPU showed 0.7 and 0.07, of configs/quickstart.yaml at 64 px; gradients of zeros would show 1."""
 
 Verdict = Literal["passed", "failed", "measured", "left out"]
 

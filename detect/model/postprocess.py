@@ -38,6 +38,9 @@ class PostProcess(nn.Module):
         image_size: (H, W) of the input in px; boxes are cut to it.
     """
 
+    class_thresholds: Tensor | None
+    """(K,) where each class has a score threshold of its own; it moves to a device with the module."""
+
     def __init__(
         self, config: PostProcessConfig, *, activation: ScoreActivation, image_size: tuple[int, int]
     ) -> None:
@@ -45,9 +48,17 @@ class PostProcess(nn.Module):
         self.config = config
         self.activation: ScoreActivation = activation
         self.image_size = image_size
+        threshold = config.score_threshold
+        by_class = torch.tensor(threshold) if isinstance(threshold, tuple) else None
+        self.register_buffer("class_thresholds", by_class, persistent=False)
+
+    @property
+    def least_scores(self) -> Tensor | float:
+        """What a detection must exceed: of all classes, or (K,)."""
+        return lowest(self.config.score_threshold) if self.class_thresholds is None else self.class_thresholds
 
     def at_threshold(self, score_threshold: Threshold) -> PostProcess:
-        """The same with another score threshold, or one for each class.
+        """The same with another score threshold, or one for each class; on the CPU.
 
         Raises:
             InputError: it is not from 0 to below 1.
@@ -122,18 +133,12 @@ class PostProcess(nn.Module):
         best_rows: Tensor | None = None
         if per_class is not None and per_class < len(scores):
             scores, best_rows = scores.topk(per_class, dim=0)
-        rows, columns = (scores > least_scores(self.config, scores)).nonzero(as_tuple=True)
+        rows, columns = (scores > self.least_scores).nonzero(as_tuple=True)
         best = scores[rows, columns]
         if in_all is not None and in_all < len(best):
             idx = best.topk(in_all).indices.sort().values
             best, rows, columns = best[idx], rows[idx], columns[idx]
         return best, rows if best_rows is None else best_rows[rows, columns], columns + 1
-
-
-def least_scores(config: PostProcessConfig, like: Tensor) -> Tensor | float:
-    """What a detection must exceed: of all classes, or (K,) on the device of `like`."""
-    threshold = config.score_threshold
-    return like.new_tensor(threshold) if isinstance(threshold, tuple) else threshold
 
 
 def decode_boxes(box_deltas: Tensor, anchors: Tensor, image_size: tuple[int, int]) -> Tensor:
