@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,9 +19,11 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
 )
 
+from detect.config.unknown_keys import build
 from detect.inspection.anchor_layout import without_auto
 from detect.training.averaging import ramped_average
 from detect.training.build import build_module
+from detect.training.classification import Accuracy, classifier_parser
 from detect.training.distillation import Distillation
 from detect.training.finite_guard import FiniteGuard
 from detect.training.memory_estimate import FakeCopies, StepShape, fake_batch, fake_copy
@@ -31,17 +33,22 @@ from detect.types import Batch
 from tests.fake_gpu import DEVICE, CpuTensorError, autocast_without_gpu, backward, fake_gpu
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-SIDE = 64
+SIDE, WIDTH, CLASSES = 64, 0.05, 3
+"""Smallest input and fewest channels: layers of equal shapes are worked out once. No other code runs."""
 SHAPE = StepShape(2, (SIDE, SIDE), boxes=8)
 GPU = torch.device(DEVICE, 0)
+PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "float16": torch.float16}
+CHOOSING = {"nonzero", "nms"}
+"""Operators of post-processing that choose boxes by their scores."""
 
 
 def settings_of(path: Path) -> dict[str, Any]:
     """A `model:` section that needs no data and no download, at the smallest input."""
     settings = without_auto(yaml.safe_load(path.read_text())["model"])
-    settings.setdefault("num_classes", 3)
-    settings["backbone"].setdefault("init_args", {}).pop("weights", None)
-    return settings | {"image_size": [SIDE, SIDE]}
+    backbone = settings["backbone"].setdefault("init_args", {})
+    backbone.pop("weights", None)
+    backbone["width"] = WIDTH
+    return settings | {"image_size": [SIDE, SIDE], "num_classes": CLASSES}
 
 
 def parts_of(settings: dict[str, Any]) -> tuple[str, ...]:
@@ -55,31 +62,53 @@ def parts_of(settings: dict[str, Any]) -> tuple[str, ...]:
         loss.get("assigner"),
         loss.get("box_loss"),
         settings.get("box_bins") is None,
+        settings.get("mixup_alpha", 0) > 0,
     )
     return tuple(map(str, choices))
 
 
-DETECTORS = sorted({*CONFIGS.rglob("*.yaml")} - {*CONFIGS.glob("pretrain/*")})
-CASES = {parts_of(settings_of(path)): path for path in reversed(DETECTORS)}
-"""One configuration for each combination of parts."""
-cases = pytest.mark.parametrize("path", CASES.values(), ids=lambda path: f"{path.parent.name}-{path.stem}")
+def kinds_of(paths: list[Path]) -> list[Path]:
+    """One configuration for each combination of parts."""
+    return list({parts_of(settings_of(path)): path for path in reversed(paths)}.values())
+
+
+CLASSIFIERS = sorted(CONFIGS.glob("pretrain/*"))
+DETECTORS = sorted({*CONFIGS.rglob("*.yaml")} - {*CLASSIFIERS})
+cases, classifier_cases, traced_cases = (
+    pytest.mark.parametrize(names, given, ids=lambda value: getattr(value, "stem", value))
+    for names, given in (
+        ("path", kinds_of(DETECTORS)),
+        ("path", kinds_of(CLASSIFIERS)),
+        (("path", "precision"), list(zip(kinds_of(DETECTORS), 3 * list(PRECISIONS)))),
+    )
+)
+
+
+def precise(precision: str) -> AbstractContextManager[object]:
+    """Mixed precision, or none for float32."""
+    dtype = PRECISIONS[precision]
+    return nullcontext() if dtype is None else torch.autocast(DEVICE, dtype)
 
 
 class OnGpu:
     """A module in training whose tensors are all on the GPU, and the trainer that it asks."""
 
-    def __init__(self, module: DetectionModule, *, scaler: torch.amp.GradScaler | None = None) -> None:
-        if module.distillation is not None:
-            module.distillation.match_of(module.net, module.net.image_size)
+    def __init__(self, module: Any) -> None:
         self.mode = FakeTensorMode(allow_non_fake_inputs=False)
-        self.module = fake_copy(module, self.mode, DEVICE)
+        if isinstance(module, DetectionModule):
+            if module.distillation is not None:
+                module.distillation.match_of(module.net, module.net.image_size)
+            self.module: Any = fake_copy(module, self.mode, DEVICE)
+        else:
+            with FakeCopies(self.mode, DEVICE):
+                self.module = deepcopy(module)
         self.module._device = GPU
-        self.module._trainer = SimpleNamespace(  # type: ignore[assignment]
+        self.module._trainer = SimpleNamespace(
             accumulate_grad_batches=1,
             world_size=1,
             global_step=1,  # the guard's host looks at step 0 and 16
             log_every_n_steps=10,
-            precision_plugin=SimpleNamespace(scaler=scaler),
+            precision_plugin=SimpleNamespace(scaler=None),
         )
 
     def batch(self) -> Batch:
@@ -87,39 +116,40 @@ class OnGpu:
         rows = torch.zeros(len(images), dtype=torch.int64, device=GPU)
         return Batch(images, target, rows, torch.ones(len(images), 2, dtype=torch.int64, device=GPU))
 
-    def train(
-        self, dtype: torch.dtype | None = None, scaler: torch.amp.GradScaler | None = None, steps: int = 1
-    ) -> None:
+    def train(self, precision: str, *, steps: int = 1) -> None:
         """Steps as Lightning makes them: forward, loss, backward, guard, optimizer, average."""
-        module = self.module.train()
-        module._window_sums = module._no_sums()
-        module._epoch_sums = module._no_sums()
-        module.guard = FiniteGuard(GPU, can_skip=True)
-        module.trainer.precision_plugin.scaler = scaler
-        optimizer = module.optimizer_from(parameter_groups(module.net, module.parameter_config))
-        weights = [p for p in module.parameters() if p.requires_grad]
-        averages, move = [torch.empty_like(p) for p in weights], ramped_average(0.9998)
-        for step in range(steps):
-            with nullcontext() if dtype is None else torch.autocast(DEVICE, dtype):
-                loss = module.training_step(self.batch(), 0)
-            module.zero_grad()
-            backward(loss if scaler is None else scaler.scale(loss))
-            module.on_before_optimizer_step(optimizer)
-            if scaler is None:
-                optimizer.step()
-            else:
-                scaler.step(optimizer)
-                scaler.update()
-            move(averages, [p.detach() for p in weights], step)
+        with fake_gpu(self.mode):
+            module = self.module.train()
+            module._window_sums = module._no_sums()
+            module._epoch_sums = module._no_sums()
+            module.guard = FiniteGuard(GPU, can_skip=True)
+            scaler = torch.amp.GradScaler(DEVICE) if precision == "float16" else None
+            module.trainer.precision_plugin.scaler = scaler
+            optimizer = module.optimizer_from(parameter_groups(module.net, module.parameter_config))
+            weights = [p for p in module.parameters() if p.requires_grad]
+            averages, move = [torch.empty_like(p) for p in weights], ramped_average(0.9998)
+            for step in range(steps):
+                with precise(precision):
+                    loss = module.training_step(self.batch(), 0)
+                module.zero_grad()
+                backward(loss if scaler is None else scaler.scale(loss))
+                module.on_before_optimizer_step(optimizer)
+                if scaler is None:
+                    optimizer.step()
+                else:
+                    scaler.step(optimizer)
+                    scaler.update()
+                move(averages, [p.detach() for p in weights], step)
         assert all(p.grad is not None and p.grad.device == GPU for p in weights)
 
-    def validate(self, *, choosing: bool) -> set[str]:
+    def validate(self, precision: str, *, choosing: bool) -> set[str]:
         """A validation step; returns the operators that chose by values, which `choosing` allows."""
         module, seen = self.module.eval(), []
-        module.evaluator = SimpleNamespace(update=lambda rows, found: seen.append(found))  # type: ignore[assignment]
+        module.evaluator = SimpleNamespace(update=lambda rows, found: seen.append(found))
         with fake_gpu(self.mode, choosing=choosing) as watch, torch.no_grad():
             module._val_sums = module._no_sums(module.val_term_names)
-            module.validation_step(self.batch(), 0)
+            with precise(precision):
+                module.validation_step(self.batch(), 0)
         (found,) = seen
         assert found.boxes.device == GPU
         return watch.chosen
@@ -127,44 +157,60 @@ class OnGpu:
 
 @cases
 def test_steps__stay_on_the_gpu_and_read_no_value(path: Path) -> None:
-    on_gpu = OnGpu(build_module(settings_of(path)))
-    with fake_gpu(on_gpu.mode):
-        on_gpu.train()
-        assert on_gpu.module.layout(on_gpu.batch().images).is_contiguous(memory_format=torch.channels_last)
-    assert on_gpu.validate(choosing=True) == {"nonzero", "nms"}
-
-
-@pytest.mark.parametrize("name", ["plus/v3_small", "table6/v1"])
-def test_steps_of_mixed_precision_likewise(name: str) -> None:
-    on_gpu = OnGpu(build_module(settings_of(CONFIGS / f"{name}.yaml")))
-    with fake_gpu(on_gpu.mode):
-        on_gpu.train(torch.bfloat16)
-        on_gpu.train(torch.float16, torch.amp.GradScaler(DEVICE), steps=2)
-        with torch.autocast(DEVICE, torch.bfloat16):
-            assert on_gpu.validate(choosing=True) == {"nonzero", "nms"}
-
-
-def test_a_validation_step_waits_for_the_gpu_where_boxes_are_chosen() -> None:
-    on_gpu = OnGpu(build_module(settings_of(CONFIGS / "plus/v3_small.yaml")))
-    with pytest.raises(DynamicOutputShapeException):
-        on_gpu.validate(choosing=False)
-
-
-@pytest.mark.parametrize("teacher", ["table6/v1"], ids=["of other anchors"])
-def test_distillation_likewise(teacher: str) -> None:
-    module = build_module(settings_of(CONFIGS / "plus/v3_small.yaml") | {"num_classes": 3})
-    other = build_module(settings_of(CONFIGS / f"{teacher}.yaml") | {"num_classes": 3})
-    module.distillation = Distillation(other.detector)
+    module = build_module(settings_of(path))
+    teacher = build_module(settings_of(CONFIGS / "table6" / "v1.yaml"))
+    module.distillation = Distillation(teacher.detector)
     on_gpu = OnGpu(module)
+    distillation = on_gpu.module.distillation
+    for precision in PRECISIONS:
+        for on_gpu.module.distillation in (None, distillation):
+            on_gpu.train(precision)
+        assert on_gpu.validate(precision, choosing=True) == CHOOSING
     with fake_gpu(on_gpu.mode):
-        on_gpu.train(torch.bfloat16)
+        assert on_gpu.module.layout(on_gpu.batch().images).is_contiguous(memory_format=torch.channels_last)
 
 
-def test_torch_compile_traces_the_step_on_the_gpu() -> None:
-    on_gpu = OnGpu(build_module(settings_of(CONFIGS / "plus/v3_small.yaml")))
+@classifier_cases
+def test_steps_of_a_classifier_likewise(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("timm", reason="needs the timm extra: pip install --editable .[timm]")
+    module = build(classifier_parser(), {"model": settings_of(path)}, what="model settings").model
+    mixes = [None] if module.mix is None else list(module.mix.transforms)
+    # What is drawn is drawn on the CPU, whatever trains; it is drawn here before.
+    for mix in filter(None, mixes):
+        drawn = mix.make_params([torch.zeros(2, 3, SIDE, SIDE)])
+        monkeypatch.setattr(mix, "make_params", lambda inputs, drawn=drawn: drawn)
+    module.mix = None
+    on_gpu = OnGpu(module)
+    for precision in PRECISIONS:
+        for on_gpu.module.mix in mixes:
+            on_gpu.train(precision)
+        on_gpu.module.eval()
+        with fake_gpu(on_gpu.mode), torch.no_grad(), precise(precision):
+            on_gpu.module._val_sums = on_gpu.module._no_sums()
+            on_gpu.module.accuracy = Accuracy(CLASSES, GPU)
+            on_gpu.module.validation_step(on_gpu.batch(), 0)
+
+
+def test_a_second_step_with_a_scaler_likewise() -> None:
+    OnGpu(build_module(settings_of(CONFIGS / "plus" / "v3_small.yaml"))).train("float16", steps=2)
+
+
+@pytest.mark.parametrize("thresholds", [0.01, [0.01] * CLASSES], ids=["of all classes", "of each class"])
+def test_a_validation_step_waits_for_the_gpu_where_boxes_are_chosen(thresholds: float | list[float]) -> None:
+    settings = settings_of(CONFIGS / "plus" / "v3_small.yaml")
+    on_gpu = OnGpu(build_module(settings | {"postprocess": {"score_threshold": thresholds}}))
+    assert on_gpu.validate("float32", choosing=True) == CHOOSING
+    with pytest.raises(DynamicOutputShapeException):
+        on_gpu.validate("float32", choosing=False)
+
+
+@pytest.mark.slow
+@traced_cases
+def test_torch_compile_traces_the_step_on_the_gpu(path: Path, precision: str) -> None:
+    on_gpu = OnGpu(build_module(settings_of(path)))
     graphs = CompileCounter()
     compiled = torch.compile(on_gpu.module.train().loss_terms, backend=graphs, fullgraph=True)
-    with autocast_without_gpu(), on_gpu.mode:
+    with autocast_without_gpu(), on_gpu.mode, precise(precision):
         images, target = fake_batch(SHAPE, DEVICE)
         assert compiled(on_gpu.module.layout(images), target).total.device == GPU
     assert graphs.frame_count == 1
