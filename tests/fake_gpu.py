@@ -35,12 +35,13 @@ class OnOneDevice(TorchDispatchMode):
     def __init__(self, *, choosing: bool = False) -> None:
         super().__init__()
         self.choosing = choosing
+        self.counting = False
+        """An optimizer updates: those that are not fused count their steps by scalars of the CPU."""
         self.chosen: set[str] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
-        for value in tree_leaves((args, kwargs)):
-            refuse_cpu(value, name)
+        self.refuse_cpu((args, kwargs), name)
         if name.startswith("_fused_"):  # an optimizer's update in place: it has no shape function
             return None
         if self.choosing and name in ("nonzero", "nms"):
@@ -49,16 +50,15 @@ class OnOneDevice(TorchDispatchMode):
             columns = (args[0].dim(),) if name == "nonzero" else ()
             return args[0].new_empty(rows, *columns, dtype=torch.int64)
         found = func(*args, **(kwargs or {}))
-        for value in tree_leaves(found):
-            refuse_cpu(value, name)
+        self.refuse_cpu(found, name)
         return found
 
-
-def refuse_cpu(value: Any, name: str) -> None:
-    """Raise `CpuTensorError` for a tensor of the CPU; Python's numbers come as such, not fake."""
-    if isinstance(value, Tensor) and value.device.type != DEVICE:
-        if isinstance(value, FakeTensor) or value.dim():
-            raise CpuTensorError(f"{name} has a tensor of the {value.device.type}: {tuple(value.shape)}")
+    def refuse_cpu(self, values: Any, name: str) -> None:
+        """Raise `CpuTensorError` for a tensor of the CPU; Python's numbers come as such, not fake."""
+        for value in tree_leaves(values):
+            if isinstance(value, Tensor) and value.device.type != DEVICE:
+                if value.dim() or (isinstance(value, FakeTensor) and not self.counting):
+                    raise CpuTensorError(f"{name} has a tensor of the {value.device.type}: {value.shape}")
 
 
 @contextmanager

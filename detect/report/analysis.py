@@ -1,8 +1,10 @@
-"""A run's detections analysed: all of them, and those above the score threshold with the best F1."""
+"""A run's detections analysed: all of them, and those above the thresholds that predictions would use."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
+
+import numpy as np
 
 from detect.evaluation.backends import PrecisionRecall, image_ranks, precision_recall, select
 from detect.evaluation.confusion import ScoreCurve, score_curve
@@ -21,17 +23,22 @@ class Analysis(NamedTuple):
     scores: ScoreCurve
     threshold: float
     """The score with the best F1."""
+    class_thresholds: tuple[float, ...] | None
+    """Of the run's detector, label 1 first; None where it has none."""
     above: Outcomes
-    """Outcomes of the detections at or above `threshold`."""
+    """Outcomes of the detections above `class_thresholds`; without these at or above `threshold`."""
 
 
-def analyse(scored: Scored) -> Analysis:
-    """Compute it all from the two files of a run."""
+def analyse(scored: Scored, class_thresholds: tuple[float, ...] | None = None) -> Analysis:
+    """Compute it all from the two files of a run, and the thresholds of the classes that its detector has."""
     annotations, ground_truth, detections = scored
     outcomes = classify_detections(annotations, ground_truth, detections)
     scores = score_curve(ground_truth, outcomes)
     threshold = scores.best_threshold
-    above = select(detections, detections.scores >= threshold)
+    if class_thresholds is None:
+        shown = detections.scores >= threshold
+    else:
+        shown = detections.scores > np.array(class_thresholds)[detections.labels - 1]
     return Analysis(
         scored=scored,
         metrics=compute_metrics(annotations, detections),
@@ -45,5 +52,6 @@ def analyse(scored: Scored) -> Analysis:
         costs=error_costs(ground_truth, outcomes),
         scores=scores,
         threshold=threshold,
-        above=classify_detections(annotations, ground_truth, above),
+        class_thresholds=class_thresholds,
+        above=classify_detections(annotations, ground_truth, select(detections, shown)),
     )

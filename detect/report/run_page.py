@@ -48,7 +48,7 @@ def write_report(folder: Path) -> Path:
     """
     run = read_run(folder)
     notices = list(run.notices)
-    analysis = analyse(run.scored) if run.scored is not None else None
+    analysis = analyse(run.scored, class_thresholds(run)) if run.scored is not None else None
     model = read_model(run, notices)
     data = summarise_data(run, model, notices)
     metrics = run.metrics or (analysis.metrics.to_json() if analysis is not None else None)
@@ -71,13 +71,25 @@ def write_report(folder: Path) -> Path:
     return path
 
 
+def class_thresholds(run: RunFiles) -> tuple[float, ...] | None:
+    """The thresholds of the classes in best.ckpt, else in the configuration; None where there are none."""
+    try:
+        settings = read_checkpoint(run.folder / "checkpoints" / "best.ckpt").description["postprocess"]
+    except InputError:
+        settings = run.section("model").get("postprocess") or {}
+    found = settings.get("class_thresholds")
+    if run.scored is None or not found or len(found) != run.scored.annotations.classes.num_classes:
+        return None
+    return tuple(found)
+
+
 def _analysed(analysis: Analysis | None) -> dict[str, Any]:
     """Values of the sections about single detections."""
     if analysis is None:
         return {"analysed": False}
     return {
         "analysed": True,
-        "threshold": analysis.threshold,
+        "shown_scores": sections.shown_scores(analysis),
         "errors": sections.errors(analysis),
         "precision": sections.precision_and_recall(analysis),
         "confusion": sections.confusions(analysis),

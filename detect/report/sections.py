@@ -234,6 +234,8 @@ def _over_score(analysis: Analysis) -> Plot:
 
 def _thresholds_apart(analysis: Analysis) -> str:
     """Advice to give each class a threshold of its own, where the best ones lie apart; else empty."""
+    if analysis.class_thresholds is not None:
+        return "Without --score_threshold, predictions use the thresholds of the classes in best.ckpt."
     annotations, _, detections = analysis.scored
     found = find_class_thresholds(annotations, detections, Goal("best-f1"), default=analysis.threshold)
     frequent = [row for row in found if row.boxes >= FEW_BOXES and not row.notice]
@@ -248,8 +250,20 @@ def _thresholds_apart(analysis: Analysis) -> str:
     )
 
 
+def shown_scores(analysis: Analysis) -> str:
+    """What a detection scores that is counted in the confusion matrix and drawn."""
+    if (thresholds := analysis.class_thresholds) is None:
+        return f"score at least {analysis.threshold:.2f}"
+    names = analysis.scored.annotations.classes.names
+    if len(names) > SHOWN_CLASSES:
+        each = f"from {min(thresholds):.2f} to {max(thresholds):.2f}"
+    else:
+        each = ", ".join(f"{name} {value:.2f}" for name, value in zip(names, thresholds, strict=True))
+    return f"score more than the threshold of their class in best.ckpt ({each})"
+
+
 def confusions(analysis: Analysis) -> dict[str, Any]:
-    """The confusion matrix at the score threshold with the best F1, or the most frequent confusions."""
+    """The confusion matrix of the detections that are shown, or the most frequent confusions."""
     classes = analysis.scored.annotations.classes
     matrix = confusion_matrix(analysis.scored.ground_truth, analysis.above, classes.num_classes)
     values: dict[str, Any] = {"iou": POSITIVE_IOU, "names": classes.names, "matrix": None, "rows": []}

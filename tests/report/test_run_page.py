@@ -174,6 +174,18 @@ def test_score_if_needed__stopped_run_with_a_checkpoint__scored(run: Path) -> No
     assert scored.scored is not None
 
 
+def test_write_report__uses_the_thresholds_of_the_checkpoint(run: Path) -> None:
+    assert "score more than the threshold" not in check(write_report(run)).text
+    module = build_detector(MODEL | {"postprocess": {"class_thresholds": [0.9, 0.55, 0.6]}})
+    scored = read_run(run).scored
+    assert scored is not None
+    module.classes = scored.annotations.classes
+    write_checkpoint(run / "checkpoints" / "best.ckpt", checkpoint_content(module))
+    text = check(write_report(run)).text
+    each = ", ".join(f"{n} {t}" for n, t in zip(module.classes.names, ("0.90", "0.55", "0.60"), strict=True))
+    assert text.count(f"score more than the threshold of their class in best.ckpt ({each})") == 2
+
+
 def test_score_run__keeps_what_it_computed(tmp_path: Path, coco_root: Path) -> None:
     data = DetectionData(root=coco_root, image_size=(160, 160), workers=0)
     data.open()

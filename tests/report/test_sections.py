@@ -9,7 +9,14 @@ import pytest
 
 from detect.report.analysis import analyse
 from detect.report.scored_files import read_scored, write_scored
-from detect.report.sections import SHOWN_CLASSES, class_rows, errors, over_epochs, precision_and_recall
+from detect.report.sections import (
+    SHOWN_CLASSES,
+    class_rows,
+    errors,
+    over_epochs,
+    precision_and_recall,
+    shown_scores,
+)
 from tests.coco_cases import annotations_of, random_case
 from tests.run_cases import noisy_evaluator
 
@@ -81,3 +88,19 @@ def test_precision_and_recall__thresholds_per_class_are_advised_where_classes_di
     assert ("detect thresholds --ckpt_path" in caption) == apart
     lowest = scored.annotations.classes.names[most - 1]
     assert (f"The classes differ, from 0.10 ({lowest}) to 0.40 (" in caption) == apart
+
+
+def test_thresholds_of_the_classes__choose_what_is_shown(tmp_path: Path) -> None:
+    dataset, _ = random_case(1, images=6, classes=2)
+    write_scored(tmp_path, noisy_evaluator(annotations_of(dataset), noise_px=1))
+    scored = read_scored(tmp_path)
+    assert scored is not None
+    names = scored.annotations.classes.names
+    plain, chosen = analyse(scored), analyse(scored, (0.5, 0.9))
+    assert shown_scores(plain) == f"score at least {plain.threshold:.2f}"
+    assert shown_scores(chosen).endswith(f"best.ckpt ({names[0]} 0.50, {names[1]} 0.90)")
+    rows, shown = scored.detections, chosen.above.detections
+    passing = np.where(rows.labels == 1, rows.scores > 0.5, rows.scores > 0.9)
+    assert 0 < len(shown.scores) < len(rows.scores)
+    assert np.array_equal(np.sort(shown.scores), np.sort(rows.scores[passing]))
+    assert "use the thresholds of the classes in best.ckpt" in precision_and_recall(chosen)[1].caption

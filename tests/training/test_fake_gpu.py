@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
+from itertools import cycle
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +27,7 @@ from detect.training.build import build_module
 from detect.training.classification import Accuracy, classifier_parser
 from detect.training.distillation import Distillation
 from detect.training.finite_guard import FiniteGuard
-from detect.training.memory_estimate import FakeCopies, StepShape, fake_batch, fake_copy
+from detect.training.memory_estimate import FakeCopies, StepShape, fake_batch
 from detect.training.module import DetectionModule
 from detect.training.parameters import parameter_groups
 from detect.types import Batch
@@ -79,7 +80,7 @@ cases, classifier_cases, traced_cases = (
     for names, given in (
         ("path", kinds_of(DETECTORS)),
         ("path", kinds_of(CLASSIFIERS)),
-        (("path", "precision"), list(zip(kinds_of(DETECTORS), 3 * list(PRECISIONS)))),
+        (("path", "precision"), list(zip(kinds_of(DETECTORS), cycle(PRECISIONS), strict=False))),
     )
 )
 
@@ -95,13 +96,12 @@ class OnGpu:
 
     def __init__(self, module: Any) -> None:
         self.mode = FakeTensorMode(allow_non_fake_inputs=False)
-        if isinstance(module, DetectionModule):
-            if module.distillation is not None:
-                module.distillation.match_of(module.net, module.net.image_size)
-            self.module: Any = fake_copy(module, self.mode, DEVICE)
-        else:
-            with FakeCopies(self.mode, DEVICE):
-                self.module = deepcopy(module)
+        beside = "distillation" if isinstance(module, DetectionModule) else "accuracy"
+        if beside == "distillation" and module.distillation is not None:
+            module.distillation.match_of(module.net, module.net.image_size)
+        with FakeCopies(self.mode, DEVICE):
+            self.module, kept = deepcopy((module, getattr(module, beside)))
+        setattr(self.module, beside, kept)
         self.module._device = GPU
         self.module._trainer = SimpleNamespace(
             accumulate_grad_batches=1,
@@ -118,7 +118,7 @@ class OnGpu:
 
     def train(self, precision: str, *, steps: int = 1) -> None:
         """Steps as Lightning makes them: forward, loss, backward, guard, optimizer, average."""
-        with fake_gpu(self.mode):
+        with fake_gpu(self.mode) as watch:
             module = self.module.train()
             module._window_sums = module._no_sums()
             module._epoch_sums = module._no_sums()
@@ -134,11 +134,13 @@ class OnGpu:
                 module.zero_grad()
                 backward(loss if scaler is None else scaler.scale(loss))
                 module.on_before_optimizer_step(optimizer)
+                watch.counting = True
                 if scaler is None:
                     optimizer.step()
                 else:
                     scaler.step(optimizer)
                     scaler.update()
+                watch.counting = False
                 move(averages, [p.detach() for p in weights], step)
         assert all(p.grad is not None and p.grad.device == GPU for p in weights)
 
@@ -173,21 +175,25 @@ def test_steps__stay_on_the_gpu_and_read_no_value(path: Path) -> None:
 @classifier_cases
 def test_steps_of_a_classifier_likewise(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("timm", reason="needs the timm extra: pip install --editable .[timm]")
-    module = build(classifier_parser(), {"model": settings_of(path)}, what="model settings").model
+    settings = settings_of(path)
+    module = build(classifier_parser(), {"model": settings}, what="model settings").model
     mixes = [None] if module.mix is None else list(module.mix.transforms)
     # What is drawn is drawn on the CPU, whatever trains; it is drawn here before.
     for mix in filter(None, mixes):
         drawn = mix.make_params([torch.zeros(2, 3, SIDE, SIDE)])
         monkeypatch.setattr(mix, "make_params", lambda inputs, drawn=drawn: drawn)
     module.mix = None
+    module.accuracy = Accuracy(CLASSES, torch.device("cpu"))
     on_gpu = OnGpu(module)
-    for precision in PRECISIONS:
-        for on_gpu.module.mix in mixes:
+    for precision, on_gpu.module.mix in zip(PRECISIONS, cycle(mixes), strict=False):
+        # For optimizers that are not fused the host looks at every step whether it is finite; here it does
+        # so in float16 alone, where GradScaler does.
+        waits = precision == "float16" and "fused" not in settings["optimizer"]["init_args"]
+        with pytest.raises(DataDependentOutputException) if waits else nullcontext():
             on_gpu.train(precision)
         on_gpu.module.eval()
         with fake_gpu(on_gpu.mode), torch.no_grad(), precise(precision):
             on_gpu.module._val_sums = on_gpu.module._no_sums()
-            on_gpu.module.accuracy = Accuracy(CLASSES, GPU)
             on_gpu.module.validation_step(on_gpu.batch(), 0)
 
 
