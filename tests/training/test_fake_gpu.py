@@ -75,14 +75,12 @@ def kinds_of(paths: list[Path]) -> list[Path]:
 
 CLASSIFIERS = sorted(CONFIGS.glob("pretrain/*"))
 DETECTORS = sorted({*CONFIGS.rglob("*.yaml")} - {*CLASSIFIERS})
-cases, classifier_cases, traced_cases = (
-    pytest.mark.parametrize(names, given, ids=lambda value: getattr(value, "stem", value))
-    for names, given in (
-        ("path", kinds_of(DETECTORS)),
-        ("path", kinds_of(CLASSIFIERS)),
-        (("path", "precision"), list(zip(kinds_of(DETECTORS), cycle(PRECISIONS), strict=False))),
-    )
+cases = pytest.mark.parametrize(
+    ("path", "precision"),
+    list(zip(kinds_of(DETECTORS), cycle(PRECISIONS), strict=False)),
+    ids=lambda value: getattr(value, "stem", value),
 )
+"""Each kind of network, and a precision for what would cost too much in all of them."""
 
 
 def precise(precision: str) -> AbstractContextManager[object]:
@@ -158,21 +156,21 @@ class OnGpu:
 
 
 @cases
-def test_steps__stay_on_the_gpu_and_read_no_value(path: Path) -> None:
+def test_steps__stay_on_the_gpu_and_read_no_value(path: Path, precision: str) -> None:
     module = build_module(settings_of(path))
     teacher = build_module(settings_of(CONFIGS / "table6" / "v1.yaml"))
     module.distillation = Distillation(teacher.detector)
     on_gpu = OnGpu(module)
-    distillation = on_gpu.module.distillation
-    for precision in PRECISIONS:
-        for on_gpu.module.distillation in (None, distillation):
-            on_gpu.train(precision)
-        assert on_gpu.validate(precision, choosing=True) == CHOOSING
+    on_gpu.train(precision)
+    on_gpu.module.distillation = None
+    for one in PRECISIONS:
+        on_gpu.train(one)
+        assert on_gpu.validate(one, choosing=True) == CHOOSING
     with fake_gpu(on_gpu.mode):
         assert on_gpu.module.layout(on_gpu.batch().images).is_contiguous(memory_format=torch.channels_last)
 
 
-@classifier_cases
+@pytest.mark.parametrize("path", kinds_of(CLASSIFIERS), ids=lambda path: path.stem)
 def test_steps_of_a_classifier_likewise(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("timm", reason="needs the timm extra: pip install --editable .[timm]")
     settings = settings_of(path)
@@ -211,7 +209,7 @@ def test_a_validation_step_waits_for_the_gpu_where_boxes_are_chosen(thresholds: 
 
 
 @pytest.mark.slow
-@traced_cases
+@cases
 def test_torch_compile_traces_the_step_on_the_gpu(path: Path, precision: str) -> None:
     on_gpu = OnGpu(build_module(settings_of(path)))
     graphs = CompileCounter()
