@@ -235,7 +235,7 @@ def _over_score(analysis: Analysis) -> Plot:
 def _thresholds_apart(analysis: Analysis) -> str:
     """Advice to give each class a threshold of its own, where the best ones lie apart; else empty."""
     if analysis.class_thresholds is not None:
-        return "Without --score_threshold, predictions use the thresholds of the classes in best.ckpt."
+        return "Without --score_threshold, predictions use the detector's thresholds of the classes."
     annotations, _, detections = analysis.scored
     found = find_class_thresholds(annotations, detections, Goal("best-f1"), default=analysis.threshold)
     frequent = [row for row in found if row.boxes >= FEW_BOXES and not row.notice]
@@ -259,7 +259,7 @@ def shown_scores(analysis: Analysis) -> str:
         each = f"from {min(thresholds):.2f} to {max(thresholds):.2f}"
     else:
         each = ", ".join(f"{name} {value:.2f}" for name, value in zip(names, thresholds, strict=True))
-    return f"score more than the threshold of their class in best.ckpt ({each})"
+    return f"score more than the threshold of their class ({each})"
 
 
 def confusions(analysis: Analysis) -> dict[str, Any]:

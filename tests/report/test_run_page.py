@@ -183,7 +183,7 @@ def test_write_report__uses_the_thresholds_of_the_checkpoint(run: Path) -> None:
     write_checkpoint(run / "checkpoints" / "best.ckpt", checkpoint_content(module))
     text = check(write_report(run)).text
     each = ", ".join(f"{n} {t}" for n, t in zip(module.classes.names, ("0.90", "0.55", "0.60"), strict=True))
-    assert text.count(f"score more than the threshold of their class in best.ckpt ({each})") == 2
+    assert text.count(f"score more than the threshold of their class ({each})") == 2
 
 
 def test_score_run__keeps_what_it_computed(tmp_path: Path, coco_root: Path) -> None:

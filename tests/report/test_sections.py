@@ -98,9 +98,9 @@ def test_thresholds_of_the_classes__choose_what_is_shown(tmp_path: Path) -> None
     names = scored.annotations.classes.names
     plain, chosen = analyse(scored), analyse(scored, (0.5, 0.9))
     assert shown_scores(plain) == f"score at least {plain.threshold:.2f}"
-    assert shown_scores(chosen).endswith(f"best.ckpt ({names[0]} 0.50, {names[1]} 0.90)")
+    assert shown_scores(chosen).endswith(f"their class ({names[0]} 0.50, {names[1]} 0.90)")
     rows, shown = scored.detections, chosen.above.detections
     passing = np.where(rows.labels == 1, rows.scores > 0.5, rows.scores > 0.9)
     assert 0 < len(shown.scores) < len(rows.scores)
     assert np.array_equal(np.sort(shown.scores), np.sort(rows.scores[passing]))
-    assert "use the thresholds of the classes in best.ckpt" in precision_and_recall(chosen)[1].caption
+    assert "use the detector's thresholds of the classes" in precision_and_recall(chosen)[1].caption

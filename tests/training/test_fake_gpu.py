@@ -41,46 +41,77 @@ GPU = torch.device(DEVICE, 0)
 PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "float16": torch.float16}
 CHOOSING = {"nonzero", "nms"}
 """Operators of post-processing that choose boxes by their scores."""
+TRACED = ("backbone", "taps", "neck", "loss", "box_bins", "anchors", "resize_rule", "mixup_alpha")
+"""Sections that forward pass and loss read. What breaks a graph lies in one part, whatever the others are."""
+
+
+def section_of(path: Path) -> dict[str, Any]:
+    """The `model:` section of a configuration; it needs no data."""
+    return without_auto(yaml.safe_load(path.read_text())["model"])
 
 
 def settings_of(path: Path) -> dict[str, Any]:
-    """A `model:` section that needs no data and no download, at the smallest input."""
-    settings = without_auto(yaml.safe_load(path.read_text())["model"])
+    """The same without a download, at the smallest input."""
+    settings = section_of(path)
     backbone = settings["backbone"].setdefault("init_args", {})
     backbone.pop("weights", None)
     backbone["width"] = WIDTH
     return settings | {"image_size": [SIDE, SIDE], "num_classes": CLASSES}
 
 
-def parts_of(settings: dict[str, Any]) -> tuple[str, ...]:
-    """The classes and words of a section that choose which code runs; numbers change none of it."""
-    loss = settings.get("loss", {}).get("init_args", {})
-    choices = (
-        settings["backbone"]["class_path"],
-        settings.get("taps"),
-        settings.get("neck"),
-        settings.get("loss", {}).get("class_path"),
-        loss.get("assigner"),
-        loss.get("box_loss"),
-        settings.get("box_bins") is None,
-        settings.get("mixup_alpha", 0) > 0,
-    )
-    return tuple(map(str, choices))
+NUMBERS = {
+    *("anchors.scales", "anchors.aspect_ratios", "anchors.steps", "image_size", "num_classes", "mean", "std"),
+    *("init", "norm", "schedule", "statistics_images", "parameters.lr_factors", "backbone.init_args.weights"),
+    *("backbone.init_args." + name for name in ("settings", "size", "width", "reduced_tail")),
+}
+"""What says how wide, how many, how fast or where from: no other code runs for it."""
+
+
+def parts_of(section: Any, name: str = "") -> frozenset[tuple[str, Any]]:
+    """Each name of a `model:` section and the words that it has; of a number, whether it is zero."""
+    if name in NUMBERS:
+        return frozenset()
+    if isinstance(section, dict):
+        inner = (parts_of(value, f"{name}.{key}".lstrip(".")) for key, value in section.items())
+        return frozenset().union(*inner)
+    if isinstance(section, list):
+        return frozenset().union(*(parts_of(value, name) for value in section))
+    if isinstance(section, (int, float)):
+        section = bool(section)
+    return frozenset({(name, section)})
 
 
 def kinds_of(paths: list[Path]) -> list[Path]:
-    """One configuration for each combination of parts."""
-    return list({parts_of(settings_of(path)): path for path in reversed(paths)}.values())
+    """One configuration for each set of parts."""
+    return list({parts_of(section_of(path)): path for path in reversed(paths)}.values())
+
+
+def cover_of(paths: list[Path], sections: tuple[str, ...]) -> list[Path]:
+    """Configurations that have each part of some sections at least once; those of many parts come first."""
+    parts = {path: read_by(section_of(path), sections) for path in paths}
+    chosen: list[Path] = []
+    seen: set[tuple[str, Any]] = set()
+    for path in sorted(paths, key=lambda path: -len(parts[path])):
+        if not parts[path] <= seen:
+            chosen.append(path)
+            seen |= parts[path]
+    return chosen
+
+
+def read_by(section: dict[str, Any], names: tuple[str, ...]) -> frozenset[tuple[str, Any]]:
+    """The parts of a `model:` section that stand below some names."""
+    return frozenset(part for part in parts_of(section) if part[0].startswith(names))
 
 
 CLASSIFIERS = sorted(CONFIGS.glob("pretrain/*"))
 DETECTORS = sorted({*CONFIGS.rglob("*.yaml")} - {*CLASSIFIERS})
-cases = pytest.mark.parametrize(
-    ("path", "precision"),
-    list(zip(kinds_of(DETECTORS), cycle(PRECISIONS), strict=False)),
-    ids=lambda value: getattr(value, "stem", value),
-)
-"""Each kind of network, and a precision for what would cost too much in all of them."""
+
+
+def cases(paths: list[Path]) -> pytest.MarkDecorator:
+    """Each configuration, and a precision for what would cost too much in all of them."""
+    pairs = list(zip(paths, cycle(PRECISIONS), strict=False))
+    names = [f"{path.parent.name}-{path.stem}-{precision}" for path, precision in pairs]
+    return pytest.mark.parametrize(("path", "precision"), pairs, ids=names)
 
 
 def precise(precision: str) -> AbstractContextManager[object]:
@@ -155,21 +186,23 @@ class OnGpu:
         return watch.chosen
 
 
-@cases
-def test_steps__stay_on_the_gpu_and_read_no_value(path: Path, precision: str) -> None:
+@pytest.mark.slow
+@cases(kinds_of(DETECTORS))
+def test_steps_stay_on_the_gpu_and_read_no_value(path: Path, precision: str) -> None:
+    """In every precision; with a teacher in one of them."""
     module = build_module(settings_of(path))
     teacher = build_module(settings_of(CONFIGS / "table6" / "v1.yaml"))
-    module.distillation = Distillation(teacher.detector)
+    module.distillation = taught = Distillation(teacher.detector)
     on_gpu = OnGpu(module)
-    on_gpu.train(precision)
-    on_gpu.module.distillation = None
     for one in PRECISIONS:
+        on_gpu.module.distillation = taught if one == precision else None
         on_gpu.train(one)
         assert on_gpu.validate(one, choosing=True) == CHOOSING
     with fake_gpu(on_gpu.mode):
         assert on_gpu.module.layout(on_gpu.batch().images).is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", kinds_of(CLASSIFIERS), ids=lambda path: path.stem)
 def test_steps_of_a_classifier_likewise(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("timm", reason="needs the timm extra: pip install --editable .[timm]")
@@ -209,7 +242,7 @@ def test_a_validation_step_waits_for_the_gpu_where_boxes_are_chosen(thresholds: 
 
 
 @pytest.mark.slow
-@cases
+@cases(cover_of(DETECTORS, TRACED))
 def test_torch_compile_traces_the_step_on_the_gpu(path: Path, precision: str) -> None:
     on_gpu = OnGpu(build_module(settings_of(path)))
     graphs = CompileCounter()
