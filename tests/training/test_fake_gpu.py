@@ -41,8 +41,8 @@ GPU = torch.device(DEVICE, 0)
 PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "float16": torch.float16}
 CHOOSING = {"nonzero", "nms"}
 """Operators of post-processing that choose boxes by their scores."""
-TRACED = ("backbone", "taps", "neck", "loss", "box_bins", "anchors", "resize_rule", "mixup_alpha")
-"""Sections that forward pass and loss read. What breaks a graph lies in one part, whatever the others are."""
+TRACED = ("backbone", "neck", "loss", "box_bins")
+"""Sections whose classes forward pass and loss call; a graph breaks within one, whatever the others are."""
 
 
 def section_of(path: Path) -> dict[str, Any]:
@@ -62,6 +62,7 @@ def settings_of(path: Path) -> dict[str, Any]:
 NUMBERS = {
     *("anchors.scales", "anchors.aspect_ratios", "anchors.steps", "image_size", "num_classes", "mean", "std"),
     *("init", "norm", "schedule", "statistics_images", "parameters.lr_factors", "backbone.init_args.weights"),
+    *("loss.init_args.min_negatives", "loss.init_args.negative_ratio"),
     *("backbone.init_args." + name for name in ("settings", "size", "width", "reduced_tail")),
 }
 """What says how wide, how many, how fast or where from: no other code runs for it."""
@@ -192,8 +193,9 @@ def test_steps_stay_on_the_gpu_and_read_no_value(path: Path, precision: str) -> 
     """In every precision; with a teacher in one of them."""
     module = build_module(settings_of(path))
     teacher = build_module(settings_of(CONFIGS / "table6" / "v1.yaml"))
-    module.distillation = taught = Distillation(teacher.detector)
+    module.distillation = Distillation(teacher.detector)
     on_gpu = OnGpu(module)
+    taught = on_gpu.module.distillation
     for one in PRECISIONS:
         on_gpu.module.distillation = taught if one == precision else None
         on_gpu.train(one)
@@ -203,8 +205,9 @@ def test_steps_stay_on_the_gpu_and_read_no_value(path: Path, precision: str) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", kinds_of(CLASSIFIERS), ids=lambda path: path.stem)
-def test_steps_of_a_classifier_likewise(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@cases(kinds_of(CLASSIFIERS))
+def test_steps_of_a_classifier_likewise(path: Path, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one precision; where images are mixed, in all."""
     pytest.importorskip("timm", reason="needs the timm extra: pip install --editable .[timm]")
     settings = settings_of(path)
     module = build(classifier_parser(), {"model": settings}, what="model settings").model
@@ -216,7 +219,8 @@ def test_steps_of_a_classifier_likewise(path: Path, monkeypatch: pytest.MonkeyPa
     module.mix = None
     module.accuracy = Accuracy(CLASSES, torch.device("cpu"))
     on_gpu = OnGpu(module)
-    for precision, on_gpu.module.mix in zip(PRECISIONS, cycle(mixes), strict=False):
+    several = PRECISIONS if any(mixes) else [precision]
+    for precision, on_gpu.module.mix in zip(several, cycle(mixes), strict=False):
         # For optimizers that are not fused the host looks at every step whether it is finite; here it does
         # so in float16 alone, where GradScaler does.
         waits = precision == "float16" and "fused" not in settings["optimizer"]["init_args"]
