@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ import torch
 from jsonargparse import ArgumentParser
 
 from detect.commands.search_training import FOUND_FILE, SearchFolder
+from detect.config.renames import accept_old_class_paths
+from detect.config.trusted_classes import trust
 from detect.config.unknown_keys import build
 from detect.data.datamodule import DetectionData
 from detect.errors import InputError, RunStopped
@@ -52,12 +55,15 @@ from detect.search.netadapt import (
 )
 from detect.search.page import PAGE, unit_of, write_search_page
 from detect.search.progress import SearchProgress
+from detect.search.proposals import OneByOne, PerDevice, Task, Trainer
 from detect.search.state import STATE_FILE, SearchState, read_state, refuse_other_settings
 from detect.search.trial import TrialOptions, Trials
 from detect.search.widths import STEP, explicit, widths_of
+from detect.system.devices import CPU
 from detect.training.manifest import hash_weights
 from detect.training.run_module import check_known_classes
 from detect.training.stop_signals import StopSignals
+from detect.types import ClassMap
 
 RATIO = 0.03
 """Share of the start that the first step takes less, where neither steps nor hours are given."""
@@ -123,7 +129,7 @@ def search(folder: SearchFolder, options: SearchOptions, *, ckpt_path: Path | No
     folder.jobs_of_start()  # refuses wrong seeds before the search
     checkpoint = read_checkpoint(ckpt_path or folder.trained_start())
     start = start_of(checkpoint, folder.config, settings)
-    found = search_in(out, start, checkpoint, settings, options)
+    found = search_in(folder, start, checkpoint, settings, options)
     path = write_found(out / FOUND_FILE, folder.config_with_flags(), found.start, found.state)
     print(f"written: {path}, {out / PAGE}")
     return 0 if folder.search_only else folder.compare_with_start(path)
@@ -148,14 +154,22 @@ def start_of(checkpoint: Checkpoint, config: Path, settings: dict[str, Any]) -> 
 
 
 def search_in(
-    out: Path, start: dict[str, Any], checkpoint: Checkpoint, settings: dict[str, Any], options: SearchOptions
+    folder: SearchFolder,
+    start: dict[str, Any],
+    checkpoint: Checkpoint,
+    settings: dict[str, Any],
+    options: SearchOptions,
 ) -> Search:
     """Measure what is missing of the latency table, and search; returns the finished search.
 
     Raises:
         InputError, RunStopped: see `search`.
     """
-    signals = StopSignals()
+    out, signals = folder.out, StopSignals()
+    state = read_state(out / STATE_FILE)
+    fixed = fixed_settings(settings, checkpoint, options)
+    if state is not None:
+        refuse_other_settings(state, fixed)
 
     def stop() -> None:
         if signals.signum:
@@ -163,27 +177,23 @@ def search_in(
             message = f"stopped; what is done is in {out}, the same command resumes"
             raise RunStopped(message, exit_code=128 + signals.signum)
 
-    state = read_state(out / STATE_FILE)
-    fixed = fixed_settings(settings, checkpoint, options)
-    if state is not None:
-        refuse_other_settings(state, fixed)
-    with tempfile.TemporaryDirectory(prefix="detect-search-") as folder:
-        bench = Bench(Path(folder), options.measuring)
+    def after_width(table: LatencyTable) -> None:
+        table.write(table_file)
+        stop()
+
+    with tempfile.TemporaryDirectory(prefix="detect-search-") as files, ExitStack() as stack:
+        bench = Bench(Path(files), options.measuring)
         table_file = out / "latency_table.json"
         table = begin_table(start, table_file, options.measuring, other_machine=options.table.other_machine)
-        table = measure_missing(
-            table, bench, options.table, after_width=lambda table: table.write(table_file)
-        )
         signals.install()
-        try:
-            trials = open_trials(settings, checkpoint, options, stop)
-            if state is None:
-                first = out / "networks" / "000.ckpt"
-                write_checkpoint(first, checkpoint_content(build_from_checkpoint(checkpoint)))
-                state = begin(out, start, table, fixed, options, trials)
-            done = netadapt(out, table, bench, state, options, trials)
-        finally:
-            signals.remove()
+        stack.callback(signals.remove)
+        table = measure_missing(table, bench, options.table, after_width=after_width)
+        trainer = open_trainer(folder, settings, checkpoint, options.trials, stop=stop, stack=stack)
+        if state is None:
+            first = out / "networks" / "000.ckpt"
+            write_checkpoint(first, checkpoint_content(build_from_checkpoint(checkpoint)))
+            state = begin(folder, start, table, fixed, options, trainer)
+        done = netadapt(folder, table, bench, state, options, trainer)
     write_search_page(out, state, table)
     return done
 
@@ -208,33 +218,73 @@ def fixed_settings(
     }
 
 
-def open_trials(
-    settings: dict[str, Any], checkpoint: Checkpoint, options: SearchOptions, stop: Callable[[], None]
-) -> Trials:
-    """The short trainings of a search, on the training split alone.
+def open_trainer(
+    folder: SearchFolder,
+    settings: dict[str, Any],
+    checkpoint: Checkpoint,
+    options: TrialOptions,
+    *,
+    stop: Callable[[], None],
+    stack: ExitStack,
+) -> Trainer:
+    """What trains proposals: this process on a CPU; a process for each GPU, where this one only measures.
 
     Raises:
         InputError: the data cannot be read, or has other classes than the checkpoint.
     """
-    model = checkpoint.description["model"]
+    model, classes = checkpoint.description["model"], checkpoint.classes
+    trials = open_trials(settings, model, classes, options, stop=stop)
+    if folder.slots == [CPU]:
+        return OneByOne(trials)
+    elsewhere = partial(open_trials_elsewhere, folder, settings, model, classes, options)
+    return stack.enter_context(PerDevice(folder.slots, elsewhere, stop=stop))
+
+
+def open_trials_elsewhere(folder: SearchFolder, *what: Any) -> Trials:
+    """`open_trials` in another process, which has to be told first what this one knows of class paths."""
+    accept_old_class_paths()
+    trust(folder.trust, beside=[folder.config])
+    return open_trials(*what)
+
+
+def open_trials(
+    settings: dict[str, Any],
+    model: dict[str, Any],
+    classes: ClassMap,
+    options: TrialOptions,
+    *,
+    stop: Callable[[], None] = lambda: None,
+) -> Trials:
+    """The short trainings of a search, on the training split alone.
+
+    Args:
+        settings: every value of the configuration.
+        model: of the start's checkpoint.
+        classes: of the start's checkpoint.
+        options: how they go.
+        stop: see `Trials`.
+
+    Raises:
+        InputError: the data cannot be read, or has other classes than the checkpoint.
+    """
     given = settings["data"] | {"image_size": model["image_size"], "seed": settings["seed_everything"]}
     given["resize_rule"] = model["resize_rule"]
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(DetectionData, "data")
     data: DetectionData = build(parser, {"data": given}, what="data settings").data
     data.open(("train",))
-    check_known_classes(checkpoint.classes, data.classes)
+    check_known_classes(classes, data.classes)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return Trials(settings["model"], data, options.trials, device=device, stop=stop)
+    return Trials(settings["model"], data, options, device=device, stop=stop)
 
 
 def begin(
-    out: Path,
+    folder: SearchFolder,
     start: dict[str, Any],
     table: LatencyTable,
     fixed: dict[str, Any],
     options: SearchOptions,
-    trials: Trials,
+    trainer: Trainer,
 ) -> SearchState:
     """The state of a new search: its budget, and how large its steps are.
 
@@ -248,7 +298,9 @@ def begin(
     steps = options.steps
     usual = steps_needed(share, ratio=RATIO, decay=options.decay)
     if options.hours is not None:
-        seconds = trial_seconds(start, out / "networks" / "000.ckpt", trials) * len(table.start)
+        first = folder.out / "networks" / "000.ckpt"
+        ((_, outcome),) = trainer.run([Task(1, start, first, start)])
+        seconds = outcome.seconds * -(-len(table.start) // len(folder.slots))
         steps = max(1, int(options.hours * SECONDS_PER_HOUR // seconds))
         steps = steps if usual is None else min(steps, usual)
         print(f"a step takes about {seconds / 60:.0f} min: {steps} steps in {options.hours:g} h")
@@ -259,24 +311,19 @@ def begin(
             f"{share:.0%} are wanted: give --steps or --hours"
         )
     ratio = RATIO if steps is None else ratio_for(share, steps, decay=options.decay)
-    return SearchState(out / STATE_FILE, fixed, table.start_ms, target_ms, ratio)
-
-
-def trial_seconds(start: dict[str, Any], checkpoint: Path, trials: Trials) -> float:
-    """How long one proposal takes: the start is trained and scored as one."""
-    module = trials.load(start, read_checkpoint(checkpoint))
-    trials.batches(1)
-    began = time.monotonic()
-    trials.train(module, step=1)
-    trials.score(module)
-    return time.monotonic() - began
+    return SearchState(folder.out / STATE_FILE, fixed, table.start_ms, target_ms, ratio)
 
 
 def netadapt(
-    out: Path, table: LatencyTable, bench: Bench, state: SearchState, options: SearchOptions, trials: Trials
+    folder: SearchFolder,
+    table: LatencyTable,
+    bench: Bench,
+    state: SearchState,
+    options: SearchOptions,
+    trainer: Trainer,
 ) -> Search:
     """Run a search until it is finished; its page is written after every step."""
-    start = table.network
+    start, out = table.network, folder.out
     of_latency = options.resource == "latency"
     resource: Resource = Latency(table) if of_latency else MultiplyAdds(start, least=options.table.least)
     adapting = NetAdaptOptions(
@@ -298,8 +345,8 @@ def netadapt(
             write_search_page(out, state, table)
 
     unit, scale = unit_of(state)
-    with SearchProgress(unit=unit, scale=scale, decay=options.decay) as progress:
-        done = Search(out, start, state, adapting, trials, resource, measure=measure, tell=tell)
+    with SearchProgress(unit=unit, scale=scale, decay=options.decay, workers=len(folder.slots)) as progress:
+        done = Search(out, start, state, adapting, trainer, resource, measure=measure, tell=tell)
         done.run()
     if state.current.measured_ms > state.target_ms:
         print(f"no width can be made smaller any more: {state.current.measured_ms:.2f} ms is the least")

@@ -6,7 +6,6 @@ Source: NetAdapt (arXiv 1804.03230) algorithm 1; proposals and choice as in "Sea
 
 from __future__ import annotations
 
-import time
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,14 +15,13 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from detect.model.checkpoint import checkpoint_content, read_checkpoint, write_checkpoint
+from detect.model.checkpoint import read_checkpoint, write_checkpoint
 from detect.model.counts import count
 from detect.search.latency_table import LatencyTable
 from detect.search.networks import structure
+from detect.search.proposals import Outcome, Task, Trainer
 from detect.search.state import Proposal, SearchState, Step
-from detect.search.trial import Trials
 from detect.search.widths import STEP, Widths, build_shapes, widths_of, with_widths
-from detect.training.module import DetectionModule
 
 Proposing = Literal["netadapt", "random"]
 ResourceName = Literal["latency", "madds"]
@@ -131,7 +129,7 @@ class Search:
         start: settings that state every width.
         state: what is done.
         options: how it goes.
-        trials: trains and scores.
+        trainer: trains and scores.
         resource: what every step takes less of.
         measure: latencies in ms of networks by their settings, the start's first.
         tell: is told what happened, with the state as it then is on disk.
@@ -143,20 +141,20 @@ class Search:
         start: dict[str, Any],
         state: SearchState,
         options: NetAdaptOptions,
-        trials: Trials,
+        trainer: Trainer,
         resource: Resource,
         *,
         measure: Callable[[dict[str, Any]], float],
         tell: Callable[[SearchState], None] = lambda state: None,
     ) -> None:
         self.folder, self.start, self.state, self.options = folder, start, state, options
-        self.trials, self.resource, self.measure, self.tell = trials, resource, measure, tell
+        self.trainer, self.resource, self.measure, self.tell = trainer, resource, measure, tell
 
     def run(self) -> None:
         """Continue until the network is as fast as wanted, or nothing can be made smaller.
 
         Raises:
-            RunStopped: the trials' `stop` says so; everything that is done is on disk.
+            RunStopped: the trainer's `stop` says so; everything that is done is on disk.
         """
         if not self.state.steps:
             self._first()
@@ -173,11 +171,11 @@ class Search:
 
     def _first(self) -> None:
         """Score and measure the start."""
-        module = self.trials.load(self.start, read_checkpoint(self.network_file(0)))
+        ((_, outcome),) = self.trainer.run([Task(0, self.start, self.network_file(0), None)])
         widths = widths_of(self.start)
         value = self.resource.predict(widths, base=widths, base_value=self.state.start_ms)
         self.state.steps.append(
-            Step(0, widths, value, [], None, None, self.state.start_ms, self.trials.score(module), value)
+            Step(0, widths, value, [], None, None, self.state.start_ms, outcome.accuracy, value)
         )
         self._save()
 
@@ -194,13 +192,16 @@ class Search:
             candidates = [candidates[rng.integers(len(candidates))]]
         if not candidates:
             return False
-        wide = self.trials.load(
-            self._settings(current.widths), read_checkpoint(self.network_file(current.number))
-        )
         self.state.planned = len(candidates)
-        for candidate in candidates:
-            if candidate.name not in {proposal.name for proposal in step.proposals}:
-                self._propose(step, candidate, wide)
+        known = {proposal.name for proposal in step.proposals}
+        candidates = [candidate for candidate in candidates if candidate.name not in known]
+        wide, wide_file = self._settings(current.widths), self.network_file(current.number)
+        tasks = [
+            Task(number, wide, wide_file, self._settings({**current.widths, name: channels}))
+            for name, channels, _ in candidates
+        ]
+        for place, outcome in self.trainer.run(tasks):
+            self._note(step, candidates[place], outcome)
         self._accept(step)
         return True
 
@@ -240,29 +241,19 @@ class Search:
     def _settings(self, widths: Widths) -> dict[str, Any]:
         return with_widths(self.start, widths)
 
-    def _propose(self, step: Step, candidate: Candidate, wide: DetectionModule) -> None:
-        """Train and score one proposal, and keep its network where it is the best so far."""
-        began = time.monotonic()
-        widths = {**step.before, candidate.name: candidate.channels}
-        module = self.trials.narrower(wide, self._settings(widths), step=step.number)
-        self.trials.train(module, step=step.number)
-        accuracy = self.trials.score(module)
-        seconds = time.monotonic() - began
-        step.proposals.append(
-            Proposal(candidate.name, candidate.channels, candidate.predicted, accuracy, seconds)
-        )
+    def _note(self, step: Step, candidate: Candidate, outcome: Outcome) -> None:
+        """Note one proposal, and keep its network where it is the best so far."""
+        step.proposals.append(Proposal(*candidate, outcome.accuracy, outcome.seconds))
         if self._best(step) is step.proposals[-1]:
-            write_checkpoint(
-                self._proposal_file(step.number, candidate.name), checkpoint_content(module.detector)
-            )
+            write_checkpoint(self._proposal_file(step.number, candidate.name), outcome.content)
         self._save()
         self._remove_leftovers()
 
     def _best(self, step: Step) -> Proposal | None:
-        """The proposal that loses the least accuracy per latency; of equal ones the first."""
+        """The proposal that loses the least accuracy per latency; of equal ones the first of the network."""
         current = self.state.current
         return max(
-            step.proposals,
+            in_order(step),
             key=lambda p: (p.accuracy - current.accuracy) / (current.value - p.predicted),
             default=None,
         )
@@ -276,6 +267,7 @@ class Search:
         by_latency = self.options.resource == "latency"
         done = step._replace(
             widths=widths,
+            proposals=in_order(step),
             accepted=best.name,
             predicted_ms=best.predicted if by_latency else None,
             measured_ms=measured,
@@ -303,3 +295,9 @@ class Search:
     def _save(self) -> None:
         self.state.write()
         self.tell(self.state)
+
+
+def in_order(step: Step) -> list[Proposal]:
+    """The proposals in the order of the network, whichever was finished first."""
+    order = list(step.before)
+    return sorted(step.proposals, key=lambda proposal: order.index(proposal.name))

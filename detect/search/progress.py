@@ -25,10 +25,11 @@ class SearchProgress:
         unit: of the resource: "ms" or "M MAdds".
         scale: of its values to that unit.
         decay: of the search.
+        workers: proposals that are trained at the same time.
     """
 
-    def __init__(self, *, unit: str, scale: float, decay: float) -> None:
-        self.unit, self.scale, self.decay = unit, scale, decay
+    def __init__(self, *, unit: str, scale: float, decay: float, workers: int) -> None:
+        self.unit, self.scale, self.decay, self.workers = unit, scale, decay, workers
         self.console = Console(soft_wrap=True, highlight=False, markup=False)
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(), console=self.console, transient=True
@@ -60,7 +61,7 @@ class SearchProgress:
                 )
         else:
             self.console.print(self._step(state))
-        done, left, minutes = remaining(state, decay=self.decay)
+        done, left, minutes = remaining(state, decay=self.decay, workers=self.workers)
         current = state.current
         words = f"step {current.number + 1}: now {self._network(current)}, {minutes} left"
         self._bar.update(self._task, description=words, completed=done, total=done + left)
@@ -81,14 +82,14 @@ class SearchProgress:
         return (
             f"step {step.number}: {step.accepted} {before.widths[step.accepted]} -> "
             f"{step.widths[step.accepted]}: {self._network(step)}{error}; about "
-            f"{remaining(state, decay=self.decay)[2]} left"
+            f"{remaining(state, decay=self.decay, workers=self.workers)[2]} left"
         )
 
     def _network(self, step: Step) -> str:
         return f"{step.measured_ms:.2f} ms, mAP {show_metric(step.accuracy)} on held-out images"
 
 
-def remaining(state: SearchState, *, decay: float) -> tuple[int, int, str]:
+def remaining(state: SearchState, *, decay: float, workers: int = 1) -> tuple[int, int, str]:
     """Proposals that are done, about how many are left, and the minutes that these will take in words."""
     done = [proposal for step in state.steps for proposal in step.proposals]
     current = state.current
@@ -102,5 +103,5 @@ def remaining(state: SearchState, *, decay: float) -> tuple[int, int, str]:
         left = max(0, left - len(state.unfinished.proposals))
     if not done:
         return 0, left, "an unknown time"
-    seconds = left * fmean(proposal.seconds for proposal in done)
+    seconds = left * fmean(proposal.seconds for proposal in done) / workers
     return len(done), left, f"{seconds / SECONDS_PER_MINUTE:.0f} min"

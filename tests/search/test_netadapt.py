@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,22 @@ from detect.search.netadapt import (
     MultiplyAdds,
     NetAdaptOptions,
     Search,
+    in_order,
     ratio_for,
     steps_needed,
 )
-from detect.search.state import STATE_FILE, SearchState, read_state, refuse_other_settings
+from detect.search.proposals import OneByOne, PerDevice, Task, Trainer
+from detect.search.state import (
+    STATE_FILE,
+    Proposal,
+    SearchState,
+    Step,
+    read_state,
+    refuse_other_settings,
+)
 from detect.search.trial import TrialOptions, Trials
 from detect.search.widths import Widths, explicit, widths_of
+from detect.system.devices import CPU
 from tests.conftest import make_coco
 from tests.fit_cases import differences
 from tests.search.cases import FIXED_MS, MS_PER_CHANNEL, SETTINGS, latency_ms
@@ -62,9 +73,17 @@ def open_trials(root: Path, **options: Any) -> Trials:
     return Trials(TRAINING, data, settings, device=torch.device("cpu"))
 
 
-def make_search(folder: Path, root: Path, options: NetAdaptOptions = OPTIONS, **trial: Any) -> Search:
+def make_search(
+    folder: Path,
+    root: Path,
+    options: NetAdaptOptions = OPTIONS,
+    *,
+    trainer: Trainer | None = None,
+    **trial: Any,
+) -> Search:
     """The search of `folder`, begun or as far as it is."""
     trials = open_trials(root, **trial)
+    trainer = trainer or OneByOne(trials)
     (folder / "networks").mkdir(parents=True, exist_ok=True)
     state = read_state(folder / STATE_FILE)
     if state is None:
@@ -72,7 +91,7 @@ def make_search(folder: Path, root: Path, options: NetAdaptOptions = OPTIONS, **
         write_checkpoint(folder / "networks" / "000.ckpt", checkpoint_content(trials.module(START).detector))
         state = SearchState(folder / STATE_FILE, {}, START_MS, options.target_ms, options.ratio)
     resource = MultiplyAdds(START, least=0.5) if options.resource == "madds" else ByWidths()
-    return Search(folder, START, state, options, trials, resource, measure=latency_ms)
+    return Search(folder, START, state, options, trainer, resource, measure=latency_ms)
 
 
 def network_of(search: Search) -> dict[str, Any]:
@@ -124,14 +143,16 @@ def test_search__every_step_takes_its_share_until_the_network_is_fast_enough(who
     ]
 
 
-def test_search__network_on_disk_has_the_widths_and_scores_what_was_noted(whole: Search) -> None:
+def test_search__network_on_disk_has_the_widths_and_scores_what_was_noted(
+    whole: Search, data_root: Path
+) -> None:
     current = whole.state.current
     checkpoint = read_checkpoint(whole.network_file(current.number))
     found = explicit(checkpoint.description["model"])
     assert widths_of(found) == current.widths
     assert latency_ms(found) == pytest.approx(current.measured_ms)
-    module = whole.trials.load(found, checkpoint)
-    assert whole.trials.score(module) == current.accuracy
+    trials = open_trials(data_root)
+    assert trials.score(trials.load(found, checkpoint)) == current.accuracy
 
 
 def test_search_killed_ten_times__gives_the_same_network(
@@ -171,6 +192,28 @@ def test_search_killed_ten_times__gives_the_same_network(
     assert sorted(path.name for path in (tmp_path / "networks").iterdir()) == sorted(
         path.name for path in (whole.folder / "networks").iterdir()
     )
+
+
+@pytest.mark.slow  # two processes import torch
+def test_search_with_a_process_per_device__gives_the_same_network(
+    whole: Search, tmp_path: Path, data_root: Path
+) -> None:
+    with PerDevice([CPU, CPU], partial(open_trials, data_root)) as trainer:
+        search = make_search(tmp_path, data_root, trainer=trainer)
+        search.run()
+        assert not differences(network_of(search), network_of(whole))
+        assert without_seconds(search.state) == without_seconds(whole.state)
+        for process, _ in trainer.workers:
+            process.kill()
+        with pytest.raises(InputError, match=r"has ended, .* the same command resumes"):
+            list(trainer.run([Task(0, START, search.network_file(0), None)]))
+
+
+def test_best_of_equal_proposals__the_first_of_the_network(whole: Search) -> None:
+    before = whole.state.steps[-2]
+    first, second = list(before.widths)[:2]
+    equal = [Proposal(name, 8, before.value, 0.5, 1.0) for name in (second, first)]
+    assert in_order(Step(9, before.widths, 1.0, equal)) == equal[::-1]
 
 
 def test_trials__every_proposal_of_a_step_sees_the_same_batches_and_none_that_score(data_root: Path) -> None:

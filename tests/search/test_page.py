@@ -111,8 +111,8 @@ def test_progress__says_what_was_tried_and_what_is_left(
     state: SearchState, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # 0.1 of the start is left to take, 0.05 * 0.96^2 in the next step: 3 steps of 4 proposals, one is scored.
-    assert remaining(state, decay=0.96)[:2] == (4, 11)
-    with SearchProgress(unit="ms", scale=1.0, decay=0.96) as progress:
+    assert remaining(state, decay=0.96, workers=1)[:2] == (4, 11)
+    with SearchProgress(unit="ms", scale=1.0, decay=0.96, workers=1) as progress:
         progress(state)
         state.unfinished = None
         progress(state)
