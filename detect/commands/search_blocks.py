@@ -14,7 +14,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from detect.commands.search_training import FOUND_FILE, SearchFolder
-from detect.commands.sweep import DETECT, POLL_SECONDS, how_it_ended, last_line, launch
+from detect.commands.sweep import DETECT, POLL_SECONDS, last_line, launch
 from detect.config.unknown_keys import build
 from detect.data.checks.splits import without_images
 from detect.data.convert import write_copy
@@ -31,7 +31,7 @@ from detect.search.widths import explicit
 from detect.system.devices import CPU, Slot
 from detect.system.files import write_atomically
 from detect.system.output_folder import new_folder
-from detect.system.signals import noted_signals
+from detect.system.signals import how_it_ended, noted_signals
 from detect.training.callbacks.metrics_file import EpochFile
 
 STUDY_FILE = "study.journal"

@@ -11,7 +11,6 @@ import hashlib
 import importlib.util
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -25,9 +24,9 @@ from detect.config.model_section import is_classifier
 from detect.config.trusted_classes import own_folders
 from detect.errors import InputError, RunStopped, install_hint
 from detect.report.compare import compare
-from detect.system.devices import Slot
+from detect.system.devices import VISIBLE_GPUS, Slot
 from detect.system.files import write_atomically
-from detect.system.signals import noted_signals
+from detect.system.signals import how_it_ended, noted_signals
 from detect.training.run_folder import RUN_VARIABLE
 
 STATE_FILE = "sweep.json"
@@ -309,7 +308,7 @@ def launch(command: list[str], log: Path, slot: Slot) -> subprocess.Popen[bytes]
     if own_folders():
         environment["PYTHONPATH"] = python_path()
     if slot:
-        environment["CUDA_VISIBLE_DEVICES"] = ",".join(slot)
+        environment[VISIBLE_GPUS] = ",".join(slot)
     with log.open("ab") as file:
         return subprocess.Popen(
             command,
@@ -335,15 +334,6 @@ def report_end(job: Job, step: str, exit_code: int, seconds: float, *, log: Path
     failure = f"{job.name}: {step} {how_it_ended(exit_code)}: {last_line(log)} (log: {log})"
     print(f"FAILED {failure}", flush=True)
     return failure
-
-
-def how_it_ended(exit_code: int) -> str:
-    """An exit code in words; Popen gives signals as negative numbers."""
-    if exit_code == -signal.SIGKILL:
-        return "was killed from outside, as the system does when memory runs out"
-    if exit_code < 0:
-        return f"was ended by {signal.Signals(-exit_code).name}"
-    return f"ended with {exit_code}"
 
 
 def last_line(log: Path) -> str:

@@ -22,12 +22,11 @@ import torch
 from detect.errors import InputError
 from detect.model.checkpoint import checkpoint_content, read_checkpoint
 from detect.search.trial import Trials
-from detect.system.devices import Slot
+from detect.system.devices import VISIBLE_GPUS, Slot
+from detect.system.signals import how_it_ended
 from detect.training.module import DetectionModule
 
 POLL_SECONDS = 0.2
-VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
-"""Read when a process starts."""
 
 
 class Task(NamedTuple):
@@ -127,21 +126,32 @@ class PerDevice:
         """
         waiting, busy = list(enumerate(tasks)), dict[Connection, int]()
         while waiting or busy:
-            for _, connection in self.workers:
-                if waiting and connection not in busy:
-                    busy[connection], task = waiting.pop(0)
-                    connection.send(task)
             self.stop()
-            ready = wait(list(busy), timeout=POLL_SECONDS)
-            for connection in [one for one in busy if one in ready]:
-                try:
-                    outcome = pickle.loads(connection.recv_bytes())
-                except (EOFError, ConnectionError) as error:
-                    raise InputError(
-                        "a process that trains proposals has ended, as when memory runs out; what is done is "
-                        "kept, the same command resumes"
-                    ) from error
-                yield busy.pop(connection), outcome
+            try:
+                for _, connection in self.workers:
+                    if waiting and connection not in busy:
+                        busy[connection], task = waiting.pop(0)
+                        connection.send(task)
+                ready = wait(list(busy), timeout=POLL_SECONDS)
+                finished = [
+                    (busy.pop(connection), pickle.loads(connection.recv_bytes()))
+                    for connection in list(busy)
+                    if connection in ready
+                ]
+            except (EOFError, ConnectionError) as error:
+                self.stop()  # what ended the process may have been meant for this one too
+                raise InputError(
+                    f"a process that trains proposals {self._how_one_ended()}; what is done is kept, the "
+                    "same command resumes"
+                ) from error
+            yield from finished
+
+    def _how_one_ended(self) -> str:
+        """Of the first process that has ended, in words."""
+        ready = wait([process.sentinel for process, _ in self.workers])
+        ended = next(process for process, _ in self.workers if process.sentinel in ready)
+        ended.join()  # it is there to be asked a moment after its sentinel says so
+        return how_it_ended(ended.exitcode or 0)
 
 
 def _begin(
@@ -153,9 +163,12 @@ def _begin(
     process = context.Process(target=_serve, args=(theirs, open_trials, torch.get_num_threads()))
     before = os.environ.get(VISIBLE_GPUS)
     os.environ[VISIBLE_GPUS] = ",".join(slot)
+    # Ctrl-C reaches it too, from its first import on, and is not its business: the search ends it.
+    on_interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         process.start()
     finally:
+        signal.signal(signal.SIGINT, on_interrupt)
         del os.environ[VISIBLE_GPUS]
         if before is not None:
             os.environ[VISIBLE_GPUS] = before
@@ -165,7 +178,6 @@ def _begin(
 
 def _serve(tasks: Connection, open_trials: Callable[[], Trials], threads: int) -> None:
     """Train what comes until the search has ended."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches this process too; the search ends it
     logging.disable(logging.WARNING)  # of the data, which the search itself has told
     torch.set_num_threads(threads)
     worker = OneByOne(open_trials())

@@ -11,6 +11,8 @@ QUERY = ("nvidia-smi", "--query-gpu=index,uuid,memory.used,memory.total", "--for
 USED_SHARE = 0.1
 """A GPU with more of its memory in use belongs to someone else; a driver alone takes about 1 %."""
 ASK_SECONDS = 30
+VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
+"""Read when a process starts."""
 CPU: tuple[str, ...] = ()
 """A slot without a GPU."""
 
@@ -47,7 +49,7 @@ def free_gpus() -> list[str]:
         InputError: there are some, and all are in use.
     """
     memory = memory_share()
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = os.environ.get(VISIBLE_GPUS)
     if visible is not None:
         names = [name.strip() for name in visible.split(",") if name.strip()]
         if "-1" in names:

@@ -29,3 +29,12 @@ def noted_signals() -> Iterator[list[int]]:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+def how_it_ended(exit_code: int) -> str:
+    """An exit code in words; Python gives signals as negative numbers."""
+    if exit_code == -signal.SIGKILL:
+        return "was killed from outside, as the system does when memory runs out"
+    if exit_code < 0:
+        return f"was ended by {signal.Signals(-exit_code).name}"
+    return f"ended with {exit_code}"

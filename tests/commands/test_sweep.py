@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from detect.commands import sweep as sweep_module
-from detect.commands.sweep import Job, SweepOptions, how_it_ended, plan_jobs, sweep
+from detect.commands.sweep import Job, SweepOptions, plan_jobs, sweep
 from detect.errors import InputError, RunStopped
 
 CPU_ALONE = SweepOptions([()])
@@ -179,9 +179,3 @@ def test_plan_jobs__cannot_be__error(tmp_path: Path) -> None:
         plan_jobs([tmp_path / "a.yaml", tmp_path / "b" / "a.yaml"], [0], tmp_path, ())
     with pytest.raises(InputError, match="--seeds 0 0: give one or more, each once"):
         plan_jobs([tmp_path / "a.yaml"], [0, 0], tmp_path, ())
-
-
-def test_how_it_ended__in_words() -> None:
-    assert how_it_ended(2) == "ended with 2"
-    assert how_it_ended(-signal.SIGTERM) == "was ended by SIGTERM"
-    assert how_it_ended(-signal.SIGKILL).startswith("was killed from outside")

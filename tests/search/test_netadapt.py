@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -199,13 +201,15 @@ def test_search_with_a_process_per_device__gives_the_same_network(
     whole: Search, tmp_path: Path, data_root: Path
 ) -> None:
     with PerDevice([CPU, CPU], partial(open_trials, data_root)) as trainer:
+        for process, _ in trainer.workers:
+            os.kill(process.pid, signal.SIGINT)  # as Ctrl-C does, while they begin
         search = make_search(tmp_path, data_root, trainer=trainer)
         search.run()
         assert not differences(network_of(search), network_of(whole))
         assert without_seconds(search.state) == without_seconds(whole.state)
         for process, _ in trainer.workers:
             process.kill()
-        with pytest.raises(InputError, match=r"has ended, .* the same command resumes"):
+        with pytest.raises(InputError, match=r"was killed from outside, .* the same command resumes"):
             list(trainer.run([Task(0, START, search.network_file(0), None)]))
 
 

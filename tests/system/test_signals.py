@@ -2,7 +2,7 @@ import os
 import signal
 import threading
 
-from detect.system.signals import noted_signals
+from detect.system.signals import how_it_ended, noted_signals
 
 
 def test_noted_signals__are_a_list_and_end_nothing() -> None:
@@ -25,3 +25,9 @@ def test_noted_signals__in_another_thread_is_an_empty_list() -> None:
     thread.start()
     thread.join()
     assert found == [[]]
+
+
+def test_how_it_ended__in_words() -> None:
+    assert how_it_ended(2) == "ended with 2"
+    assert how_it_ended(-signal.SIGTERM) == "was ended by SIGTERM"
+    assert how_it_ended(-signal.SIGKILL).startswith("was killed from outside")
