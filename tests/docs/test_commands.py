@@ -55,6 +55,7 @@ NOT_RUN = {
     r"benchmarks/loader\.py": "tests/benchmarks/test_loader.py",
     r"benchmarks/peers\.py": "tests/benchmarks/test_peers.py",
     r"benchmarks/peers_training\.py": "tests/benchmarks/test_peers_training.py",
+    r"benchmarks/search_comparison\.py": "tests/benchmarks/test_search_comparison.py",
     r"benchmarks/step\.py": "tests/benchmarks/test_step.py",
     r"^bash scripts/kill_and_resume": "tests/training/test_kill_and_resume.py",
 }

@@ -202,6 +202,7 @@ def test_search_with_a_process_per_device__gives_the_same_network(
 ) -> None:
     with PerDevice([CPU, CPU], partial(open_trials, data_root)) as trainer:
         for process, _ in trainer.workers:
+            assert process.pid is not None
             os.kill(process.pid, signal.SIGINT)  # as Ctrl-C does, while they begin
         search = make_search(tmp_path, data_root, trainer=trainer)
         search.run()
