@@ -54,8 +54,11 @@ INLINE_LINES = [line for page in PAGES for line in inline_commands(page)]
 
 
 @pytest.fixture
-def parse_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parsers raise `Parsed` as soon as they have accepted their words."""
+def parse_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parsers raise `Parsed` as soon as they have accepted their words, in a folder of links to the project's.
+
+    A script that hands words on to `detect` has written its files by then.
+    """
 
     def stop_after(parse_args: Callable[..., Any]) -> Callable[..., Any]:
         def parse(self: Any, args: Any = None, *rest: Any, **options: Any) -> Any:
@@ -64,7 +67,9 @@ def parse_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return parse
 
-    monkeypatch.chdir(ROOT)
+    for entry in ROOT.iterdir():
+        (tmp_path / entry.name).symlink_to(entry)
+    monkeypatch.chdir(tmp_path)
     for parser in (argparse.ArgumentParser, jsonargparse.ArgumentParser):
         monkeypatch.setattr(parser, "parse_args", stop_after(parser.parse_args))
 
