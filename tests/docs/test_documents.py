@@ -55,7 +55,7 @@ INLINE_LINES = [line for page in PAGES for line in inline_commands(page)]
 
 @pytest.fixture
 def parse_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parsers raise `Parsed` as soon as they have accepted their words, in a folder of links to the project's.
+    """Parsers raise `Parsed` once they have accepted their words, in a folder of links to the project's.
 
     A script that hands words on to `detect` has written its files by then.
     """
