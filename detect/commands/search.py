@@ -42,7 +42,6 @@ from detect.search.measure import (
     network_alone,
 )
 from detect.search.netadapt import (
-    INT8_STEP,
     Latency,
     MultiplyAdds,
     NetAdaptOptions,
@@ -58,7 +57,7 @@ from detect.search.progress import SearchProgress
 from detect.search.proposals import OneByOne, PerDevice, Task, Trainer
 from detect.search.state import STATE_FILE, SearchState, read_state, refuse_other_settings
 from detect.search.trial import TrialOptions, Trials
-from detect.search.widths import STEP, explicit, widths_of
+from detect.search.widths import explicit, step_of, widths_of
 from detect.system.devices import CPU
 from detect.training.manifest import hash_weights
 from detect.training.run_module import check_known_classes
@@ -330,7 +329,7 @@ def netadapt(
         state.target_ms,
         ratio=state.ratio,
         decay=options.decay,
-        step_channels=INT8_STEP if options.measuring.int8 else STEP,
+        step_channels=step_of(table.setting.precision),
         proposals=options.proposals,
         resource=options.resource,
         seed=state.settings["seed"],

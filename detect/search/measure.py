@@ -29,7 +29,7 @@ from detect.model.checkpoint import TRAINING_KEYS
 from detect.model.counts import PAPER_CLASSES
 from detect.search.latency_table import Check, LatencyTable, Point, Setting, read_table
 from detect.search.networks import NetworkFiles
-from detect.search.widths import STEP, Widths, explicit, smaller, widths_of, with_widths
+from detect.search.widths import STEP, Widths, explicit, smaller, step_of, widths_of, with_widths
 from detect.types import INPUT_SIZE
 
 CHANGED_SHARE = 0.5
@@ -199,7 +199,9 @@ def latency_table(
         with tempfile.TemporaryDirectory(prefix="detect-latency-") as folder:
             bench = Bench(Path(folder), measuring)
             table = measure_missing(table, bench, options, after_width=lambda table: table.write(output))
-            networks = random_networks(table.start, options.check, least=options.least)
+            networks = random_networks(
+                table.start, options.check, least=options.least, step=step_of(table.setting.precision)
+            )
             for widths in networks[len(table.checks) :]:
                 table = check_predictions(table, bench, [widths])
                 table.write(output)
@@ -247,9 +249,10 @@ def measure_missing(
         after_width: is given the table after each width.
     """
     missing, began = table.missing, time.monotonic()
+    step = step_of(table.setting.precision)
     print_line(f"{len(table.start)} widths, {len(table.points)} of them measured already")
     for done, name in enumerate(missing, 1):
-        values = smaller(table.start[name], options.points, least=options.least)
+        values = smaller(table.start[name], options.points, least=options.least, step=step)
         changed = [with_widths(table.network, {name: value}) for value in values]
         start, *others = bench.measure([table.network, *changed])
         ratios = [paired_ratio(ms, start) for ms in others]
@@ -275,16 +278,16 @@ def check_predictions(table: LatencyTable, bench: Bench, networks: Sequence[Widt
     return replace(table, checks=tuple(checks))
 
 
-def random_networks(start: Widths, count: int, *, least: float) -> list[Widths]:
+def random_networks(start: Widths, count: int, *, least: float, step: int = STEP) -> list[Widths]:
     """Networks of which about half of the widths are smaller, each by chance; always the same ones."""
     rng = np.random.default_rng(0)
     networks = []
     for _ in range(count):
         names = [name for name in start if rng.random() < CHANGED_SHARE]
-        low = {name: smaller(start[name], 1, least=least) for name in names}
+        low = {name: smaller(start[name], 1, least=least, step=step) for name in names}
         networks.append(
             {
-                name: int(rng.integers(low[name][0] // STEP, -(-start[name] // STEP))) * STEP
+                name: int(rng.integers(low[name][0] // step, -(-start[name] // step))) * step
                 for name in names
                 if low[name]
             }

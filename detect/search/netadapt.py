@@ -25,8 +25,6 @@ from detect.search.widths import STEP, Widths, build_shapes, widths_of, with_wid
 
 Proposing = Literal["netadapt", "random"]
 ResourceName = Literal["latency", "madds"]
-INT8_STEP = 16
-"""Depthwise layers whose channels are no multiple of 16 take 2.5 times as long in ONNX Runtime's 8 bits."""
 
 
 class Resource(Protocol):

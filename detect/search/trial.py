@@ -60,6 +60,8 @@ class TrialOptions:
             )
         if not 0 < self.held_out < 1:
             raise InputError(f"--held_out is {self.held_out}; give a share of the training images, 0 to 1")
+        if self.most_held_out < 1:
+            raise InputError(f"--most_held_out is {self.most_held_out}; give 1 or more")
 
 
 class Trials:

@@ -135,6 +135,7 @@ def test_search__flags_reach_found_yaml_and_both_are_trained_and_compared(
         (["--target", "0.8", "--steps", "3", "--hours", "1"], "give --steps or --hours, one of them"),
         (["--target", "0.8", "--decay", "0"], "--decay is 0.0; give a number above 0"),
         (["--target", "0.8", "--held_out", "1"], "--held_out is 1.0; give a share"),
+        (["--target", "0.8", "--most_held_out", "0"], "--most_held_out is 0; give 1 or more"),
         (["--target", "0.8", "--train_steps", "0"], "--train_steps is 0"),
     ],
 )

@@ -47,6 +47,14 @@ def test_a_table_resumes_where_it_was_stopped():
     assert sum(stated == STATED for stated in bench.measured) == len(EMPTY.start) - 3
 
 
+def test_in_8_bits_channels_go_in_sixteens():
+    table = replace(EMPTY, setting=replace(SETTING, precision="int8"))
+    table = measure_missing(table, SteadyBench(), TableOptions(points=3))
+    assert [point.channels for point in table.points["block5.expansion"]] == [16, 32, 48]
+    assert not table.points["block1.out"]  # 16: nothing is below
+    assert {point.channels % 16 for points in table.points.values() for point in points} == {0}
+
+
 def test_differences_leave_out_what_slows_the_machine():
     table = measure_missing(EMPTY, SteadyBench(), TableOptions(points=2))
     slow = latency_ms(STATED) * 1.5  # the median round
