@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -98,7 +99,7 @@ def search_blocks(folder: SearchFolder, options: BlockRun) -> int:
             bench=Bench(Path(files), options.measuring),
         )
         search.after_trial = lambda: write_results(out, config, search)
-        search.run(trials.train)
+        run_trials(search, trials)
     best = search.found()  # there may be none
     write_results(out, config, search)
     print(f"written: {out / FOUND_FILE}, {out / PAGE}, {out / TRIALS_FILE}")
@@ -112,6 +113,20 @@ def search_blocks(folder: SearchFolder, options: BlockRun) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_config(path, config_of_trial(config, search, best), "")
     return folder.compare_with_start(path)
+
+
+def run_trials(search: BlockSearch, trials: TrialRuns) -> None:
+    """Run the search until it is over.
+
+    Raises:
+        InputError: see `BlockSearch.run`.
+        RunStopped: on a signal.
+    """
+    try:
+        search.run(trials.train)
+    except KeyboardInterrupt as error:  # not while a trial is trained: it is drawn, measured or noted
+        message = "the search was stopped; what is done is kept, the same command resumes"
+        raise RunStopped(message, exit_code=128 + signal.SIGINT) from error
 
 
 def hold_out(settings: dict[str, Any], folder: Path, share: float) -> tuple[dict[str, Any], int]:

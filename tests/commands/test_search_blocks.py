@@ -19,7 +19,7 @@ pytest.importorskip("optuna")
 from detect.commands import search_blocks, search_training
 from detect.commands.fit_cli import settings_reader
 from detect.commands.main import main
-from detect.commands.search_blocks import BlockRun, TrialRuns, hold_out, write_results
+from detect.commands.search_blocks import BlockRun, TrialRuns, hold_out, run_trials, write_results
 from detect.errors import InputError, RunStopped
 from detect.search.blocks import BlockOptions, BlockSearch, TrialFailed
 from detect.search.study import open_storage
@@ -103,6 +103,23 @@ def test_an_interrupt_ends_the_training_and_the_search(trials, monkeypatch, tmp_
     with pytest.raises(RunStopped, match="trial 1 is lost, the same command resumes") as stopped:
         trials.train({}, 1, lambda accuracy: False)
     assert stopped.value.exit_code == 130
+
+
+def test_an_interrupt_between_trainings_says_that_the_command_resumes(trials: TrialRuns, tmp_path: Path):
+    class Interrupted(SteadyBench):
+        def measure(self, networks):
+            if len(networks) > 1:  # a trial's beside the start
+                raise KeyboardInterrupt
+            return super().measure(networks)
+
+    storage = open_storage(str(tmp_path / "study.journal"))
+    search = BlockSearch(
+        explicit(SETTINGS), RUN.blocks, storage=storage, setting=SETTING, bench=Interrupted()
+    )
+    with pytest.raises(RunStopped, match="what is done is kept, the same command resumes") as stopped:
+        run_trials(search, trials)
+    assert stopped.value.exit_code == 130
+    assert [result.state for result in search.results()] == ["failed"]
 
 
 def test_trials_are_scored_on_training_images_alone(tmp_path: Path):
