@@ -163,18 +163,19 @@ def test_loss__is_float32_under_autocast(anchors):
 
 @pytest.mark.parametrize("loss", [MultiBoxLoss(), FocalLoss()])
 @pytest.mark.parametrize("boxes", [0, 1, 8])
-def test_compile__takes_forward_and_loss_whole(loss, boxes):
-    net = SSDLite(MobileNetV3("small", reduced_tail=True), K)
+def test_compile__takes_the_loss_whole(loss, boxes, anchors):
+    """Together with a network: tests/training/test_module.py."""
+    outputs, target = random_case(anchors, boxes)
+    inputs = (outputs.cls_logits, outputs.box_deltas)
 
-    def step(images: torch.Tensor, target: Target) -> torch.Tensor:
-        sums = loss(net(images), net.anchors, net.level_sizes, target)
-        return sums.total
+    def step() -> torch.Tensor:
+        return sums_of(loss, outputs, anchors, target).total
 
-    images = torch.randint(0, 256, (2, 3, 320, 320), dtype=torch.uint8)
-    _, target = random_case(net.anchors, boxes)
-    value = torch.compile(step, fullgraph=True, backend="aot_eager")(images, target)
-    value.backward()
-    assert torch.isfinite(value)
+    expected, value = step(), torch.compile(step, fullgraph=True, backend="aot_eager")()
+    torch.testing.assert_close(value, expected)
+    gradients = [torch.autograd.grad(total, inputs) for total in (value, expected)]
+    torch.testing.assert_close(*gradients)
+    torch.compiler.reset()
 
 
 def test_errors__name_the_value():
