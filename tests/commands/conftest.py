@@ -56,6 +56,12 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.fixture
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs end without report.html, a third of so short a run; those of a module's fixtures have it."""
+    monkeypatch.setattr("detect.commands.fit.write_report", lambda run: None)
+
+
+@pytest.fixture
 def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Put a program that only writes files in the place of `detect`; returns the list of its calls."""
     fake = tmp_path / "fake.py"

@@ -18,6 +18,7 @@ from detect.data.augment.plan import Plan
 from detect.data.dataset import DetectionDataset, SampleKey
 from detect.errors import InputError, RunStopped
 from detect.model.checkpoint import build_from_checkpoint, read_checkpoint
+from detect.report.run_page import write_report
 from detect.training.losses import LossTerms
 from detect.training.module import DetectionModule
 from detect.types import Target
@@ -34,7 +35,10 @@ from tests.fit_cases import (
     run_differences,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::UserWarning:lightning"),
+    pytest.mark.usefixtures("no_report"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +50,7 @@ def straight(case: tuple[Path, Path]) -> Path:
 
 
 def test_a_run_leaves_its_folder(straight: Path) -> None:
+    assert (straight / "report.html").is_file()
     rows = list(csv.DictReader((straight / "metrics.csv").open()))
     assert [(row["epoch"], row["step"]) for row in rows] == [("1", "4"), ("2", "8")]
     assert {"train/loss", "train/loss_cls", "train/loss_box", "val/loss", "val/mAP", "lr"} <= rows[0].keys()
@@ -511,4 +516,5 @@ def test_init_from_coco__its_origin_is_in_checkpoint_manifest_and_report(
     origin = read_checkpoint(run / "checkpoints" / "best.ckpt").description["weights_origin"]
     assert origin["licence"] == "BSD-3-Clause (torchvision), trained on COCO"
     assert json.loads((run / "manifest.json").read_text())["weights_origin"] == origin
+    write_report(run)
     assert "Started from weights ssdlite320" in (run / "report.html").read_text()

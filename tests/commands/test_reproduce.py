@@ -20,7 +20,10 @@ from detect.errors import InputError
 from tests.conftest import make_coco
 from tests.fit_cases import TINY, EndAt, Killed, fit_args, read_raw, write_config
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::UserWarning:lightning"),
+    pytest.mark.usefixtures("no_report"),
+]
 
 
 @pytest.fixture(autouse=True)

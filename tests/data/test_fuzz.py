@@ -26,8 +26,8 @@ def test_slice__usable_or_refused_with_a_name(tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.slow
 def test_every_mutation__often(tmp_path: Path) -> None:
-    fuzzer = Fuzzer(tmp_path, seed=10)  # of the first seeds the one that needs the fewest cases for all
-    outcomes = [fuzzer.run(number) for number in range(120)]
+    fuzzer = Fuzzer(tmp_path, seed=2)
+    outcomes = [fuzzer.run(number) for number in range(150)]
     assert failures(outcomes) == []
     assert {outcome.mutation for outcome in outcomes} == set(MUTATIONS)
 

@@ -37,6 +37,7 @@ NOT_RUN = {
     r"^detect data download ": "needs the network: tests/data/public/test_download.py",
     r"^bash scripts/test( |$)": "is what runs this",
     r"^bash scripts/gpu-check$": "needs a GPU: tests/inspection/test_device_steps.py",
+    r"^bash scripts/quickstart": "is what .ci/run begins with, in full",
     r"^NODES=2 .* bash scripts/torchrun ": "tests/test_scripts_several_machines.py",
     r"^sbatch scripts/slurm |--slurm |scripts/test-slurm": "needs SLURM: tests/test_slurm.py",
     r"litert|\.tflite": "LiteRT needs an environment of its own: tests/deploy/runtimes/test_litert.py",
@@ -46,7 +47,7 @@ NOT_RUN = {
     r"^detect latency-table ": "exports networks, minutes: tests/search/test_measure.py",
     r"^detect search ": "exports and trains, minutes: tests/commands/test_search.py",
     r"configs/plus/": "30 epochs, minutes: tests/test_configs.py and tests/test_recipes.py",
-    r"^detect sweep .* BCCD ": "is the sweep before it with three configurations, a minute",
+    r"^detect sweep .* (BCCD|path/to/data) ": "is the sweep of data/small with other data, a minute",
     r"--source (camera:0|rtsp:)": "needs a camera or a stream: tests/deploy/test_predict_video.py",
     r"--format web ": "needs a package of npm: tests/deploy/test_web_page.py",
     r"python -m http\.server ": "ends when it is told to",
@@ -60,6 +61,8 @@ NOT_RUN = {
     r"^bash scripts/kill_and_resume": "tests/training/test_kill_and_resume.py",
 }
 """Pattern of a command to the reason why it is not run here, or to the test that runs it in another way."""
+WHOLE_PAGES = {"first-detector.md": "tests/docs/test_first_detector.py"}
+"""Pages whose commands another test runs, all of them."""
 
 SMALL_RUN = (
     "--trainer.max_epochs 1 --trainer.accelerator cpu --data.total_batch_size 4 --data.workers 0 "
@@ -78,7 +81,6 @@ SMALLER = {
     r"^detect data shapes": "--train 16 --val 4",
     r"^detect data preview": "--samples 8",
     r"^detect export .*--int8": "--calibration_images 4 --max_drop 1",
-    r"^bash scripts/quickstart": SMALL_RUN,
     r"benchmarks/allocator\.py": "--rounds 1 --steps 1",
     r"benchmarks/postprocessing\.py": "--rounds 3",
     r"benchmarks/overfit\.py": "--images 4 --epochs 1",
@@ -116,11 +118,13 @@ def is_run(line: Line) -> bool:
     """Whether `run_line` knows how."""
     first, second = line.words[0], line.words[1:2]
     script = first == "python" and second[0].startswith(("benchmarks/", "scripts/", "-m"))
-    return first in ("detect", "mkdir") or script or (first == "bash" and second == ["scripts/quickstart"])
+    return first in ("detect", "mkdir") or script
 
 
 def reason(line: Line) -> str | None:
     """Why a command is not run on its page; a script that stands on several is run on the first."""
+    if line.page in WHOLE_PAGES:
+        return WHOLE_PAGES[line.page]
     first = next(other for other in FENCED_LINES if other.words == line.words)
     if line.words[0] != "detect" and first.page != line.page:
         return f"is run on {first.page}"
@@ -137,8 +141,9 @@ def test_every_command_is_run_or_there_is_a_reason() -> None:
             pattern for pattern in patterns if any(re.search(pattern, line.text) for line in FENCED_LINES)
         }
         assert patterns.keys() - found == set(), "patterns of commands that are in no document"
-    files = re.findall(r"tests/[\w/]+\.py", " ".join(NOT_RUN.values()))
-    assert len(files) >= len([why for why in NOT_RUN.values() if "tests/" in why]) > 0
+    reasons = [*NOT_RUN.values(), *WHOLE_PAGES.values()]
+    files = re.findall(r"tests/[\w/]+\.py", " ".join(reasons))
+    assert len(files) >= len([why for why in reasons if "tests/" in why]) > 0
     assert [file for file in files if not (ROOT / file).is_file()] == []
     assert set(PAGES) == set(GIVEN)
 
@@ -184,22 +189,6 @@ def of_readme(here: Path, material: Material) -> None:
     for part in ("Annotations", "JPEGImages"):
         shutil.copytree(material.voc / part, here / "labelled" / part)
     shutil.copytree(material.coco / "val", here / "new_photos")
-    make_checkout(here)
-
-
-def make_checkout(here: Path) -> None:
-    """What scripts/quickstart needs: itself, an environment that is installed, the data set, smaller."""
-    shutil.copytree(ROOT / "scripts", here / "scripts")
-    shutil.copytree(ROOT / "requirements", here / "requirements")
-    shutil.copy(ROOT / "pyproject.toml", here)
-    python = here / ".venv" / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    python.write_text(f'#!/bin/bash\nexec {sys.executable} "$@"\n')
-    python.chmod(0o755)
-    files = ["pyproject.toml", "requirements/constraints.txt"]
-    checksum = subprocess.run(["cksum", *files], cwd=here, capture_output=True, text=True, check=True).stdout
-    (here / ".venv" / "installed-base").write_text(f"{here} {checksum}")
-    assert main(["data", "shapes", "data/shapes", "--train", "16", "--val", "4"]) == 0
 
 
 def of_comparing(here: Path, material: Material) -> None:
@@ -211,7 +200,6 @@ def of_comparing(here: Path, material: Material) -> None:
         make_run(here / "runs" / name, material.coco, seed=seed, lr=0.01 if seed < 2 else 0.05)
     measured = ["--model", str(material.onnx), "--json", "benchmark.json", "--rounds", "3"]
     assert main(["benchmark", *measured, "--memory", "false"]) == 0
-    shutil.copytree(material.coco, here / "path" / "to" / "data")
     shutil.copytree(material.voc, here / "BCCD")
 
 
@@ -284,7 +272,6 @@ GIVEN: dict[str, Callable[[Path, Material], None]] = {
     "data.md": of_data,
     "deployment.md": of_deployment,
     "docker.md": of_docker,
-    "first-detector.md": of_first_detector,
     "multi-gpu.md": of_multi_gpu,
     "published-numbers.md": of_published,
     "results.md": of_results,
