@@ -37,9 +37,9 @@ from torchvision.transforms import v2
 from detect.data.annotations import Annotations
 from detect.data.augment import CopyPaste, MixUp, Mosaic, RandomHorizontalFlip, RandomIoUCrop
 from detect.data.cache import PixelCache
-from detect.data.datamodule import start_worker
 from detect.data.dataset import DetectionDataset, SampleKey, collate
 from detect.data.splits import open_split
+from detect.data.workers import start_worker
 
 IMAGE_SIZE = (320, 320)
 BATCH_SIZE = 32

@@ -36,9 +36,10 @@ from torchvision.transforms.v2.functional import convert_image_dtype
 from detect.api import Detector
 from detect.data.images.decode import load_pixels
 from detect.data.synthetic.images import generated_images
-from detect.deploy.benchmark import PhotographToBoxes, describe_protocol, protocol_lines
+from detect.deploy.benchmark import PhotographToBoxes, describe_protocol
 from detect.deploy.export import ExportOptions, export
 from detect.deploy.latency import Protocol, Stopwatch, interleave, load_average, paired_ratio, pin, summarise
+from detect.deploy.latency_text import protocol_lines
 from detect.deploy.load import open_exported
 from detect.deploy.random_weights import random_detector
 from detect.deploy.runtimes.base import RuntimeOptions, require

@@ -25,9 +25,10 @@ from rich.console import Console
 from rich.table import Table
 
 from detect.api import Detector
-from detect.deploy.benchmark import PhotographToBoxes, describe_protocol, protocol_lines, write_images
+from detect.deploy.benchmark import PhotographToBoxes, describe_protocol, write_images
 from detect.deploy.export import ExportOptions, export
 from detect.deploy.latency import Protocol, interleave, load_average, paired_ratio, pin, summarise
+from detect.deploy.latency_text import protocol_lines
 from detect.deploy.load import open_exported
 from detect.deploy.runtimes.base import RuntimeOptions
 from detect.deploy.spec import Form

@@ -25,10 +25,10 @@ from detect.deploy.benchmark import (
     Measured,
     measure,
     plan_rows,
-    protocol_lines,
     write_images,
 )
 from detect.deploy.latency import Protocol, Ratio, paired_ratio, pin
+from detect.deploy.latency_text import protocol_lines
 from detect.errors import InputError
 from detect.evaluation.draw import PALETTE
 from detect.inspection.models import TABLE_6

@@ -10,10 +10,10 @@ import sys
 import warnings
 
 from detect.commands.arguments import Command, trust_modules
+from detect.commands.convert_weights import convert_weights_command
 from detect.commands.data import DATA_COMMANDS
 from detect.commands.detectors import (
     benchmark_command,
-    convert_weights_command,
     evaluate_command,
     export_command,
     models_command,

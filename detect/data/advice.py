@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 from detect.data.cache import GB, CachePlace, free_bytes
-from detect.data.datamodule import LoaderSettings, choose_workers
 from detect.data.dataset import DetectionDataset
 from detect.data.profile import LoaderProfile
+from detect.data.workers import LoaderSettings, choose_workers
 
 LEAST_GAIN = 1.1
 """Below this a change is not worth a restart."""

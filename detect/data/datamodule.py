@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gc
-import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from lightning import LightningDataModule
@@ -31,23 +29,11 @@ from detect.data.multi_scale import MultiScale, sizes_between
 from detect.data.repeats import describe_repeats, repeat_factors
 from detect.data.sampler import BatchPlan, DetectionLoader, TrainLoader, TrainSampler, ValSampler
 from detect.data.splits import OpenedSplit, Role, open_split
+from detect.data.workers import LoaderSettings, choose_workers, start_worker
 from detect.errors import InputError
 from detect.system.cores import available_cores
-from detect.system.memory import keep_freed_memory
 from detect.system.shared_memory import batch_bytes, bytes_in_flight, require_shared_memory
 from detect.types import INPUT_SIZE, ClassMap, ResizeRule
-
-MAX_WORKERS = 8
-"""More workers than this wait for each other's memory rather than for the trainer."""
-
-
-class LoaderSettings(NamedTuple):
-    """What decides how fast a rank loads, besides the files."""
-
-    workers: int
-    ranks_here: int
-    """Processes that train on this machine."""
-    cached: bool
 
 
 class DetectionData(LightningDataModule):
@@ -398,20 +384,3 @@ def align_classes(annotations: Annotations, classes: ClassMap) -> Annotations:
         )
     new_labels = np.array([0] + [label_of[name] for name in annotations.classes.names])
     return replace(annotations, classes=classes, labels=new_labels[annotations.labels].astype(np.int64))
-
-
-def choose_workers(cores: int, ranks_here: int) -> int:
-    """Workers of one rank: a core stays with the trainer, the ranks of the machine share the others."""
-    return min(MAX_WORKERS, max(0, cores // ranks_here - 1))
-
-
-def start_worker(worker: int) -> None:
-    """Leave to the trainer what is the trainer's.
-
-    Ctrl-C reaches the whole process group, and the trainer needs its workers to finish the step and save.
-    Objects inherited from it (other loaders' iterators) must not be finalised here. What an image took is
-    kept for the next one.
-    """
-    keep_freed_memory()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    gc.freeze()

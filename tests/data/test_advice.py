@@ -5,10 +5,10 @@ import pytest
 
 from detect.data import advice
 from detect.data.advice import best_change, decoded_gb
-from detect.data.datamodule import LoaderSettings
 from detect.data.dataset import DetectionDataset
 from detect.data.profile import LoaderProfile
 from detect.data.splits import open_split
+from detect.data.workers import LoaderSettings
 from tests.conftest import make_coco
 
 

@@ -17,8 +17,9 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
 from detect.data import datamodule
-from detect.data.datamodule import DetectionData, align_classes, choose_workers, start_worker
+from detect.data.datamodule import DetectionData, align_classes
 from detect.data.splits import open_split
+from detect.data.workers import choose_workers, start_worker
 from detect.errors import InputError
 from detect.types import Batch, ClassMap
 from tests.conftest import make_coco

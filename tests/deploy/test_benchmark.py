@@ -16,12 +16,12 @@ from detect.deploy.benchmark import (
     benchmark,
     checkpoint_sha256,
     fits,
-    latency_table,
     memory_of,
     plan_rows,
 )
 from detect.deploy.exported_file import file_sha256
 from detect.deploy.latency import Protocol, row_setting
+from detect.deploy.latency_text import latency_table
 from detect.deploy.load import open_exported
 from detect.deploy.runtimes.base import RuntimeOptions
 from detect.errors import InputError
