@@ -1,4 +1,5 @@
 import json
+import re
 
 import onnx
 import pytest
@@ -40,7 +41,8 @@ def int8_description(path):
 
 def quantised(path, options, *, keep_fp32=(), format="onnx"):
     """An int8 file from the small detector's ONNX file; far quicker than an export from a checkpoint."""
-    description = int8_description(exported(format))
+    description = int8_description(exported())
+    description["export"]["format"] = format
     images = calibrate(lively_detector(), options).images
     graph = build_graph(lively_detector(), "nms")
     FORMATS[format].write_int8(Int8Source(graph, exported(), images, description, keep_fp32), path)
@@ -247,11 +249,14 @@ def test_export__litert_in_int8_is_refused_with_the_reason(options, tmp_path):
 @pytest.mark.slow
 def test_quantise__openvino_by_nncf(options, tmp_path):
     images = calibrate(lively_detector(), options).images[:3]
-    for name, keep in (("a.xml", ()), ("b.xml", ("backbone",))):
-        quantised(tmp_path / name, options, keep_fp32=keep, format="openvino")
-    with open_exported(tmp_path / "a.xml") as runtime, open_exported(exported()) as reference:
+    file = quantised(tmp_path / "a.xml", options, keep_fp32=("backbone",), format="openvino")
+    with open_exported(file) as runtime, open_exported(exported()) as reference:
         assert runtime.precision == "int8"
         found, wanted = (model.run(images)[SCORES] for model in (runtime, reference))
     assert 0 < (found - wanted).abs().mean() < 0.1
-    text, kept = ((tmp_path / name).read_text() for name in ("a.xml", "b.xml"))
-    assert text.count('type="FakeQuantize"') > kept.count('type="FakeQuantize"') > 0
+    rounded = {
+        name.split("/")[0] for name in re.findall(r'name="(\S+)" type="FakeQuantize"', file.read_text())
+    }
+    kept = nodes_left_in_fp32(onnx.load(exported()), ("backbone",))
+    assert rounded - kept
+    assert len(rounded & kept) <= 2 < len(kept)  # what leaves the backbone is rounded for the layers behind

@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -245,7 +246,7 @@ def test_predict_command__recursive(words, images, photos, tmp_path, capsys):
 @pytest.mark.slow
 def test_predict__memory_does_not_grow_with_the_number_of_pictures(tmp_path, monkeypatch):
     photo(640, 480).save(tmp_path / "0.jpg")
-    for i in range(1, 400):
+    for i in range(1, 200):
         os.link(tmp_path / "0.jpg", tmp_path / f"{i}.jpg")
     monkeypatch.setattr(predict_module, "BUDGET_BYTES", 20_000_000)
 
@@ -253,10 +254,11 @@ def test_predict__memory_does_not_grow_with_the_number_of_pictures(tmp_path, mon
         status = Path("/proc/self/status").read_text()
         return int(status.split("VmRSS:")[1].split()[0]) / 1000
 
-    predict(checkpoint(), [str(tmp_path / "1*.jpg")], output=tmp_path / "few", options=LOW)
+    options = replace(LOW, score_threshold=0.9)  # few boxes to draw
+    predict(checkpoint(), [str(tmp_path / "1?.jpg")], output=tmp_path / "few", options=options)
     before = resident_mb()
-    predict(checkpoint(), [str(tmp_path / "*.jpg")], output=tmp_path / "many", options=LOW)
-    assert resident_mb() - before < 100
+    predict(checkpoint(), [str(tmp_path / "*.jpg")], output=tmp_path / "many", options=options)
+    assert resident_mb() - before < 100  # the pictures have 184
 
 
 def test_prediction__selects_by_label():
