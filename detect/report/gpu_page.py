@@ -13,6 +13,7 @@ import torch
 
 from detect.data.synthetic.shapes import make_shapes
 from detect.deploy.latency import cpu_name, installed_versions
+from detect.inspection.device_equality import equality_checks
 from detect.inspection.device_runs import run_checks
 from detect.inspection.device_steps import Check, CheckSetup, step_checks
 from detect.inspection.step_time import without_log
@@ -48,7 +49,7 @@ def gpu_check(
     setup = CheckSetup(device, model, root, out, batch_size=batch_size, steps=steps)
     checks: list[Check] = []
     with without_log():
-        for check in chain(step_checks(setup), run_checks(setup) if runs else ()):
+        for check in chain(equality_checks(setup), step_checks(setup), run_checks(setup) if runs else ()):
             checks.append(check)
             print(f"{check.verdict:8}  {check.title}: {check.sentence}", flush=True)
             write(out, checks, device, seconds=time.monotonic() - began)
