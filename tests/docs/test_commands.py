@@ -37,7 +37,7 @@ NOT_RUN = {
     r"^detect data download ": "needs the network: tests/data/public/test_download.py",
     r"^bash scripts/test( |$)": "is what runs this",
     r"^bash scripts/gpu-check$": "needs a GPU: tests/inspection/test_device_steps.py",
-    r"^bash scripts/quickstart": "is what .ci/run begins with, in full",
+    r"^bash scripts/quickstart": "is what .ci/run begins with",
     r"--trainer\.strategy ddp": "starts several processes: tests/system/test_ranks.py",
     r"^NODES=2 .* bash scripts/torchrun ": "tests/test_scripts_several_machines.py",
     r"^sbatch scripts/slurm |--slurm |scripts/test-slurm": "needs SLURM: tests/test_slurm.py",
