@@ -23,8 +23,7 @@ def init_command(args: list[str]) -> int:
         type=str,
         default="auto",
         metavar="coco|imagenet|starter|none|CKPT",
-        help="what the training starts from; auto: the first of these that can be had for the budget, and "
-        "before none that of scripts/quickstart",
+        help="what the training starts from; auto: the first of these that can be had for the budget",
     )
     parser.add_argument("--data.train_split", type=str | None, default=None, help="null: train2017 or train")
     parser.add_argument(

@@ -181,9 +181,9 @@ def describe_data(data: DetectionData, splits: Splits) -> str:
 
 
 def choose_recipe(train: Annotations, start: Start) -> Recipe:
-    """SSDLite+ for small objects, from random weights and few images: what was measured; else SSDLite."""
-    measured = start.kind == "none" and len(train) < FEW_IMAGES
-    if measured and float(np.median(box_sides(train, SIDES[0]))) < SMALL_MEDIAN:
+    """SSDLite+ for few images of small objects, from no start or one that has its maps; else SSDLite."""
+    has_maps = start.kind == "none" or start.model.get("taps") == SSDLITE_PLUS.small["taps"]
+    if has_maps and len(train) < FEW_IMAGES and float(np.median(box_sides(train, SIDES[0]))) < SMALL_MEDIAN:
         return SSDLITE_PLUS
     return SSDLITE
 

@@ -22,7 +22,7 @@ GRAPH = "frozen_inference_graph.pb"
 ZOO = Limits(files=100, gb=0.5)
 """Of an archive of TensorFlow's model zoo; the one below unpacks to about 0.1 GB."""
 STARTERS = Path(__file__).parent / "starters"
-"""Checkpoints in the package, weights in fp16; `scripts/starter` makes them."""
+"""Checkpoints in the package, weights in fp16; `scripts/starter` makes the one there is."""
 
 
 class Published(NamedTuple):
@@ -116,19 +116,20 @@ def published_start(net: SSDLite) -> Path:
 
 
 def starter(net: SSDLite) -> Path:
-    """The starter for the backbone of `net`; of several the one with the same taps and neck.
+    """The starter for the backbone of `net`.
 
     Raises:
         InputError: there is none for this backbone.
     """
     backbone = flat_backbone(net.backbone.to_settings())
-    own = {path: read_checkpoint(path).description["model"] for path in sorted(STARTERS.glob("*.ckpt"))}
-    fitting = {path: model for path, model in own.items() if flat_backbone(model["backbone"]) == backbone}
-    if not fitting:
-        raise InputError(
-            _none_fits("starter", backbone, [flat_backbone(one["backbone"]) for one in own.values()])
-        )
-    return max(fitting, key=lambda path: fitting[path]["taps"] == list(net.taps))
+    own = {
+        path: flat_backbone(read_checkpoint(path).description["model"]["backbone"])
+        for path in sorted(STARTERS.glob("*.ckpt"))
+    }
+    for path, of_starter in own.items():
+        if of_starter == backbone:
+            return path
+    raise InputError(_none_fits("starter", backbone, [*own.values()]))
 
 
 def fetched(published: Published) -> Path:

@@ -112,6 +112,8 @@ def test_a_detector_to_start_from_names_the_backbone(tmp_path: Path) -> None:
     [
         (150, NONE, SSDLITE_PLUS),  # 75 px at 320
         (170, NONE, SSDLITE),
+        (40, Start("detector", "", {"taps": ["c3", "c4", "c5"]}), SSDLITE_PLUS),
+        (40, Start("detector", "", {}), SSDLITE),
         (40, Start("imagenet", "", {}), SSDLITE),  # not measured from any start but random weights
     ],
 )

@@ -72,31 +72,6 @@ def test_no_checkpoint_is_refused(tmp_path: Path) -> None:
         choose_start(str(tmp_path / "nowhere.ckpt"), "small")
 
 
-@pytest.mark.parametrize("size", ["small", "large"])
-@pytest.mark.usefixtures("no_network")
-def test_auto_without_a_network_is_the_newest_quickstart(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: starts.Size
-) -> None:
-    for number in (1, 2):
-        folder = tmp_path / "runs" / f"quickstart-00{number}" / "checkpoints"
-        folder.mkdir(parents=True)
-        save(folder / "best.ckpt")
-    monkeypatch.chdir(tmp_path)
-    start = choose_start("auto", size)
-    assert start.kind == "detector"
-    assert start.model["init_from"] == "runs/quickstart-002/checkpoints/best.ckpt"
-    assert "the quickstart's detector" in start.why
-
-
-@pytest.mark.usefixtures("no_network", "elsewhere")
-@pytest.mark.parametrize("size", ["small", "large"])
-def test_auto_without_a_network_or_a_quickstart_is_none(size: starts.Size) -> None:
-    start = choose_start("auto", size)
-    assert (start.kind, start.model) == ("none", {})
-    assert "bash scripts/quickstart" in start.why
-    assert "out of reach: " in start.why
-
-
 @pytest.mark.usefixtures("no_network")
 def test_a_start_that_is_asked_for_must_be_there() -> None:
     with pytest.raises(InputError, match=r"ssdlite320\S+ cannot be downloaded: .*no network"):
@@ -127,23 +102,14 @@ def test_the_published_detector_is_fetched_once(coco_server: FileServer) -> None
 
 
 @pytest.mark.usefixtures("no_network", "elsewhere")
-@pytest.mark.parametrize("size", ["small", "large"])
-def test_without_a_network_the_starter_comes_before_the_quickstart(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: starts.Size
-) -> None:
-    backbone = {
-        "class_path": "detect.model.backbones.MobileNetV3",
-        "init_args": {"size": "small", "reduced_tail": True},
-    }
-    monkeypatch.setattr("detect.model.published.STARTERS", tmp_path / "starters")
-    with pytest.raises(InputError, match="init_from starter: there is none"):
-        choose_start("starter", size)
-    save(tmp_path / "runs" / "quickstart-001" / "checkpoints" / "best.ckpt")
-    save(tmp_path / "starters" / "v3_small.ckpt", backbone=backbone)
+@pytest.mark.parametrize(("size", "missing"), [("small", "imagenet"), ("large", "coco, imagenet")])
+def test_without_a_network_it_is_the_starter_of_the_package(size: starts.Size, missing: str) -> None:
     start = choose_start("auto", size)
-    assert start == choose_start("starter", size)
-    assert (start.kind, start.model["init_from"]) == ("detector", "starter")
-    assert start.model["backbone"] == backbone
+    assert start.kind == "detector"
+    assert start.model == choose_start("starter", size).model
+    assert start.model["init_from"] == "starter"  # and no path: another machine has its own
+    assert start.model["taps"] == ["c3", "c4", "c5"]
+    assert start.why.endswith(f"out of reach: {missing}")
     assert "generated images" in start.why
 
 

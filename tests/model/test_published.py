@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from detect.data.annotation_cache import cache_folder
 from detect.errors import InputError
@@ -39,6 +40,7 @@ SMALL = {
     },
     "num_classes": 2,
 }
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 NAME = "ssdlite320_mobilenet_v3_large_coco-a79551df.pth"
 
 
@@ -216,18 +218,17 @@ def test_a_path_stays_a_path() -> None:
     assert find_start("./coco", SMALL) == Path("coco")
 
 
-def test_starter__by_backbone_then_taps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_starter__by_backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(published, "STARTERS", tmp_path)
     with pytest.raises(InputError, match=r"init_from starter: there is none for .*; there are: none yet"):
         find_start("starter", SMALL)
-    plus = {**SMALL, "taps": ["out4", "out5"]}
-    for name, settings in (("a", SMALL), ("b", plus)):
-        detector = build_detector(settings)
-        detector.classes = ClassMap(("disc", "bar"), (1, 2))
-        write_checkpoint(tmp_path / "full" / f"{name}.ckpt", checkpoint_content(detector))
-        pack(tmp_path / "full" / f"{name}.ckpt", tmp_path / f"{name}.ckpt")
+    detector = build_detector(SMALL)
+    detector.classes = ClassMap(("disc", "bar"), (1, 2))
+    write_checkpoint(tmp_path / "full" / "a.ckpt", checkpoint_content(detector))
+    pack(tmp_path / "full" / "a.ckpt", tmp_path / "a.ckpt")
     assert find_start("starter", SMALL) == tmp_path / "a.ckpt"
-    assert find_start("starter", plus) == tmp_path / "b.ckpt"
+    with pytest.raises(InputError, match=r"there is none for MobileNetV3, size large.* size small"):
+        find_start("starter", LARGE)
     net = build_detector(SMALL).net
     init_from(net, ClassMap(("disc", "cup"), (1, 2)), tmp_path / "a.ckpt")
     stored = read_checkpoint(tmp_path / "a.ckpt").state_dict["net.backbone.stem.0.weight"]
@@ -235,6 +236,21 @@ def test_starter__by_backbone_then_taps(tmp_path: Path, monkeypatch: pytest.Monk
     assert torch.equal(net.state_dict()["backbone.stem.0.weight"], stored.float())
     assert net.backbone.weights_origin == {"weights": "a.ckpt", "licence": LICENCE}
     assert (tmp_path / "a.ckpt").stat().st_size < 0.6 * (tmp_path / "full" / "a.ckpt").stat().st_size
+
+
+def test_the_starter_of_the_package__all_of_it_is_taken_but_other_classes() -> None:
+    settings = yaml.safe_load((CONFIGS / "starter" / "v3_small.yaml").read_text())["model"]
+    path = find_start("starter", settings)
+    assert path.stat().st_size < 4_000_000
+    content = read_checkpoint(path)
+    assert content.description["weights_origin"]["licence"] == LICENCE
+    assert {weights.dtype for weights in content.state_dict.values()} <= {torch.float16, torch.int64}
+    assert all(weights.isfinite().all() for weights in content.state_dict.values())
+    net = build_detector({**settings, "num_classes": 2}).net
+    match = init_from(net, ClassMap(("disc", "cup"), (1, 2)), path)
+    assert match.other_settings == []
+    assert match.known_classes == ["disc"]
+    assert {name.split(".")[0] for name in match.fresh} <= {"cls_heads"}
 
 
 def test_other_settings_than_learnt_are_said(tmp_path: Path) -> None:
