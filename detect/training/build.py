@@ -48,7 +48,8 @@ def detection_module(
         parameters: freezing, learning rates by part, weight decay by kind.
         init_from: a checkpoint to start from; its classes may be others, heads are copied by class name. Or
             the word coco, for the published detector that fits the backbone (fetched once), or starter, for
-            that of this package, trained on generated images. `detect fit` reads it, once the classes of the data are known.
+            that of this package, trained on generated images. `detect fit` reads it, once the classes of the
+            data are known.
         teacher: a checkpoint of a better detector of the same classes (a larger backbone or input) to learn
             from, beside the data. Steps take longer by its forward pass; the trained detector is the same.
         distillation: how much the teacher counts.
