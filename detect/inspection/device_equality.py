@@ -106,7 +106,7 @@ def equality_checks(setup: CheckSetup) -> Iterator[Check]:
 
 
 def beside_bound(value: float, bound: float) -> str:
-    """A difference and the most that it may be."""
+    """A difference beside its maximum."""
     return f"{value:.1e}" + (f" of at most {bound:.0e}" if math.isfinite(bound) else "")
 
 
