@@ -41,6 +41,7 @@ NOT_RUN = {
     r"--trainer\.strategy ddp": "starts several processes: tests/system/test_ranks.py",
     r"^NODES=2 .* bash scripts/torchrun ": "tests/test_scripts_several_machines.py",
     r"^sbatch scripts/slurm |--slurm |scripts/test-slurm": "needs SLURM: tests/test_slurm.py",
+    r"last\.ckpt .*--int8|int8\.xml": "8 bits, as deployment.md's; OpenVINO's: tests/deploy/test_int8.py",
     r"litert|\.tflite": "LiteRT needs an environment of its own: tests/deploy/runtimes/test_litert.py",
     r"executorch": "ExecuTorch needs an environment of its own: tests/deploy/runtimes/test_executorch.py",
     r"detect pretrain|figure1": "trains on folders of classes: tests/commands/test_pretrain.py",
@@ -235,8 +236,6 @@ def of_results(here: Path, material: Material) -> None:
         shutil.copytree(material.voc, here / name)
     shutil.copytree(material.coco, here / "coco128")
     shutil.copytree(material.coco / "val", here / "images")
-    best = material.run / "checkpoints" / "best.ckpt"
-    shutil.copy(best, here / "last.ckpt")
     quickstart = [
         "--config",
         "configs/quickstart.yaml",
@@ -246,8 +245,6 @@ def of_results(here: Path, material: Material) -> None:
         "runs/quickstart-001",
     ]
     assert main(["fit", *quickstart, *SMALL_RUN.split()]) == 0
-    shutil.copy(material.onnx, here / "fp32.onnx")
-    shutil.copy(material.coco / "val" / "000.jpg", here / "BCCD" / "JPEGImages" / "BloodImage_00000.jpg")
 
 
 GIVEN: dict[str, Callable[[Path, Material], None]] = {
