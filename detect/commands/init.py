@@ -11,9 +11,8 @@ from detect.system.files import require_writable, write_atomically
 
 def init_command(args: list[str]) -> int:
     """Look at a data set and at this machine, and write a configuration that `detect fit` takes as it is."""
-    from detect.inspection.first_config import BUDGETS, Budget, choose_splits, first_config
+    from detect.inspection.first_config import Budget, choose_splits, first_config
     from detect.inspection.first_config_text import config_text, summary
-    from detect.inspection.starts import choose_start
 
     parser = new_parser("init", init_command, "detect init data/birds --for phone")
     parser.add_argument("root", type=Path, help="folder of the data set: COCO, Pascal VOC or YOLO")
@@ -41,8 +40,7 @@ def init_command(args: list[str]) -> int:
     require_writable(path, outside=config.root)
     splits = choose_splits(config.root, config.data.train_split, config.data.val_split)
     budget: Budget = config["for"]
-    start = choose_start(config.start, BUDGETS[budget].size)
-    chosen = first_config(config.root, splits, budget=budget, start=start)
+    chosen = first_config(config.root, splits, budget=budget, start=config.start)
     write_atomically(path, config_text(chosen, path))
     print("\n".join(summary(chosen, path)))
     return 0

@@ -23,7 +23,7 @@ from detect.errors import InputError
 from detect.inspection.anchor_advice import TRIED_SIDES, choose_scales
 from detect.inspection.anchor_layout import AnchorLayout, trained_boxes
 from detect.inspection.recipes import SMALL_MEDIAN, SSDLITE, SSDLITE_PLUS, Recipe
-from detect.inspection.starts import Kind, Start
+from detect.inspection.starts import Kind, Start, choose_start
 from detect.inspection.step_time import measure_step, without_log
 from detect.model.anchors import AnchorConfig
 from detect.model.backbones.mobilenet_v3 import Size
@@ -40,7 +40,7 @@ STEPS: dict[Kind, int] = {"none": 3000, "imagenet": 2000, "detector": 1500}
 """Optimizer steps that a small set needs from each start."""
 FEW_IMAGES = 1000
 """From random weights, fewer images than this train the smaller SSDLite better (docs/results.md); the figures
-for SSDLite+ are from fewer, too."""
+for SSDLite+ and the starter are from fewer, too."""
 QUICK_NORM = {"bn_momentum": 0.1}
 """From random weights, running statistics must follow within a few hundred steps."""
 LEAST_BATCH = 2
@@ -121,28 +121,30 @@ def _usual(found: list[str], role: Role) -> str | None:
     return next((name for name in DEFAULT_SPLITS[role] if name in found), None)
 
 
-def first_config(root: Path, splits: Splits, *, budget: Budget, start: Start) -> FirstConfig:
+def first_config(root: Path, splits: Splits, *, budget: Budget, start: str) -> FirstConfig:
     """Choose every setting for the data set in `root`, and time a few training steps.
 
     Args:
         root: folder of the data set.
         splits: of it.
         budget: what the detector is to run on.
-        start: what its training starts from.
+        start: what its training starts from; see `choose_start`.
 
     Raises:
-        InputError: the data cannot be trained on.
+        InputError: the data cannot be trained on, or the start cannot be had.
     """
     with without_log():
         data = DetectionData(root, train_split=splits.train, val_split=splits.val)
         data.open()
-        reasons = {"start": start.why}
-        recipe = choose_recipe(data.train, start)
-        model = choose_backbone(budget, start, len(data.train), recipe, reasons)
+        few = len(data.train) < FEW_IMAGES
+        begin = choose_start(start, BUDGETS[budget].size, few_images=few)
+        reasons = {"start": begin.why}
+        recipe = choose_recipe(data.train, begin)
+        model = choose_backbone(budget, begin, len(data.train), recipe, reasons)
         model["image_size"] = choose_input(data.train, BUDGETS[budget], recipe, reasons)
         model["anchors"] = choose_anchors(data.train, model, reasons)
         batch = data.total_batch_size = choose_batch(len(data.train), recipe)
-        length = choose_length(len(data.train), len(data.val), batch=batch, kind=start.kind)
+        length = choose_length(len(data.train), len(data.val), batch=batch, kind=begin.kind)
         model |= choose_optimizer(recipe, batch, length.steps)
         augmentations = choose_augmentations(data.classes.names, recipe, reasons)
         data.image_size = (model["image_size"][0], model["image_size"][1])
@@ -150,7 +152,7 @@ def first_config(root: Path, splits: Splits, *, budget: Budget, start: Start) ->
             getattr(augment, name)(**arguments) for name, arguments in augmentations.items()
         ]
         length = length._replace(step_s=measure_step(model, data))
-    reasons["trainer.max_epochs"] = f"{length.steps:,} steps; {_why_so_long(start.kind)}"
+    reasons["trainer.max_epochs"] = f"{length.steps:,} steps; {_why_so_long(begin.kind)}"
     data_section = {
         "root": str(root),
         "train_split": splits.train,

@@ -48,13 +48,14 @@ class Start(NamedTuple):
     """Values of the `model:` section that it decides."""
 
 
-def choose_start(wanted: str, size: Size) -> Start:
+def choose_start(wanted: str, size: Size, *, few_images: bool = True) -> Start:
     """The start that `wanted` names.
 
     Args:
         wanted: "auto" for the best that is within reach, "coco" (or "published", its name before),
             "imagenet", "starter", "none", or the path of a checkpoint.
         size: of the MobileNetV3 that the budget asks for.
+        few_images: whether the starter's small network is the one to train.
 
     Raises:
         InputError: the named start cannot be had.
@@ -74,7 +75,7 @@ def choose_start(wanted: str, size: Size) -> Start:
             return named[word]()
         except InputError:
             continue
-    start = from_starter()
+    start = from_starter() if few_images else from_nothing()
     return start._replace(why=f"{start.why}; out of reach: {', '.join(words)}")
 
 

@@ -144,7 +144,7 @@ def test_ssdlite_plus_is_laid_out_as_its_configurations(tmp_path: Path, budget: 
 def test_the_configuration_for_small_objects(tmp_path: Path) -> None:
     boxes = {f"t{i}": [("cat", [8 + i, 8, 13 + i, 13])] for i in range(4)}
     root = make_voc(tmp_path / "small", {"train": boxes, "val": {"v": BOX}})
-    chosen = first_config(root, Splits("train", "val"), budget="phone", start=NONE)
+    chosen = first_config(root, Splits("train", "val"), budget="phone", start="none")
     assert chosen.time.step_s > 0
     written = yaml.safe_load(config_text(chosen, Path("small.yaml")))
     assert written["data"]["augmentations"][1]["init_args"] == {"min_scale": 0.8}
@@ -253,7 +253,7 @@ def test_mirror_images_only_where_they_stay_true(names: list[str], mirrored: boo
 
 def test_the_file_holds_what_was_chosen(tmp_path: Path) -> None:
     root = make_coco(tmp_path / "birds, of 2: #1", train=6, val=2)
-    chosen = first_config(root, Splits("train", "val"), budget="phone", start=NONE)
+    chosen = first_config(root, Splits("train", "val"), budget="phone", start="none")
     assert chosen.time.step_s > 0
     text = config_text(chosen, Path("birds.yaml"))
     assert yaml.safe_load(text) == {

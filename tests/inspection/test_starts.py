@@ -111,6 +111,9 @@ def test_without_a_network_it_is_the_starter_of_the_package(size: starts.Size, m
     assert start.model["taps"] == ["c3", "c4", "c5"]
     assert start.why.endswith(f"out of reach: {missing}")
     assert "generated images" in start.why
+    many = choose_start("auto", size, few_images=False)  # they train the network of the budget
+    assert (many.kind, many.model) == ("none", {})
+    assert many.why.endswith(f"out of reach: {missing}")
 
 
 @pytest.mark.usefixtures("elsewhere")
