@@ -3,13 +3,9 @@ from __future__ import annotations
 import json
 import runpy
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-import torch
-import torch._dynamo
 
 from tests.conftest import make_coco
 
@@ -25,11 +21,6 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
 def test_benchmark__writes_the_ratio_and_raw_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def explain(step: object) -> Callable[..., SimpleNamespace]:
-        """In the place of torch's, which takes most of the time; breaks are counted in tests/training."""
-        return lambda *_: SimpleNamespace(graph_break_count=int(isinstance(step, torch.nn.Module)))
-
-    monkeypatch.setattr(torch._dynamo, "explain", explain)
     root = make_coco(tmp_path / "coco")
     words = ("--root", str(root), "--batch", "2", "--rounds", "2", "--json", str(tmp_path / "figures.json"))
     plus = str(SCRIPT.parents[1] / "configs" / "plus" / "bccd.yaml")

@@ -85,6 +85,8 @@ KILLS = [
         "batch_end", 4, "0", marks=pytest.mark.slow
     ),  # before the checkpoint of an epoch's last step
     pytest.param("epoch_end", 4, "10", marks=pytest.mark.slow),
+    pytest.param("batch_start", 7, "0", marks=pytest.mark.slow),
+    pytest.param("validation", 8, "0", marks=pytest.mark.slow),
     pytest.param("epoch_end", 8, "10", marks=pytest.mark.slow),
 ]
 

@@ -23,16 +23,16 @@ def test_slice__usable_or_refused_with_a_name(tmp_path: Path) -> None:
     outcomes = [fuzzer.run(number) for number in range(30)]
     assert failures(outcomes) == []
     assert {"usable", "refused"} == {outcome.end for outcome in outcomes}
-    assert len({outcome.mutation for outcome in outcomes}) > 10
+    assert len({outcome.mutation for outcome in outcomes}) > 15
     assert max(outcome.cpu_s for outcome in outcomes) < CPU_LIMIT_S
 
 
 @pytest.mark.slow
 def test_every_mutation__often(tmp_path: Path) -> None:
-    fuzzer = Fuzzer(tmp_path, seed=2)
+    fuzzer = Fuzzer(tmp_path, seed=0)  # its first sixty have every mutation
     outcomes = [fuzzer.run(number) for number in range(60)]
     assert failures(outcomes) == []
-    assert len({outcome.mutation for outcome in outcomes}) > 0.8 * len(MUTATIONS)
+    assert {outcome.mutation for outcome in outcomes} == set(MUTATIONS)
 
 
 def test_case__is_a_function_of_seed_and_number(tmp_path: Path) -> None:
