@@ -9,6 +9,7 @@ from torch import nn
 
 from detect.data.augment.view import resize_pixels
 from detect.data.synthetic.images import generated_images
+from detect.deploy.array_postprocess import promising
 from detect.deploy.export import verification_images
 from detect.deploy.random_weights import detector_of_config
 from detect.deploy.spec import ModelSpec
@@ -63,6 +64,21 @@ def test_detector_of_config__activations_neither_fade_nor_explode(tmp_path):
     assert len(spreads) > 50
     assert min(spreads) > 0.1  # of images, at a place
     assert max(spreads) < 2
+
+
+@pytest.mark.parametrize(
+    "loss", ["MultiBoxLoss", "FocalLoss"], ids=["scores by softmax", "scores by sigmoid"]
+)
+def test_detector_of_config__few_anchors_may_hold_an_object_as_in_trained_detectors(tmp_path, loss):
+    path = config(tmp_path, size="small")
+    settings = yaml.safe_load(path.read_text())
+    settings["model"]["loss"] = {"class_path": f"detect.training.losses.{loss}"}
+    path.write_text(yaml.safe_dump(settings))
+    detector = detector_of_config(path)
+    spec = ModelSpec.of_detector(detector)
+    with torch.no_grad():
+        logits = detector.net(verification_images(spec, None)).cls_logits.numpy()
+    assert promising(logits.reshape(-1, logits.shape[-1]), spec).mean() < 0.2  # with no prior nearly all
 
 
 @pytest.mark.slow
