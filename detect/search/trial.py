@@ -8,7 +8,6 @@ from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from detect.data.checks.splits import without_images
 from detect.data.datamodule import DetectionData
@@ -19,7 +18,7 @@ from detect.errors import InputError
 from detect.evaluation.evaluator import CocoEvaluator
 from detect.model.checkpoint import TRAINING_KEYS, Checkpoint, load_weights
 from detect.search.inherit import Keep, inherit
-from detect.training.batch_norm import images_of_epoch, norms_in_training, recompute_statistics
+from detect.training.batch_norm import norms_in_training, recompute_statistics
 from detect.training.build import build_module
 from detect.training.losses import LossTerms
 from detect.training.module import DetectionModule
@@ -201,13 +200,14 @@ class Trials:
         return module.loss_terms(images, Target(*(value.to(self.device) for value in batch.target)))
 
     def _recompute_statistics(self, module: DetectionModule, step: int) -> None:
-        """As before a validation of `detect fit`."""
+        """As before a validation of `detect fit`, from batches of the step, which are decoded."""
         norms, count = norms_in_training(module.net), module.statistics_images
         module.eval()
         if not norms or not count:
             return
-        images = images_of_epoch(self._loader, epoch=EPOCHS_PER_STEP * step, count=count)
-        shown: Iterator[Tensor] = (module.layout(some.to(self.device)) for some in images)
+        batches = self.batches(step)
+        most = -(-count // len(batches[0].images))
+        shown = (module.layout(batch.images.to(self.device)) for batch in batches[:most])
         recompute_statistics(norms, module.net, shown)
 
     def _score_loader(self) -> DetectionLoader:
