@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ from jsonargparse.typing import class_from_function
 from lightning.pytorch.cli import OptimizerCallable
 
 from detect.config.unknown_keys import build
-from detect.errors import InputError
 from detect.model.checkpoint import Checkpoint, load_weights, without_weights
 from detect.model.detector import TorchDetector
 from detect.training.distillation import DistillationConfig, load_teacher
@@ -62,9 +62,8 @@ def detection_module(
     """
     del init_from
     if teacher is None and distillation != DistillationConfig():
-        raise InputError(
-            "model.distillation is for model.teacher, which is null: give a teacher's checkpoint"
-        )
+        # No error: a run's config.yaml has all values, and may be older than these defaults.
+        warnings.warn("model.distillation does nothing without a model.teacher", stacklevel=2)
     loss = MultiBoxLoss() if loss is None else loss
     return DetectionModule(
         TorchDetector(**detector, score_activation=loss.score_activation),

@@ -44,12 +44,12 @@ ROWS = 256
 class DistillationConfig:
     """How much the teacher counts, per positive anchor beside the class and the box loss."""
 
-    cls_weight: float = 5.0
-    """Factor on the divergence of the class maps (CWD). 5 is MMRazor's for class heads of GFL; 0: none."""
+    cls_weight: float = 1.0
+    """Factor on the divergence of the class maps (CWD). With MMRazor's 5 it outweighs the data; 0: none."""
     cls_temperature: float = 1.0
     """Of the softmax over the positions of a map; MMRazor's is 1. Higher: quieter positions count more."""
-    box_weight: float = 0.25
-    """Factor on the boxes (LD), weighted by the teacher's score. 0.25 is LD's own; 0: none."""
+    box_weight: float = 2.5
+    """Factor on the boxes (LD), weighted by the teacher's score. LD's own, for bins, is 0.25; 0: none."""
     box_temperature: float = 10.0
     """Of the softmax over the bins of a delta, with `model.box_bins`; LD's own is 10."""
 
