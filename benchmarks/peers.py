@@ -174,6 +174,7 @@ def set_candidates(predictors: list[nn.Conv2d], columns: int, logits: Any) -> in
     generator = torch.Generator().manual_seed(0)
     for conv in predictors:
         nn.init.normal_(conv.weight, generator=generator)
+        nn.init.zeros_(conv.get_parameter("bias"))
     scale = LOGIT_SPREAD / logits().std()
     for conv in predictors:
         conv.weight *= scale
@@ -186,8 +187,7 @@ def set_candidates(predictors: list[nn.Conv2d], columns: int, logits: Any) -> in
         else:
             high = middle
     for conv in predictors:
-        assert conv.bias is not None
-        conv.bias.view(-1, columns)[:, 0] += high
+        conv.get_parameter("bias").view(-1, columns)[:, 0] += high
     return count_candidates(logits(), 0.0)
 
 
