@@ -70,6 +70,10 @@ def times_and_frames(path: Path) -> tuple[list[float], list[NDArray[np.uint8]]]:
     """What a player shows: seconds of each frame, and its RGB pixels."""
     import av
 
+    reformatter = av.video.reformatter.VideoReformatter()  # of each frame, it keeps a thread per core
+    times, frames = [], []
     with av.open(str(path)) as container:
-        decoded = list(container.decode(video=0))
-        return [frame.time for frame in decoded], [frame.to_ndarray(format="rgb24") for frame in decoded]
+        for frame in container.decode(video=0):
+            times.append(frame.time)
+            frames.append(reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray())
+    return times, frames

@@ -19,6 +19,7 @@ from detect.errors import InputError
 if TYPE_CHECKING:
     from av import VideoFrame
     from av.container import InputContainer
+    from av.video.reformatter import VideoReformatter
     from av.video.stream import VideoStream
 
 READ_S = 10.0
@@ -117,13 +118,14 @@ class VideoInput:
         """The frames; `fault` and `damaged` say afterwards whether they were all. Closes the source."""
         start: float | None = None
         last, shape = -1.0, None
+        reformatter = self._av.video.reformatter.VideoReformatter()
         total_s, spacing = self.seconds, float(1 / self.rate)
         with self._container:
             for index, decoded in enumerate(self._decoded()):
                 stamp = decoded.time if decoded.pts is not None else None
                 start = stamp if start is None else start
                 time = index * spacing if stamp is None or start is None else max(0.0, stamp - start)
-                pixels = upright(decoded)
+                pixels = upright(decoded, reformatter)
                 if shape not in (None, pixels.shape):
                     height, width = pixels.shape[:2]
                     self.fault = f"the size of its frames changes to {width}x{height} at frame {index}"
@@ -153,9 +155,15 @@ class VideoInput:
                 return
 
 
-def upright(frame: VideoFrame) -> NDArray[np.uint8]:
-    """(H, W, 3) RGB as a player shows it: `rotation` is counter-clockwise, in degrees."""
-    pixels: NDArray[Any] = frame.to_ndarray(format="rgb24")
+def upright(frame: VideoFrame, reformatter: VideoReformatter) -> NDArray[np.uint8]:
+    """(H, W, 3) RGB as a player shows it: `rotation` is counter-clockwise, in degrees.
+
+    Args:
+        frame: as the decoder gives it.
+        reformatter: one for the whole video. A frame's own starts a thread per core for each frame,
+            and keeps them as long as the frame lives.
+    """
+    pixels: NDArray[Any] = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
     return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
 
 

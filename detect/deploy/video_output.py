@@ -50,6 +50,7 @@ class VideoOutput:
         context.colorspace = context.color_primaries = context.color_trc = BT709
         if codec not in OPTIONS:
             context.bit_rate = int(BITS_PER_PIXEL * height * width * rate)
+        self._reformatter = self._av.video.reformatter.VideoReformatter()
         self._last = -1
 
     def write(self, pixels: NDArray[np.uint8], time: float) -> None:
@@ -60,7 +61,7 @@ class VideoOutput:
             time: seconds since the first frame; later than that of the frame before.
         """
         frame = self._av.VideoFrame.from_ndarray(pixels, format="rgb24")
-        frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709")
+        frame = self._reformatter.reformat(frame, format="yuv420p", dst_colorspace="ITU709", threads=1)
         self._last = frame.pts = max(self._last + 1, round(time * TICKS))
         frame.time_base = Fraction(1, TICKS)
         self._container.mux(self._stream.encode(frame))
