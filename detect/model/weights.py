@@ -38,7 +38,9 @@ VOC_TO_COCO = {
 }
 """Names of one thing, without spaces; those that differ by spaces alone need no line."""
 TORCHVISION_LICENCE = "BSD-3-Clause (torchvision) where published there, trained on COCO"
-TENSORFLOW_LICENCE = "of the file; Apache-2.0 and trained on COCO where it is of TensorFlow's model zoo"
+TENSORFLOW_LICENCE = (
+    "not stated in the file; Apache-2.0 and trained on COCO where it is of TensorFlow's model zoo"
+)
 
 
 class ClassMatch(NamedTuple):

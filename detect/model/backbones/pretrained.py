@@ -113,7 +113,9 @@ def find_weights(
         source = Source("detect", own["name"], settings, tuple(own["mean"]), tuple(own["std"]))
         return Pretrained(state_dict, source, {**own["origin"], "sha256": digest})
     source = _source_by_layout(state_dict, sources, path)
-    return Pretrained(state_dict, source, {"weights": path.name, "licence": "of the file", "sha256": digest})
+    return Pretrained(
+        state_dict, source, {"weights": path.name, "licence": "not stated in the file", "sha256": digest}
+    )
 
 
 def write_backbone(backbone: Backbone, path: Path, origin: dict[str, str]) -> None:

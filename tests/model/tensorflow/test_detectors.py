@@ -71,7 +71,7 @@ def test_outputs_equal_those_of_tensorflow(name: str, kind: str, tmp_path: Path)
     anchors = detector.net.anchors[rows][:, [1, 0, 3, 2]]
     np.testing.assert_allclose(anchors, expected["anchors"], rtol=0, atol=0.01)  # its ratio is 0.3333
     assert detector.postprocess.activation == "sigmoid"
-    assert detector.net.backbone.weights_origin["licence"].startswith("of the file; Apache-2.0")
+    assert detector.net.backbone.weights_origin["licence"].startswith("not stated in the file; Apache-2.0")
 
 
 @pytest.mark.parametrize("width", [0.35, 0.5])
