@@ -28,8 +28,6 @@ from detect.model.detector import TorchDetector
 
 FORM: Form = "raw"
 """The network alone: what follows it does not depend on its widths."""
-BIAS = "_bias"
-"""Behind the name of a convolution's weight: what torch's exporter makes of its BatchNorm."""
 FROM_ONNX = ("onnx", "openvino")
 """Formats that are made of an ONNX file, in 8 bits as well."""
 
@@ -144,8 +142,6 @@ def resize_onnx(template: Path, path: Path, detector: TorchDetector, description
     channels: dict[str, int] = {}
     for tensor in model.graph.initializer:
         shape = shapes.get(tensor.name)
-        if shape is None and tensor.name.endswith(BIAS):
-            shape = shapes[tensor.name.removesuffix(BIAS)][:1]
         if shape is not None and tuple(shape) != tuple(tensor.dims):
             values = onnx.numpy_helper.to_array(tensor)
             places = [np.arange(new) % old for new, old in zip(shape, values.shape, strict=True)]

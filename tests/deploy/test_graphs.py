@@ -1,6 +1,7 @@
 import torch
+from torch import nn
 
-from detect.deploy.graphs import Decode, DenseNms, build_graph, class_nms
+from detect.deploy.graphs import Decode, DenseNms, build_graph, class_nms, fold_batch_norm
 from detect.deploy.spec import OUTPUTS
 from detect.model.postprocess import PostProcess
 from detect.model.thresholds import PostProcessConfig
@@ -76,3 +77,14 @@ def test_build_graph__weights_in_plain_order():
     module.net.to(memory_format=torch.channels_last)
     graph = build_graph(module, "raw")
     assert all(parameter.is_contiguous() for parameter in graph.parameters())
+
+
+def test_fold_batch_norm__the_same_network_without_its_layers():
+    net = lively_detector().net.eval()
+    images = torch.randint(256, (2, 3, 96, 128), dtype=torch.uint8)
+    with torch.no_grad():
+        expected = net(images)
+        fold_batch_norm(net)
+        found = net(images)
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in net.modules())
+    torch.testing.assert_close(found[:2], expected[:2], rtol=1e-4, atol=1e-4)

@@ -9,6 +9,7 @@ import yaml
 
 from detect.commands.main import main
 from detect.deploy.exported_file import read_description
+from detect.deploy.graphs import build_graph
 from detect.deploy.load import open_exported
 from detect.deploy.random_weights import random_detector
 from detect.errors import InputError
@@ -97,6 +98,7 @@ def test_which_network_is_loaded_first_does_not_matter(tmp_path: Path, monkeypat
     assert np.concatenate(others) == pytest.approx(np.full(6, 1.05))
 
 
+@pytest.mark.slow
 def test_one_graph_is_cut_to_every_width_and_runs(tmp_path: Path):
     files = NetworkFiles(tmp_path, "onnxruntime")
     changed = with_widths(STATED, {"block3.expansion": 40, "blocks2-3.out": 32, "last": 104, "extra.mid": 8})
@@ -107,7 +109,8 @@ def test_one_graph_is_cut_to_every_width_and_runs(tmp_path: Path):
     assert not cut.is_file()
     cut = files.write(changed)
     detector = random_detector(changed, statistics=False)
-    wanted = {f"net.{name}": list(tensor.shape) for name, tensor in detector.net.state_dict().items()}
+    weights = build_graph(detector, "raw").state_dict()
+    wanted = {name: list(tensor.shape) for name, tensor in weights.items()}
     found = {tensor.name: list(tensor.dims) for tensor in onnx.load(cut).graph.initializer}
     assert wanted.keys() & found.keys() == {name for name in found if name.endswith((".weight", ".bias"))}
     assert {name: shape for name, shape in found.items() if name in wanted} == {
