@@ -27,7 +27,7 @@ from tests.conftest import make_coco
 from tests.data_sets import open_boxes
 from tests.fit_cases import TINY, EndAt, fit_args, fit_until, read_raw, run_differences, write_config
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::UserWarning:lightning")]
 
 AUTO = ("--model.anchors", "auto")
 BACKBONE = TINY["model"]["backbone"]

@@ -91,6 +91,7 @@ KILLS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("hook", "step", "minutes"), KILLS)
 def test_a_killed_run_that_goes_on_ends_as_if_never_stopped(
     hook: str,
@@ -107,6 +108,7 @@ def test_a_killed_run_that_goes_on_ends_as_if_never_stopped(
     assert run_differences(straight, tmp_path / "run") == []
 
 
+@pytest.mark.slow
 def test_a_killed_run_of_several_images_and_sizes_ends_as_if_never_stopped(
     case: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,6 +173,7 @@ def test_a_signal_saves_and_ends(
     assert run_differences(straight, run) == []
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_last_good_checkpoint(
     case: tuple[Path, Path],
     straight: Path,
@@ -224,6 +227,7 @@ def test_a_step_that_is_not_finite_stops_the_run_and_can_be_replayed(
     assert "report.json or batches.pt is broken" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_before_with_plain_schedule_and_fewer_settings_resumes(
     case: tuple[Path, Path], straight: Path, tmp_path: Path
 ) -> None:
@@ -251,6 +255,7 @@ def test_a_finished_run_goes_on_to_more_epochs(
     assert (position["epoch"], position["steps"]) == (3, 0)
 
 
+@pytest.mark.slow
 def test_max_steps_end_a_run_within_an_epoch_after_a_validation(
     case: tuple[Path, Path],
     tmp_path: Path,
@@ -378,6 +383,7 @@ def test_a_learning_rate_that_torch_refuses_is_one_message(case: tuple[Path, Pat
         fit(fit_args(*case, tmp_path / "run", "--model.optimizer.init_args.lr", "-1"))
 
 
+@pytest.mark.slow
 def test_early_stopping_and_the_k_best_work_beside_ours(case: tuple[Path, Path], tmp_path: Path) -> None:
     words = []
     for name, more in (("EarlyStopping", ["patience", "0"]), ("ModelCheckpoint", ["save_top_k", "2"])):
@@ -494,6 +500,7 @@ def test_a_refused_start_leaves_no_run_folder(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_init_from_coco__its_origin_is_in_checkpoint_manifest_and_report(
     coco_server: FileServer, case: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

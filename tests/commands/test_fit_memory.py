@@ -32,6 +32,7 @@ def test_sentences() -> None:
     assert "may not fit: --data.batch_size auto takes" in sentence(SHAPE, memory, 5_000_000_000, auto=False)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning:lightning")
 def test_auto_takes_the_most_that_fits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

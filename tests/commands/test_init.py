@@ -19,6 +19,7 @@ def birds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return make_coco(tmp_path / "birds", train=9, val=3)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("birds")
 def test_init__its_file_is_a_configuration_of_fit(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

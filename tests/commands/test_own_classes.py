@@ -124,12 +124,14 @@ def test_without_trust__refused_with_what_to_type_and_nothing_imported(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in commands_of(Path(), Path()) if name != "reproduce"])
 def test_with_trust__works(name: str, parts: Path, tmp_path: Path) -> None:
     words = [*commands_of(parts, tmp_path)[name], "--trust", str(parts / f"{OWN}.py")]
     assert main(words) <= (name == "data check")  # the data has findings
 
 
+@pytest.mark.slow
 def test_reproduce__with_trust__says_what_of_the_own_code_differs(
     parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -147,6 +149,7 @@ def test_reproduce__with_trust__says_what_of_the_own_code_differs(
     torch.set_num_threads(1)
 
 
+@pytest.mark.slow
 def test_an_exported_file__needs_no_code_and_no_permission(parts: Path, tmp_path: Path) -> None:
     words = commands_of(parts, tmp_path)["export"]
     assert main([*words, "--trust", str(parts / f"{OWN}.py")]) == 0

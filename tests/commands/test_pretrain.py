@@ -254,6 +254,7 @@ def test_figure_1__a_configuration_per_point(finished: Path, tmp_path: Path) -> 
         write_points(config, tmp_path, widths=(), sides=())
 
 
+@pytest.mark.slow
 def test_a_sweep_trains_and_compares_classifiers(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,6 +74,7 @@ def words(case: Path, out: Path, *more: str) -> list[str]:
 BUDGET = ("--target", "0.93", "--steps", "2", "--points", "2", "--search_only")
 
 
+@pytest.mark.slow
 def test_search__stopped_and_resumed__writes_the_network_and_its_page(
     case: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -171,6 +171,7 @@ def test_what_was_found_is_a_configuration(tmp_path: Path):
     assert len(json.loads((tmp_path / "trials.json").read_text())["trials"]) == 2
 
 
+@pytest.mark.slow
 def test_the_command__searches_resumes_and_gives_fit_what_it_takes(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(search_blocks, "Bench", lambda folder, options: SteadyBench())
     stand_in(monkeypatch, tmp_path, [0.1, 0.2])

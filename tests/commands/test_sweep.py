@@ -34,6 +34,7 @@ def commands(calls: Path) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_sweep__trains_exports_benchmarks_and_compares(tmp_path: Path, calls: Path) -> None:
     jobs = jobs_of(tmp_path, (0, 1), a="one", b="two")
     assert sweep(jobs, tmp_path / "out", CPU_ALONE) == 0
@@ -50,6 +51,7 @@ def test_sweep__trains_exports_benchmarks_and_compares(tmp_path: Path, calls: Pa
     assert "onnxruntime (ms)" in table.splitlines()[2]  # the rows are tied to the runs
 
 
+@pytest.mark.slow
 def test_sweep__again__nothing_is_done_twice(tmp_path: Path, calls: Path) -> None:
     jobs = jobs_of(tmp_path, a="one")
     sweep(jobs, tmp_path / "out", CPU_ALONE)
@@ -61,6 +63,7 @@ def test_sweep__again__nothing_is_done_twice(tmp_path: Path, calls: Path) -> Non
     assert commands(calls)[0] == "fit a-seed0"
 
 
+@pytest.mark.slow
 def test_sweep__benchmark_without_hashes_of_the_weights__measured_again(tmp_path: Path, calls: Path) -> None:
     jobs = jobs_of(tmp_path, a="one")
     sweep(jobs, tmp_path / "out", CPU_ALONE)
@@ -73,6 +76,7 @@ def test_sweep__benchmark_without_hashes_of_the_weights__measured_again(tmp_path
     assert commands(calls) == ["benchmark"]
 
 
+@pytest.mark.slow
 def test_sweep__failing_job__told_and_the_rest_goes_on(
     tmp_path: Path, calls: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -86,6 +90,7 @@ def test_sweep__failing_job__told_and_the_rest_goes_on(
     assert commands(calls)[4:] == ["fit a-seed0", "export", "benchmark"]  # there is a new file to measure
 
 
+@pytest.mark.slow
 def test_sweep__two_gpus__two_jobs_at_a_time_each_on_its_own(tmp_path: Path, calls: Path) -> None:
     jobs = jobs_of(tmp_path, a="together, one", b="together, two", c="three")
     assert sweep(jobs, tmp_path / "out", SweepOptions([("4",), ("5",)])) == 0  # neither waited in vain
@@ -96,6 +101,7 @@ def test_sweep__two_gpus__two_jobs_at_a_time_each_on_its_own(tmp_path: Path, cal
     assert all(fit[fit.index("--trainer.devices") + 1] == "1" for fit in fits)
 
 
+@pytest.mark.slow
 def test_sweep__no_run_folder_is_inherited(
     tmp_path: Path, calls: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,6 +77,7 @@ def slurm_ids(out: Path) -> dict[str, str]:
     return {name: job["slurm"] for name, job in state.items()}
 
 
+@pytest.mark.slow
 def test_one_array_trains_exports_and_is_compared(
     tmp_path: Path, calls: Path, cluster: FakeCluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -94,6 +95,7 @@ def test_one_array_trains_exports_and_is_compared(
     assert slurm_ids(tmp_path / "out") == {job.name: f"1_{i}" for i, job in enumerate(jobs)}
 
 
+@pytest.mark.slow
 def test_again__what_failed_is_sent_alone(
     tmp_path: Path, calls: Path, cluster: FakeCluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -107,6 +109,7 @@ def test_again__what_failed_is_sent_alone(
     assert "1 of 2 jobs are done already" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_job_that_ends_without_a_result_is_told(
     tmp_path: Path, calls: Path, cluster: FakeCluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -117,6 +120,7 @@ def test_a_job_that_ends_without_a_result_is_told(
     assert "1 of 2 jobs are trained" in said
 
 
+@pytest.mark.slow
 def test_jobs_of_an_interrupted_sweep_are_waited_for_not_sent_twice(
     tmp_path: Path, calls: Path, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -343,6 +343,7 @@ def page_faults_of_a_worker() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator is not here")
 def test_start_worker__memory_of_an_image_is_used_for_the_next() -> None:
     with multiprocessing.get_context("spawn").Pool(1) as pool:

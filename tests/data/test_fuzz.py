@@ -18,6 +18,7 @@ def no_advice_about_anchors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("detect.inspection.anchor_fit.advise", lambda *_: [])
 
 
+@pytest.mark.slow
 def test_slice__usable_or_refused_with_a_name(tmp_path: Path) -> None:
     fuzzer = Fuzzer(tmp_path, seed=1)
     outcomes = [fuzzer.run(number) for number in range(30)]

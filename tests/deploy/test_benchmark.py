@@ -37,6 +37,7 @@ def picture(tmp_path: Path) -> Path:
     return tmp_path / "a.jpg"
 
 
+@pytest.mark.slow
 def test_benchmark__writes_json_and_plot_in_the_agreed_form(tmp_path, picture, capsys):
     arguments = ["--model", str(exported()), str(checkpoint()), "--runtime", "onnxruntime", "eager"]
     arguments += ["--rounds", "4", "--warmup", "1", "--memory", "false", "--pictures", str(picture)]

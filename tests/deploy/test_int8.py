@@ -168,6 +168,7 @@ def test_gate__the_same_file_drops_nothing(options):
     assert found.max_drop == 0.3
 
 
+@pytest.mark.slow
 def test_export__a_drop_too_large_leaves_no_file_and_fails_the_command(tmp_path, monkeypatch, capsys):
     exported()  # made by the real `write_verified`
     monkeypatch.setattr(

@@ -169,6 +169,7 @@ def test_predict_videos__a_stream_over_tcp(tmp_path: Path) -> None:
     assert len(times_and_frames(tmp_path / "out" / name)[0]) == 20
 
 
+@pytest.mark.slow
 def test_predict_videos__a_stream_that_falls_silent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

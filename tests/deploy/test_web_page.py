@@ -30,6 +30,8 @@ from tests.browser import CHROMIUM, Browser, static_server
 from tests.deploy.test_onnxruntime_web import unpacked
 from tests.detector_cases import IMAGE_SIZE, lively_detector, photo, save_checkpoint
 
+pytestmark = pytest.mark.slow
+
 OWN = (0.45, 0.4, 0.5)
 """Thresholds of the classes."""
 SIZES = [(200, 150), (128, 96), (61, 203), (2100, 2000)]

@@ -79,6 +79,7 @@ def written(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 @needs("openvino", "openvino")
 def test_every_form_gives_what_it_gives_with_torch(photos: Path, tmp_path: Path) -> None:
     files = {form: exported(form=form) for form in ("raw", "nms")} | {

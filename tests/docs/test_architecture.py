@@ -16,6 +16,7 @@ from scripts.write_architecture import architecture_page, describe, measure_part
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_the_page_is_up_to_date() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text()
     assert page == architecture_page(ROOT / "configs"), (

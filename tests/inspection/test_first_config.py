@@ -251,6 +251,7 @@ def test_mirror_images_only_where_they_stay_true(names: list[str], mirrored: boo
     assert ("no mirror images" in reasons["data.augmentations"]) != mirrored
 
 
+@pytest.mark.slow
 def test_the_file_holds_what_was_chosen(tmp_path: Path) -> None:
     root = make_coco(tmp_path / "birds, of 2: #1", train=6, val=2)
     chosen = first_config(root, Splits("train", "val"), budget="phone", start="none")

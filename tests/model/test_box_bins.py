@@ -107,6 +107,7 @@ def test_checkpoint__holds_the_bins(checkpoint: Path) -> None:
             assert torch.equal(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["raw", "nms"])
 def test_export__decodes_by_itself(checkpoint: Path, form: str, tmp_path: Path) -> None:
     path = tmp_path / "a.onnx"

@@ -15,6 +15,7 @@ from tests.report.test_run_page import MOST_BYTES, check
 from tests.run_cases import give_checkpoint, make_run
 
 
+@pytest.mark.slow
 def test_compare__runs_seeds_and_benchmarks__page_table_picture_json(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -68,6 +69,7 @@ def test_compare__runs_seeds_and_benchmarks__page_table_picture_json(
     assert re.search(r"  [+-]0\.\d{3}  [+-]0\.\d{3} to [+-]0\.\d{3}  ", said)  # fractions of one
 
 
+@pytest.mark.slow
 def test_compare__broken_run__in_the_table_with_a_notice(tmp_path: Path, coco_root: Path) -> None:
     make_run(tmp_path / "a", coco_root, lr=0.1)
     make_run(tmp_path / "b", coco_root, lr=0.2)

@@ -174,6 +174,7 @@ def test_score_if_needed__stopped_run_with_a_checkpoint__scored(run: Path) -> No
     assert scored.scored is not None
 
 
+@pytest.mark.slow
 def test_write_report__uses_the_thresholds_of_the_checkpoint(run: Path) -> None:
     assert "score more than the threshold" not in check(write_report(run)).text
     module = build_detector(MODEL | {"postprocess": {"class_thresholds": [0.9, 0.55, 0.6]}})

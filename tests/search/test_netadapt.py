@@ -40,6 +40,8 @@ from tests.conftest import make_coco
 from tests.fit_cases import differences
 from tests.search.cases import FIXED_MS, MS_PER_CHANNEL, SETTINGS, latency_ms
 
+pytestmark = pytest.mark.slow
+
 TRAINING: dict[str, Any] = {
     "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.05, "momentum": 0.9}},
     "statistics_images": 4,

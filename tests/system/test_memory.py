@@ -24,6 +24,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator is not here")
 def test_a_freed_block_is_used_again_without_page_faults() -> None:
     def page_faults(how: str) -> int:

@@ -56,6 +56,7 @@ def test_a_decay_that_is_no_average__refused(decay: float) -> None:
         AveragedWeights(decay=decay)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning:lightning")
 def test_a_name_is_enough_and_the_average_has_statistics_of_its_own(tmp_path: Path) -> None:
     settings = deepcopy(TINY)
@@ -72,6 +73,7 @@ def test_a_name_is_enough_and_the_average_has_statistics_of_its_own(tmp_path: Pa
         assert not averaged[key].equal(current[key]), name
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning:lightning")
 def test_lightnings_own_average_resumes_as_if_never_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -98,6 +98,7 @@ def test_frozen_parts_keep_their_statistics(coco: Path) -> None:
     assert expected == changed != statistics(before).keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("averaged", [False, True])
 def test_weights_are_not_changed_and_checkpoints_hold_what_was_validated(
     averaged: bool, coco: Path, tmp_path: Path
@@ -121,6 +122,7 @@ def test_weights_are_not_changed_and_checkpoints_hold_what_was_validated(
     assert [key for key, value in found["state_dict"].items() if not value.equal(expected[key])] == []
 
 
+@pytest.mark.slow
 def test_only_a_validation_of_a_fit_recomputes(
     coco: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -177,6 +177,7 @@ def test_the_student__is_as_without_a_teacher(tmp_path: Path) -> None:
         assert value.item() == theirs[name].item()
 
 
+@pytest.mark.slow
 def test_the_step__compiles_whole(tmp_path: Path) -> None:
     module = taught_module(teacher_file(tmp_path, image_size=[96, 96])).train()
     module.loss_terms(images(), TARGET)  # anchors are laid out before, as at the start of a training
@@ -187,6 +188,7 @@ def test_the_step__compiles_whole(tmp_path: Path) -> None:
 # ---- a run
 
 
+@pytest.mark.slow
 def test_a_run__stopped_and_resumed__ends_alike(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

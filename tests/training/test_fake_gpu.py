@@ -232,6 +232,7 @@ def test_steps_of_a_classifier_likewise(path: Path, precision: str, monkeypatch:
             on_gpu.module.validation_step(on_gpu.batch(), 0)
 
 
+@pytest.mark.slow
 def test_a_second_step_with_a_scaler_likewise() -> None:
     OnGpu(build_module(settings_of(CONFIGS / "plus" / "v3_small.yaml"))).train("float16", steps=2)
 

@@ -52,6 +52,7 @@ def allocated(module: DetectionModule, shape: StepShape) -> int:
     return weights + allocated_on_cpu(run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "images"), [("32-true", 8), ("bf16-mixed", 32)])
 def test_counts_are_those_of_the_allocator_within_a_tenth(precision: str, images: int) -> None:
     shape = SHAPE._replace(precision=precision, batch_size=images)
@@ -60,6 +61,7 @@ def test_counts_are_those_of_the_allocator_within_a_tenth(precision: str, images
     assert counted == pytest.approx(allocated(module.train(), shape), rel=0.1)
 
 
+@pytest.mark.slow
 def test_what_is_kept_beside_a_step_is_counted(module: DetectionModule) -> None:
     weights = sum(parameter.nbytes for parameter in module.parameters())
     plain = estimate(module, SHAPE)
@@ -69,12 +71,14 @@ def test_what_is_kept_beside_a_step_is_counted(module: DetectionModule) -> None:
     assert more.counted - plain.counted == pytest.approx(2 * weights, rel=0.2)
 
 
+@pytest.mark.slow
 def test_the_state_of_adam_is_counted() -> None:
     module = build_module(SETTINGS | {"optimizer": {"class_path": "torch.optim.AdamW"}})
     weights = sum(parameter.nbytes for parameter in module.parameters())
     assert estimate(module, SHAPE).held == pytest.approx(3 * weights, rel=0.3)  # and its step
 
 
+@pytest.mark.slow
 def test_it_grows_with_the_images_and_leaves_the_module_alone(module: DetectionModule) -> None:
     before = {name: value.clone() for name, value in module.state_dict().items()}
     small, large = (estimate(module, SHAPE._replace(batch_size=size)) for size in (8, 16))

@@ -86,6 +86,7 @@ def test_a_step_that_reads_a_value_would_be_found(
         step_without_values(module)
 
 
+@pytest.mark.slow
 def test_the_step_compiles_without_a_graph_break(module: DetectionModule) -> None:
     images, target = random_images(2), random_target(2)
     expected = module.loss_terms(images, target)

@@ -16,6 +16,8 @@ from tests.conftest import make_coco
 from tests.detector_cases import lively_detector, save_checkpoint
 from tests.fit_cases import TINY, EndAt, fit_args, fit_until, run_differences, write_config
 
+pytestmark = pytest.mark.slow
+
 TAPS = ["out3", "out4", "out5"]
 LCPAN: dict[str, Any] = {
     "taps": TAPS,

@@ -48,6 +48,7 @@ def test_iou_crop__keeps_its_promises(min_iou: float) -> None:
     assert changed > 20
 
 
+@pytest.mark.slow
 def test_iou_crop__draws_as_torchvision_does() -> None:
     boxes = np.array([[50.0, 40, 300, 400], [400, 200, 460, 260]])
     view = View.whole((480, 640))

@@ -10,6 +10,8 @@ from detect.deploy.runtimes.onnx_layers import (
 )
 from tests.detector_cases import exported, lively_detector
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def model():

@@ -74,6 +74,7 @@ def test_counts__by_hand() -> None:
     assert counts.params - others == 64 * (240 + 672 + 480) + 3 * (64 * 9 + 64 * 64) + 9 * 2 * 64
 
 
+@pytest.mark.slow
 def test_detector__compiles_whole() -> None:
     net = SSDLite(MobileNetV3("small", width=0.25), 3, image_size=(75, 96), taps=TAPS, neck=FPN(24)).eval()
     images = torch.randint(0, 256, (2, 3, 75, 96), dtype=torch.uint8)
@@ -84,6 +85,7 @@ def test_detector__compiles_whole() -> None:
     torch.compiler.reset()
 
 
+@pytest.mark.slow
 def test_exported_to_onnx__equals_torch(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime", reason="needs the export extra")
     detector = lively_detector(**SECTION, image_size=[75, 100])

@@ -74,6 +74,7 @@ def test_counts__by_hand():
     assert len(net.anchors) == 40**2 + 20**2 + 10**2 + 5**2
 
 
+@pytest.mark.slow
 def test_detector__compiles_whole():
     """With learnt distributions of the sides of a box as well."""
     torch.manual_seed(0)

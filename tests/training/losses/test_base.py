@@ -57,6 +57,7 @@ def test_terms__other_than_declared__refused(monkeypatch: pytest.MonkeyPatch) ->
         ThreeTermLoss()(outputs(), ANCHORS, (4,), TARGET)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning:lightning")
 def test_a_third_term_is_logged_shown_monitored_and_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -118,6 +118,7 @@ def test_configuration__without_bins__refused() -> None:
         build_module(with_loss(None))
 
 
+@pytest.mark.slow
 def test_loss__compiles_whole_and_its_settings_come_back() -> None:
     module = build_module(with_loss(8))
     box_loss = plain(module.loss)["init_args"]["box_loss"]
