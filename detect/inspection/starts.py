@@ -30,7 +30,7 @@ KEPT = ("backbone", "taps", "neck", "anchors", "norm", "mean", "std", "box_bins"
 
 EFFECTS = {
     "coco": "not measured by this project; classes that COCO has too are known from the first step",
-    "imagenet": "mAP on COCO 0.213 -> 0.251 in another project (NanoDet's issue 402)",
+    "imagenet": "MobileNetV2 on chess pieces, 10 epochs: mAP 0.70, from nothing 0.53 (docs/results.md)",
     "starter": "raccoons, 1,200 steps: mAP 0.46, from nothing 0.29 (docs/results.md)",
     "own": "the more, the closer its images are to these",
     "none": "twice the steps of a start from a detector",

@@ -124,6 +124,6 @@ def test_every_start_says_what_it_is_worth(
     own = save(tmp_path / "mine.ckpt")
     shown = {word: choose_start(word, "large").why for word in ("coco", "imagenet", "none", str(own))}
     assert "classes that COCO has too" in shown["coco"]
-    assert "0.213 -> 0.251" in shown["imagenet"]
+    assert "mAP 0.70, from nothing 0.53" in shown["imagenet"]
     assert "twice the steps" in shown["none"]
     assert "the closer its images are" in shown[str(own)]
