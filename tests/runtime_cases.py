@@ -16,11 +16,16 @@ from detect.commands.main import main
 from detect.deploy.export import verification_images
 from detect.deploy.exported_file import json_path, read_json, write_json
 from detect.deploy.graphs import build_graph
+from detect.deploy.latency import Protocol
 from detect.deploy.load import open_exported
 from detect.deploy.runtimes.base import RuntimeOptions
 from detect.deploy.spec import Form, ModelSpec
 from detect.errors import InputError
+from detect.model.blocks import make_divisible
+from detect.search.measure import Bench, MeasureOptions
+from detect.search.widths import explicit, widths_of, with_widths
 from tests.detector_cases import checkpoint, lively_detector, photo
+from tests.search.cases import SETTINGS
 
 METRICS = ("mAP", "AP50", "AR100")
 
@@ -30,6 +35,16 @@ def needs(package: str, extra: str) -> pytest.MarkDecorator:
     missing = find_spec(package) is None
     reason = f"{package} is not installed: bash scripts/test-runtimes, or pip install --editable '.[{extra}]'"
     return pytest.mark.skipif(missing, reason=reason)
+
+
+def assert_a_search_measures(runtime: str, folder: Path) -> None:
+    """Two networks of a latency table, exported and timed side by side in this runtime."""
+    start = explicit(SETTINGS)
+    narrow = with_widths(start, {name: make_divisible(width / 2) for name, width in widths_of(start).items()})
+    bench = Bench(folder, MeasureOptions(runtime, threads=1, protocol=Protocol(3, 1, "cpu")))
+    times = bench.measure([narrow, start])
+    assert [len(rounds) for rounds in times] == [3, 3]
+    assert all(ms > 0 for rounds in times for ms in rounds)
 
 
 def assert_runs_as_torch(path: Path, form: Form, *, batches: tuple[int, ...], atol: float) -> None:

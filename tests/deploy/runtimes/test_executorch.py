@@ -12,6 +12,7 @@ from detect.deploy.spec import ModelSpec
 from tests.conftest import make_coco
 from tests.detector_cases import checkpoint, exported, lively_detector
 from tests.runtime_cases import (
+    assert_a_search_measures,
     assert_commands_read,
     assert_refuses_what_is_not_its_own,
     assert_runs_as_torch,
@@ -33,6 +34,10 @@ def test_executorch__runs_as_torch_at_any_batch(form):
 def test_executorch__validate_predict_and_benchmark_take_the_file(tmp_path):
     root = make_coco(tmp_path / "coco")
     assert_commands_read(exported("executorch", "decoded"), root, tmp_path, "executorch")
+
+
+def test_executorch__a_search_measures_networks(tmp_path):
+    assert_a_search_measures("executorch", tmp_path)
 
 
 def test_executorch__refuses_what_is_not_its_own(tmp_path):

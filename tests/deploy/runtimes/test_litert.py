@@ -6,6 +6,7 @@ from detect.deploy.exported_file import json_path
 from tests.conftest import make_coco
 from tests.detector_cases import exported
 from tests.runtime_cases import (
+    assert_a_search_measures,
     assert_commands_read,
     assert_refuses_what_is_not_its_own,
     assert_runs_as_torch,
@@ -29,6 +30,10 @@ def test_litert__runs_as_torch_at_any_batch(form):
 
 def test_litert__validate_predict_and_benchmark_take_the_file(tmp_path):
     assert_commands_read(exported("litert", "decoded"), make_coco(tmp_path / "coco"), tmp_path, "litert")
+
+
+def test_litert__a_search_measures_networks(tmp_path):
+    assert_a_search_measures("litert", tmp_path)
 
 
 def test_litert__refuses_what_is_not_its_own(tmp_path):
