@@ -43,7 +43,7 @@ def test_the_cpu_is_equal_to_itself_and_another_loss_is_not(
     setup: CheckSetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     check = check_equality(setup)
-    assert check.verdict == "passed"
+    assert check.verdict == "passed", check
     assert check.rows[0] == ("float32", *(f"0.0e+00 of at most {b:.0e}" for b in (1e-4, 1e-2, 1e-2, 1e-3)))
     assert "at most" not in check.rows[1][2]
     assert "both choose 100.0% of the same detections" in check.sentence
