@@ -64,7 +64,8 @@ def compare_command(args: list[str]) -> int:
 
 def sweep_command(args: list[str]) -> int:
     """Train configurations under several seeds, one job per free device; export, benchmark, compare."""
-    from detect.commands.sweep import SweepOptions, plan_jobs, sweep
+    from detect.commands.sweep import SweepOptions, sweep
+    from detect.commands.sweep_jobs import plan_jobs
     from detect.commands.sweep_slurm import Slurm, sbatch_options
     from detect.deploy.latency import Protocol
     from detect.deploy.runtimes.table import RUNTIMES

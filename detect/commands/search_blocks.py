@@ -15,7 +15,8 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from detect.commands.search_training import FOUND_FILE, SearchFolder
-from detect.commands.sweep import DETECT, POLL_SECONDS, last_line, launch
+from detect.commands.sweep import POLL_SECONDS, last_line, launch
+from detect.commands.sweep_jobs import DETECT
 from detect.config.unknown_keys import build
 from detect.data.checks.splits import without_images
 from detect.data.convert import write_copy

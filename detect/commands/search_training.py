@@ -9,10 +9,12 @@ from typing import Any
 
 from detect.commands.arguments import split_fit_flags
 from detect.commands.fit_cli import settings_reader
-from detect.commands.sweep import STATE_FILE, Job, SweepOptions, SweepState, plan_jobs, run_jobs, sweep
+from detect.commands.sweep import SWEEPS_IN, SweepOptions, run_jobs, sweep
+from detect.commands.sweep_jobs import STATE_FILE, Job, SweepState, plan_jobs
 from detect.config.model_section import read_config
 from detect.errors import InputError
 from detect.system.devices import CPU, Slot
+from detect.system.output_folder import alone_in
 
 FOUND_FILE = "found.yaml"
 
@@ -79,16 +81,17 @@ class SearchFolder:
         """The best checkpoint of the start, trained first where it is not.
 
         Raises:
-            InputError: the training failed; says why.
+            InputError: the training failed, or another process trains there; says why.
             RunStopped: on a signal, once it has saved.
         """
         job = self.jobs_of_start()[0]
-        (self.trained / "logs").mkdir(parents=True, exist_ok=True)
-        state = SweepState(self.trained / STATE_FILE)
-        state.begin([job])
-        print("no --ckpt_path: the start is trained first")
-        if failures := run_jobs([job], ["fit"], self.slots, state=state, out=self.trained):
-            raise InputError(f"the start could not be trained: {failures[0]}")
+        with alone_in(self.trained, SWEEPS_IN):
+            (self.trained / "logs").mkdir(exist_ok=True)
+            state = SweepState(self.trained / STATE_FILE)
+            state.begin([job])
+            print("no --ckpt_path: the start is trained first")
+            if failures := run_jobs([job], ["fit"], self.slots, state=state, out=self.trained):
+                raise InputError(f"the start could not be trained: {failures[0]}")
         return job.best
 
     def compare_with_start(self, found: Path) -> int:

@@ -16,16 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detect.commands.sweep import (
-    POLL_SECONDS,
-    Job,
-    SweepState,
-    last_line,
-    launch,
-    next_step,
-    python_path,
-    report_end,
-)
+from detect.commands.sweep import POLL_SECONDS, last_line, launch, next_step, python_path, report_end
+from detect.commands.sweep_jobs import Job, SweepState
 from detect.config.trusted_classes import own_folders
 from detect.errors import InputError, RunStopped, install_hint
 from detect.system.files import write_atomically

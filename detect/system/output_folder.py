@@ -1,7 +1,8 @@
-"""A folder that appears whole or not at all, and images in it that take no space of their own."""
+"""A folder that appears whole or not at all, or that one process has alone; images in it without a copy."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -44,6 +45,28 @@ def new_folder(output: Path, source: Path | None = None) -> Iterator[Path]:
         unfinished.mkdir()
         yield unfinished
         unfinished.replace(output)
+
+
+@contextmanager
+def alone_in(folder: Path, what: str) -> Iterator[None]:
+    """Hold `folder`, which is made where it is missing; FOLDER/.lock stays, its lock ends with the process.
+
+    Args:
+        folder: which no other process may fill at once.
+        what: what is done, between "another process" and the folder, in messages.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise InputError(f"another process {what} {folder}; wait for it") from None
+        except OSError:
+            pass  # a file system without locks, as some of clusters are
+        yield
 
 
 def place_image(source: Path, target: Path, how: ImagePlacement) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from detect.commands import sweep as sweep_module
+from detect.commands import sweep_jobs
 from tests.conftest import make_coco
 from tests.fit_cases import write_config
 
@@ -66,7 +67,8 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Put a program that only writes files in the place of `detect`; returns the list of its calls."""
     fake = tmp_path / "fake.py"
     fake.write_text(FAKE)
-    monkeypatch.setattr(sweep_module, "DETECT", (sys.executable, "-S", str(fake)))
+    for module in (sweep_module, sweep_jobs):
+        monkeypatch.setattr(module, "DETECT", (sys.executable, "-S", str(fake)))
     monkeypatch.setattr(sweep_module, "POLL_SECONDS", 0.02)
     monkeypatch.setattr(sweep_module, "EXPORT_PACKAGES", ())
     monkeypatch.setenv("FAKE_CALLS", str(tmp_path / "calls"))

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from detect.commands import sweep as sweep_module
-from detect.commands.sweep import Job, SweepOptions, plan_jobs, sweep
+from detect.commands.sweep import SweepOptions, sweep
+from detect.commands.sweep_jobs import Job, plan_jobs
 from detect.errors import InputError, RunStopped
+from detect.system.output_folder import alone_in
 
 CPU_ALONE = SweepOptions([()])
 
@@ -156,6 +158,14 @@ def test_sweep__begun_with_other_settings__error(tmp_path: Path, calls: Path, ch
         jobs = plan_jobs([jobs[0].config], [0], tmp_path / "out", ("--data.root", "other"))
     with pytest.raises(InputError, match="has a-seed0 begun with another configuration or other flags"):
         sweep(jobs, tmp_path / "out", CPU_ALONE)
+
+
+def test_sweep__another_works_in_the_folder__error(tmp_path: Path, calls: Path) -> None:
+    jobs = jobs_of(tmp_path, a="one")
+    with alone_in(tmp_path / "out", "runs a sweep in"):
+        with pytest.raises(InputError, match=r"another process runs a sweep in .*out; wait for it"):
+            sweep(jobs, tmp_path / "out", CPU_ALONE)
+    assert commands(calls) == []
 
 
 @pytest.mark.parametrize("text", ["{", "[" * 50_000], ids=["open", "deep"])

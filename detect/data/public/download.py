@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -17,7 +14,7 @@ from detect.data.public.unpack import GB, unpack
 from detect.data.splits import recognise
 from detect.errors import InputError, RunStopped
 from detect.system.files import write_atomically
-from detect.system.output_folder import new_folder, require_new
+from detect.system.output_folder import alone_in, new_folder, require_new
 
 
 def download(data_set: DataSet, output: Path, *, keep_archives: bool = False) -> None:
@@ -40,7 +37,7 @@ def download(data_set: DataSet, output: Path, *, keep_archives: bool = False) ->
     output = require_new(output)
     waiting = output.with_name(f"{output.name}.download")
     console.print(f"from {data_set.page}\nlicence: {data_set.licence}", highlight=False, markup=False)
-    with _alone_in(waiting):
+    with alone_in(waiting, "is downloading to"):
         try:
             for archive in data_set.archives:
                 _have(archive, waiting, console)
@@ -95,19 +92,3 @@ def _unpack_all(data_set: DataSet, waiting: Path, output: Path, console: Console
         for name, content in data_set.extra_files.items():
             write_atomically(folder / name, content)
         recognise(folder)
-
-
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Lock the folder of what is fetched.
-
-    Raises:
-        InputError: another process has locked it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"another process is downloading to {folder}; wait for it") from None
-        yield
