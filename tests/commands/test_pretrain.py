@@ -18,6 +18,7 @@ from detect.commands import sweep
 from detect.commands.main import main
 from detect.commands.pretrain import PretrainCLI, pretrain
 from detect.commands.reproduce import read_original, values_of_seeds
+from detect.commands.sweep_jobs import plan_jobs
 from detect.errors import InputError
 from detect.model.backbones import MobileNetV2, MobileNetV3
 from detect.model.checkpoint import read_checkpoint
@@ -276,6 +277,6 @@ def test_a_sweep_trains_and_compares_classifiers(
     state = json.loads((tmp_path / "s" / "sweep.json").read_text())["jobs"]
     assert [job["steps"] for job in state.values()] == [{"fit": 0}, {"fit": 0}]
     (tmp_path / "detector.yaml").write_text("model: {}\n")
-    jobs = sweep.plan_jobs([files[0], tmp_path / "detector.yaml"], [0], tmp_path / "s", [])
+    jobs = plan_jobs([files[0], tmp_path / "detector.yaml"], [0], tmp_path / "s", [])
     with pytest.raises(InputError, match="name one kind"):
         sweep.sweep(jobs, tmp_path / "s", sweep.SweepOptions([()]))

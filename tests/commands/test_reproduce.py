@@ -120,7 +120,10 @@ def test_reproduce__a_run_of_two_ranks__bit_identical(original: Path, tmp_path: 
         return done.stdout + done.stderr
 
     own = fit_args(original / "config.yaml", original.parent / "coco", tmp_path / "two")
-    detect("fit", *own, "--trainer.devices", "2", "--trainer.strategy", "ddp")
+    detect("fit", *own, "--trainer.devices", "2", "--trainer.strategy", "ddp", "--model.anchors", "auto")
+    scales = read_raw(tmp_path / "two")["detect"]["anchors"]["scales"]
+    assert len(scales) == 7
+    assert all(isinstance(scale, float) for scale in scales)
     said = detect("reproduce", str(tmp_path / "two"), "--out", str(tmp_path / "again"))
     assert "2 per device x 2 device(s)" in said
     assert said.count("REPRODUCED: the weights of best.ckpt and last.ckpt are bit-identical") == 1

@@ -15,7 +15,7 @@ from detect.system.memory import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 block = 64 * 2**20
-for _ in range(64):  # until the heap has room for one beside what lies around it
+for _ in range(16):  # until the heap has room for one beside what lies around it
     torch.ones(block, dtype=torch.uint8)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(4):

@@ -15,6 +15,7 @@ from detect.system.ranks import max_over_ranks, several_ranks, sum_over_ranks, t
 from tests.conftest import make_coco
 from tests.detector_cases import lively_detector, save_checkpoint
 from tests.fit_cases import TINY, fit_args, read_raw, write_config
+from tests.fit_ranks import hold_averages
 
 TIMEOUT_S = 600
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning")
@@ -31,11 +32,10 @@ def test_alone_a_process_hears_itself() -> None:
     assert norm.running_mean.equal(torch.zeros(2))
 
 
-def run(*args: str, module: str = "detect") -> str:
+def run(*args: str, module: str = "tests.fit_ranks") -> str:
     """Run a command to its end; its output."""
-    words = ["fit", *args] if module == "detect" else [*args]
     done = subprocess.run(
-        [sys.executable, "-m", module, *words],
+        [sys.executable, "-m", module, *args],
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,
@@ -67,6 +67,14 @@ def ranks(number: int) -> tuple[str, ...]:
     return "--trainer.devices", str(number), "--trainer.strategy", "ddp"
 
 
+def one_and_two(config: Path, data: Path, folder: Path, patch: pytest.MonkeyPatch, *more: str) -> None:
+    """Train in FOLDER/on1 on one rank, which is this process, and in FOLDER/on2 on two."""
+    with patch.context() as held:
+        hold_averages(held)
+        assert fit(fit_args(config, data, folder / "on1", *more)) == 0
+    run(*fit_args(config, data, folder / "on2", *more), *ranks(2))
+
+
 def compare(one: Path, two: Path) -> dict[str, torch.Tensor]:
     """Two runs have the same weights and metrics, up to rounding; the raw weights."""
     read = [read_raw(run) for run in (one, two)]
@@ -82,14 +90,12 @@ def compare(one: Path, two: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.slow
-def test_two_ranks_make_the_step_of_one(tmp_path: Path) -> None:
+def test_two_ranks_make_the_step_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config, data = write_config(tmp_path), make_coco(tmp_path / "coco", train=16, val=5)
     assert fit(fit_args(config, data, tmp_path / "warm")) == 0
     warm = tmp_path / "warm" / "checkpoints" / "last.ckpt"
     step = ("--model.init_from", str(warm), "--trainer.max_steps", "1", "--trainer.max_epochs", "1")
-    for number in (1, 2):
-        args = fit_args(config, data, tmp_path / f"on{number}", *step)
-        run(*args, *(ranks(number) if number > 1 else ()), module="tests.fit_ranks")
+    one_and_two(config, data, tmp_path, monkeypatch, *step)
     one = compare(tmp_path / "on1", tmp_path / "on2")
     # The sampler does not fill up five images on two ranks; the evaluator refuses doubles and gaps.
     assert json.loads((tmp_path / "on2" / "metrics.json").read_text())["images"] == 5
@@ -99,15 +105,15 @@ def test_two_ranks_make_the_step_of_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_ranks_train_as_one_with_the_settings_of_plus_and_a_teacher(tmp_path: Path) -> None:
-    """Two epochs of one step: a validation with its statistics in between and one at the end."""
+def test_two_ranks_train_as_one_with_the_settings_of_plus_and_a_teacher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two epochs of one step, each with a validation, which is rank 0's alone, and its statistics."""
     config = points()
     teacher = save_checkpoint(lively_detector(image_size=[64, 64]), tmp_path / "teacher.ckpt")
     config["model"] = config["model"] | {"teacher": str(teacher)}
-    path, data = write_config(tmp_path, config), make_coco(tmp_path / "coco", train=5, val=3)
-    for number in (1, 2):
-        args = fit_args(path, data, tmp_path / f"on{number}")
-        run(*args, *(ranks(number) if number > 1 else ()), module="tests.fit_ranks")
+    path, data = write_config(tmp_path, config), make_coco(tmp_path / "coco", train=5, val=1)
+    one_and_two(path, data, tmp_path, monkeypatch)
     compare(tmp_path / "on1", tmp_path / "on2")
     rows = [list(csv.DictReader((tmp_path / run / "metrics.csv").open()))[-1] for run in ("on1", "on2")]
     for name in ("train/loss_cwd", "train/loss_ld"):
@@ -117,26 +123,18 @@ def test_two_ranks_train_as_one_with_the_settings_of_plus_and_a_teacher(tmp_path
 
 
 @pytest.mark.slow
-def test_a_rank_without_validation_images_takes_part(tmp_path: Path) -> None:
-    config, data = write_config(tmp_path), make_coco(tmp_path / "coco", train=12, val=1)
-    one_epoch = ("--trainer.max_epochs", "1", "--model.anchors", "auto")
-    run(*fit_args(config, data, tmp_path / "run", *one_epoch), *ranks(2))
-    row = next(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
-    assert float(row["val/mAP"]) >= 0
-    scales = read_raw(tmp_path / "run")["detect"]["anchors"]["scales"]
-    assert len(scales) == 7
-    assert all(isinstance(scale, float) for scale in scales)
-
-
-@pytest.mark.slow
 def test_a_run_may_go_on_with_other_devices(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     config, data = write_config(tmp_path), make_coco(tmp_path / "coco", train=16, val=5)
     out = tmp_path / "run"
     assert fit(fit_args(config, data, out, "--trainer.max_epochs", "1")) == 0
     more = ("--out", str(out), "--ckpt_path", "last", "--trainer.max_epochs")
-    assert "4 images per step = 2 per device x 2 device(s) x 1" in run(*more, "2", *ranks(2))
+    assert "4 images per step = 2 per device x 2 device(s) x 1" in run(
+        "fit", *more, "2", *ranks(2), module="detect"
+    )
     caplog.set_level("INFO")
-    assert fit([*more, "3", "--trainer.devices", "1", "--data.batch_size", "2"]) == 0
+    # "ddp" of one process would leave its process group, and where it meets, to the tests after this one.
+    alone = ("--trainer.devices", "1", "--trainer.strategy", "auto")
+    assert fit([*more, "3", *alone, "--data.batch_size", "2"]) == 0
     assert "4 images per step = 2 per device x 1 device(s) x 2" in caplog.text
     rows = list(csv.DictReader((out / "metrics.csv").open()))
     assert [(row["epoch"], row["step"]) for row in rows] == [("1", "4"), ("2", "8"), ("3", "12")]
