@@ -160,8 +160,15 @@ def search_parser() -> ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="folder of the search; the same one resumes")
     parser.add_argument("--target", type=float | None, default=None, help="share of the start's latency")
     parser.add_argument("--target_ms", type=float | None, default=None, help="instead: the latency itself")
-    parser.add_argument("--steps", type=int | None, default=None, help="null: the first of 0.03 of the start")
-    parser.add_argument("--hours", type=float | None, default=None, help="instead: as many steps as fit")
+    parser.add_argument(
+        "--steps",
+        type=int | None,
+        default=None,
+        help="about so many; null: the first takes 0.03 of the start",
+    )
+    parser.add_argument(
+        "--hours", type=float | None, default=None, help="instead: about as many steps as fit"
+    )
     parser.add_argument(
         "--decay", type=float, default=SearchOptions.decay, help="of what a step takes, to the step before"
     )

@@ -176,9 +176,11 @@ def describe_data(data: DetectionData, splits: Splits) -> str:
     """The data set in a sentence."""
     names = data.classes.names
     listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    errors = sum(finding.severity == "error" for found in data.findings.values() for finding in found)
+    wrong = f"; {errors} error{'s' if errors > 1 else ''}, see detect data check" if errors else ""
     return (
         f"{len(data.train):,} images to train on ({splits.train}), {len(data.val):,} to validate on "
-        f"({splits.val}); {len(names)} class{'es' if len(names) > 1 else ''}: {listed}"
+        f"({splits.val}); {len(names)} class{'es' if len(names) > 1 else ''}: {listed}{wrong}"
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from detect.data.annotations import Annotations
+from detect.data.datamodule import DetectionData
 from detect.errors import InputError
 from detect.inspection import first_config as module
 from detect.inspection.anchor_advice import fitting_scales
@@ -26,6 +27,7 @@ from detect.inspection.first_config import (
     choose_optimizer,
     choose_recipe,
     choose_splits,
+    describe_data,
     first_config,
 )
 from detect.inspection.first_config_text import config_text, summary
@@ -249,6 +251,15 @@ def test_mirror_images_only_where_they_stay_true(names: list[str], mirrored: boo
     assert ("RandomHorizontalFlip" in chosen) == mirrored
     assert "RandomVerticalFlip" not in chosen
     assert ("no mirror images" in reasons["data.augmentations"]) != mirrored
+
+
+def test_what_is_wrong_with_the_data_is_counted(tmp_path: Path) -> None:
+    root = make_coco(tmp_path / "birds", train=6, val=2)
+    (root / "train" / "000.jpg").write_bytes(b"no image")
+    data = DetectionData(root)
+    data.open()
+    said = "5 images to train on (train), 2 to validate on (val); 3 classes: square, disc, bar"
+    assert describe_data(data, Splits("train", "val")) == f"{said}; 1 error, see detect data check"
 
 
 @pytest.mark.slow
