@@ -291,7 +291,7 @@ class WritingRecorder(Recorder):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings(*THIRD_PARTY, "ignore:.*fork.*", "ignore:.*zero length.*", "ignore:.*zero")
-@pytest.mark.parametrize("val_images", [1, 5])
+@pytest.mark.parametrize("val_images", [1, 2, 5])
 def test_fit__two_processes_share_the_batches_of_one(tmp_path: Path, val_images: int) -> None:
     root = make_coco(tmp_path / "coco", train=14, val=val_images)
     alone = Recorder()

@@ -46,7 +46,6 @@ NOT_RUN = {
     r"executorch": "ExecuTorch needs an environment of its own: tests/deploy/runtimes/test_executorch.py",
     r"detect pretrain|figure1": "trains on folders of classes: tests/commands/test_pretrain.py",
     r"weights\.safetensors": "takes the weights of such a run: tests/commands/test_pretrain.py",
-    r"^detect models$": "counts all configurations: tests/inspection/test_models.py",
     r"^detect latency-table ": "exports networks, minutes: tests/search/test_measure.py",
     r"^detect search ": "exports and trains, minutes: tests/commands/test_search.py",
     r"configs/plus/": "30 epochs, minutes: tests/test_configs.py and tests/test_recipes.py",

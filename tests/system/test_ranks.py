@@ -6,6 +6,7 @@ import sys
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -132,9 +133,10 @@ def test_a_run_may_go_on_with_other_devices(tmp_path: Path, caplog: pytest.LogCa
         "fit", *more, "2", *ranks(2), module="detect"
     )
     caplog.set_level("INFO")
-    # "ddp" of one process would leave its process group, and where it meets, to the tests after this one.
-    alone = ("--trainer.devices", "1", "--trainer.strategy", "auto")
-    assert fit([*more, "3", *alone, "--data.batch_size", "2"]) == 0
+    # It is "ddp" of this process: its group, and where it meets, are not for the tests after this one.
+    with patch.dict(os.environ):
+        assert fit([*more, "3", "--trainer.devices", "1", "--data.batch_size", "2"]) == 0
+    torch.distributed.destroy_process_group()
     assert "4 images per step = 2 per device x 1 device(s) x 2" in caplog.text
     rows = list(csv.DictReader((out / "metrics.csv").open()))
     assert [(row["epoch"], row["step"]) for row in rows] == [("1", "4"), ("2", "8"), ("3", "12")]

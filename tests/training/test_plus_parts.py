@@ -68,9 +68,11 @@ def test_the_step_compiles_whole(loss: dict[str, Any]) -> None:
     torch.compiler.reset()
 
 
-def test_a_run__stopped_and_resumed__ends_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = {**TINY["model"], **LCPAN, "loss": LOSSES[0]}
-    config = write_config(tmp_path, {**TINY, "model": model})
+@pytest.mark.parametrize("model", [{**LCPAN, "loss": LOSSES[0]}, {**TOP_DOWN}], ids=["points", "six_anchors"])
+def test_a_run__stopped_and_resumed__ends_alike(
+    model: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = write_config(tmp_path, {**TINY, "model": {**TINY["model"], **model}})
     data = make_coco(tmp_path / "coco", train=16, val=4)
     assert main(["fit", *fit_args(config, data, tmp_path / "straight")]) == 0
     args = fit_args(config, data, tmp_path / "stopped", "--checkpoint_minutes", "0")
@@ -80,11 +82,8 @@ def test_a_run__stopped_and_resumed__ends_alike(tmp_path: Path, monkeypatch: pyt
     assert run_differences(tmp_path / "straight", tmp_path / "stopped") == []
 
 
-@pytest.mark.parametrize(
-    ("section", "form"),
-    [(LCPAN, "raw"), (LCPAN, "nms"), (TOP_DOWN, "decoded")],
-    ids=["LCPAN-raw", "LCPAN-nms", "TopDown-decoded"],
-)
+@pytest.mark.parametrize("form", ["raw", "decoded", "nms"])
+@pytest.mark.parametrize("section", [LCPAN, TOP_DOWN], ids=["LCPAN", "TopDown"])
 def test_exported__equals_torch(section: dict[str, Any], form: Any, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime", reason="needs the export extra")
     detector = lively_detector(**{**section, "taps": ["c3", "c4", "c5"]}, image_size=[75, 100])
