@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import multiprocessing
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,8 @@ torch.set_num_threads(1)
 # With AMX, OpenVINO 2026.4 ends with a segmentation fault in an int8 depthwise 5x5 on a map of 2x2, which the
 # tests' inputs of 64 px have; processes that tests start inherit it.
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_FP16")
+# What processes of the start method `forkserver` find imported; before the first of them.
+multiprocessing.set_forkserver_preload(["detect.commands.fit", "detect.training.module"])
 
 CLASSES = {3: "square", 7: "disc", 11: "bar"}
 COLOURS = {3: (200, 60, 50), 7: (60, 90, 200), 11: (60, 170, 70)}

@@ -7,41 +7,40 @@ from __future__ import annotations
 
 import argparse
 import collections
-import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from copy import deepcopy
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import torch
 
 from tests.conftest import make_coco
 from tests.fit_cases import STEPS_PER_EPOCH, TINY, fit_args, read_raw, run_differences, write_config
+from tests.processes import start_detect
 
 CHECKPOINTS_PER_EPOCH = STEPS_PER_EPOCH + 1
 """After each step and after the validation."""
 
 
-def start(args: list[str], log: Path) -> subprocess.Popen[bytes]:
-    """Start `detect fit` in a process group of its own, with a checkpoint after every step."""
-    with log.open("wb") as file:
-        return subprocess.Popen(
-            [sys.executable, "-m", "detect", "fit", *args, "--checkpoint_minutes", "0"],
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
+def start(args: list[str], log: Path) -> ForkServerProcess:
+    """Start `detect fit` with a checkpoint after every step."""
+    return start_detect(["fit", *args, "--checkpoint_minutes", "0"], log)
 
 
-def wait_for_checkpoints(process: subprocess.Popen[bytes], last: Path, number: int) -> None:
+def exit_code(process: ForkServerProcess) -> int | None:
+    """Once it has ended."""
+    process.join()
+    return process.exitcode
+
+
+def wait_for_checkpoints(process: ForkServerProcess, last: Path, number: int) -> None:
     """Until the process has written so many, or is at its end."""
     written, known = 0, last.stat().st_mtime_ns if last.exists() else 0
-    while written < number and process.poll() is None:
+    while written < number and process.is_alive():
         time.sleep(0.01)
         if last.exists() and last.stat().st_mtime_ns != known:
             written, known = written + 1, last.stat().st_mtime_ns
@@ -75,7 +74,7 @@ def kill_and_resume(folder: Path, *, kills: int, epochs: int, seed: int) -> list
     process = start(fit_args(config, data, straight), log)
     wait_for_checkpoints(process, straight / "checkpoints" / "last.ckpt", 1)
     began, checkpoints = time.monotonic(), epochs * CHECKPOINTS_PER_EPOCH
-    if process.wait() != 0:
+    if exit_code(process) != 0:
         raise SystemExit(log.read_text(errors="replace"))
     seconds_per_checkpoint = (time.monotonic() - began) / checkpoints
 
@@ -87,11 +86,10 @@ def kill_and_resume(folder: Path, *, kills: int, epochs: int, seed: int) -> list
             # Up to its share of the run, so that the last kill comes before the end; then anywhere in a step.
             number = rng.randint(0, checkpoints // (kills + 1))
             wait_for_checkpoints(process, run / "checkpoints" / "last.ckpt", number)
-            try:
-                process.wait(timeout=rng.uniform(0, seconds_per_checkpoint))
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-        code = process.wait()
+            process.join(timeout=rng.uniform(0, seconds_per_checkpoint))
+            if process.is_alive():
+                process.kill()
+        code = exit_code(process)
         if code == 0:
             break
         if code != -signal.SIGKILL:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,8 @@ import pytest
 from detect.training.run_state import TrainingState
 from tests.conftest import make_coco
 from tests.fit_cases import TINY, fit_args, read_raw, run_differences, write_config
+from tests.processes import free_port
+from tests.test_slurm import missing_programs
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 TIMEOUT_S = 600
@@ -36,13 +37,6 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def environment(**more: str) -> dict[str, str]:
     own = {"OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     return {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "DEVICES": "1", **own, **more}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HEAD, 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def start_node(address: str, port: int, run: Path, words: list[str]) -> subprocess.Popen[str]:
@@ -199,6 +193,7 @@ SLURM = {
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(missing_programs() == [], reason="tests/test_slurm.py has such a job on SLURM itself")
 def test_a_slurm_job_whose_time_is_over_is_queued_again_and_goes_on(words: list[str], tmp_path: Path) -> None:
     tools, run = tmp_path / "bin", tmp_path / "run"
     tools.mkdir()

@@ -20,6 +20,7 @@ from tests.fit_cases import TINY, run_differences, write_config
 pytestmark = pytest.mark.slow
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
+SEARCHED = f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin"
 TIMEOUT_S = 1200
 EPOCHS = 6
 SMALL_TASKS = ("--ntasks-per-node=1", "--gpus-per-node=0", "--cpus-per-task=1")
@@ -77,14 +78,18 @@ class Cluster:
             time.sleep(0.1)
 
 
+def missing_programs() -> list[str]:
+    """What a cluster needs and this machine has not."""
+    return [program for program in PROGRAMS if shutil.which(program, path=SEARCHED) is None]
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin"
-    if missing := [program for program in PROGRAMS if shutil.which(program, path=path) is None]:
+    if missing := missing_programs():
         pytest.skip(f"there is no {', '.join(missing)}: apt-get install slurm-wlm munge")
     folder, work = tmp_path_factory.mktemp("cluster"), tmp_path_factory.mktemp("work")
     python_path = os.pathsep.join([str(SCRIPTS.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    own = {"PATH": path, "PYTHONPATH": python_path, "OMP_NUM_THREADS": "1"}
+    own = {"PATH": SEARCHED, "PYTHONPATH": python_path, "OMP_NUM_THREADS": "1"}
     own |= {"DETECT_CACHE": str(work / "cache")}
     # Jobs learn from SLURM alone where ranks meet, not from what a training of another test left behind.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("MASTER_")}

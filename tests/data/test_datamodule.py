@@ -297,8 +297,8 @@ def test_fit__two_processes_share_the_batches_of_one(tmp_path: Path, val_images:
     alone = Recorder()
     trainer_of().fit(alone, data_of(root))
     # Validation has a different number of batches on each rank, so the ranks must not talk in its forward.
-    # Spawned: autograd refuses a fork of a process that has run a backward pass, as other tests have.
-    strategy = DDPStrategy(start_method="spawn", broadcast_buffers=False)
+    # Not forked from here: autograd refuses that where a backward pass has run, as in other tests.
+    strategy = DDPStrategy(start_method="forkserver", broadcast_buffers=False)
     trainer_of(devices=2, strategy=strategy).fit(WritingRecorder(tmp_path), data_of(root))
     ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
     together = [(*a, *b) for a, b in zip(ranks[0]["seen"], ranks[1]["seen"], strict=True)]

@@ -13,7 +13,10 @@ from tests.docs.test_commands import SMALL_RUN
 from tests.documents import ROOT
 
 PAGE = ROOT / "docs" / "first-detector.md"
-STEP = re.compile(r"```bash\n(detect .*?)\n```\n+```text\n(.*?)```", re.DOTALL)
+STEP = re.compile(
+    r"```bash\n(?:bash scripts/install [^\n]*\n)?(detect [^`]*)\n```\n+```text\n(.*?)```", re.DOTALL
+)
+"""A command, after the line that installs what it needs, and what it prints."""
 SMALLER = {"init": "--start none", "fit": SMALL_RUN}
 """Appended, so that the walk takes a minute."""
 FINDINGS = {"data"}

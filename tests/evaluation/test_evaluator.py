@@ -318,7 +318,8 @@ def _evaluate_on_rank(rank: int, world_size: int, folder: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_processes__all_ranks_have_the_numbers_of_one(world_size: int, tmp_path: Path) -> None:
-    mp.spawn(_evaluate_on_rank, args=(world_size, str(tmp_path)), nprocs=world_size)
+    arguments = (world_size, str(tmp_path))
+    mp.start_processes(_evaluate_on_rank, arguments, nprocs=world_size, start_method="forkserver")
     dataset, results = random_case(6, images=25)
     expected = json.loads(json.dumps(evaluate(dataset, results).to_json()))
     twice = dataset["images"][1]["id"]

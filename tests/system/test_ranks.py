@@ -1,8 +1,6 @@
 import csv
 import json
 import os
-import subprocess
-import sys
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -10,15 +8,16 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from torch import nn
 
 from detect.commands.fit import fit
 from detect.system.ranks import max_over_ranks, several_ranks, sum_over_ranks, take_statistics_of_rank_0
+from detect.training.module import DetectionModule
 from tests.conftest import make_coco
 from tests.detector_cases import lively_detector, save_checkpoint
 from tests.fit_cases import TINY, fit_args, read_raw, write_config
-from tests.fit_ranks import hold_averages
+from tests.processes import run_ranks
 
-TIMEOUT_S = 600
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning")
 
 
@@ -33,18 +32,22 @@ def test_alone_a_process_hears_itself() -> None:
     assert norm.running_mean.equal(torch.zeros(2))
 
 
-def run(*args: str, module: str = "tests.fit_ranks") -> str:
-    """Run a command to its end; its output."""
-    done = subprocess.run(
-        [sys.executable, "-m", module, *args],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
+def hold_averages(patch: pytest.MonkeyPatch) -> None:
+    """BatchNorm's averages stay: the result then does not depend on how a batch is shared out."""
+    start_batch = DetectionModule.on_train_batch_start
+
+    def start_batch_with_averages_held(self: DetectionModule, *args: object) -> None:
+        for child in self.modules():
+            if isinstance(child, nn.BatchNorm2d):
+                child.eval()
+        start_batch(self, *args)  # type: ignore[arg-type]
+
+    patch.setattr(DetectionModule, "on_train_batch_start", start_batch_with_averages_held)
+
+
+def hold_averages_for_good() -> None:
+    """In a process that trains once."""
+    hold_averages(pytest.MonkeyPatch())
 
 
 def points() -> dict[str, Any]:
@@ -64,16 +67,12 @@ def points() -> dict[str, Any]:
     return config
 
 
-def ranks(number: int) -> tuple[str, ...]:
-    return "--trainer.devices", str(number), "--trainer.strategy", "ddp"
-
-
 def one_and_two(config: Path, data: Path, folder: Path, patch: pytest.MonkeyPatch, *more: str) -> None:
     """Train in FOLDER/on1 on one rank, which is this process, and in FOLDER/on2 on two."""
     with patch.context() as held:
         hold_averages(held)
         assert fit(fit_args(config, data, folder / "on1", *more)) == 0
-    run(*fit_args(config, data, folder / "on2", *more), *ranks(2))
+    run_ranks(["fit", *fit_args(config, data, folder / "on2", *more)], folder, prepare=hold_averages_for_good)
 
 
 def compare(one: Path, two: Path) -> dict[str, torch.Tensor]:
@@ -129,9 +128,7 @@ def test_a_run_may_go_on_with_other_devices(tmp_path: Path, caplog: pytest.LogCa
     out = tmp_path / "run"
     assert fit(fit_args(config, data, out, "--trainer.max_epochs", "1")) == 0
     more = ("--out", str(out), "--ckpt_path", "last", "--trainer.max_epochs")
-    assert "4 images per step = 2 per device x 2 device(s) x 1" in run(
-        "fit", *more, "2", *ranks(2), module="detect"
-    )
+    assert "4 images per step = 2 per device x 2 device(s) x 1" in run_ranks(["fit", *more, "2"], tmp_path)
     caplog.set_level("INFO")
     # It is "ddp" of this process: its group, and where it meets, are not for the tests after this one.
     with patch.dict(os.environ):
