@@ -235,7 +235,12 @@ def test_detect__refuses_images_of_another_size(detector):
 HEAVY = ("torch", "jsonargparse", "lightning", "matplotlib", "pycocotools")
 
 
-def test_importing_it_loads_no_torch_trainer_parser_evaluator_or_plotter() -> None:
-    code = f"import sys, detect.api; print([name for name in {HEAVY} if name in sys.modules])"
+@pytest.mark.parametrize(
+    ("module", "heavy"), [("detect.api", HEAVY), ("detect.deploy.export", ("lightning", "matplotlib"))]
+)
+def test_importing_it_loads_no_torch_trainer_parser_evaluator_or_plotter(
+    module: str, heavy: tuple[str, ...]
+) -> None:
+    code = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

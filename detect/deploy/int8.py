@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
 
-from detect.data.datamodule import DetectionData
 from detect.deploy.calibration import Calibration, calibration_of
 from detect.deploy.inference import Detector
 from detect.deploy.load import open_exported
@@ -22,6 +21,9 @@ from detect.evaluation.average_precision import WeightedAp
 from detect.evaluation.backends import ground_truth_rows
 from detect.evaluation.bootstrap import compare_groups, draw_weights, resampled_map
 from detect.model.detector import TorchDetector
+
+if TYPE_CHECKING:
+    from detect.data.datamodule import DetectionData
 
 SENSITIVITY_IMAGES = 8
 WORST_BLOCKS = 5
@@ -89,6 +91,8 @@ def calibrate(detector: TorchDetector, options: Int8Options) -> Calibration:
     Raises:
         InputError: the data cannot be read.
     """
+    from detect.data.datamodule import DetectionData  # brings Lightning, of no use to float32
+
     spec = ModelSpec.of_detector(detector)
     data = DetectionData(**options.data, image_size=spec.image_size)
     data.open(("train",))
