@@ -31,7 +31,7 @@ KEPT = ("backbone", "taps", "neck", "anchors", "norm", "mean", "std", "box_bins"
 EFFECTS = {
     "coco": "not measured by this project; classes that COCO has too are known from the first step",
     "imagenet": "MobileNetV2 on chess pieces, 10 epochs: mAP 0.70, from nothing 0.53 (docs/results.md)",
-    "starter": "raccoons, 1,200 steps: mAP 0.46, from nothing 0.29 (docs/results.md)",
+    "starter": "raccoons, 1,200 steps: mAP 0.47, from nothing 0.29 (docs/results.md)",
     "own": "the more, the closer its images are to these",
     "none": "twice the steps of a start from a detector",
 }

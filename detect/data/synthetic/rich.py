@@ -1,25 +1,27 @@
-"""Scenes of `data shapes --style rich`: things of any kind and size on cluttered grounds, as photographed.
+"""Scenes of `data shapes --style rich`: silhouettes of any kind and size on grounds of a few tones.
 
-The class is the silhouette alone; colour, pattern, size, turn and ground say nothing about it. A box is the
-outline's, inside the image, exact to a fraction of a pixel; where another thing lies over it, it ends at the
-last pixel in sight.
+The class is the silhouette alone; colour, size, turn and ground say nothing about it. A box is the outline's,
+inside the image, exact to a fraction of a pixel; where another thing lies over it, it ends at the last pixel
+in sight. Patterns, clutter, light and shadow, lens and sensor were here and went: a detector that starts from
+such images learns photographs no better (docs/results.md).
 """
 
 from __future__ import annotations
 
+import colorsys
 import math
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw
 
-from detect.data.synthetic.optics import JPEG_QUALITIES, photograph
 from detect.data.synthetic.silhouettes import SILHOUETTES, Points, Silhouette
-from detect.data.synthetic.surfaces import Pixels, any_colour, apart, surface
 from detect.data.synthetic.textures import Colour, Rng
 
+Pixels = NDArray[np.float32]
+"""(H, W, 3) RGB in 0..1."""
 MIN_VISIBLE = 0.4
 """A thing that would leave less than this of itself, or of one below it, in sight is not painted."""
 SMALLEST_PX = 5.0
@@ -54,15 +56,6 @@ class _Look(NamedTuple):
     vivid: bool
     distance: float
     """In colour from the ground."""
-    contrast: float
-    """Of the pattern."""
-    relief: float
-    """How much light falls on one side more than on the other."""
-    turn: float
-    """How much darker the far side is."""
-    rim: float
-    """How much darker or lighter the border is."""
-    shadow: float
     opacity: float
     colour: Colour | None = None
     """Null: any that is apart from the ground."""
@@ -74,20 +67,22 @@ class RichScene:
 
     Attributes:
         pixels: (H, W, 3).
-        light: direction that light comes from, radians.
         owner: (H, W); n where thing n - 1 is on top, 0 where none is.
         things: painted so far: category id, outline's box (clipped), pixels of the whole, pixels in sight.
     """
 
     pixels: Pixels
-    light: float
-    jpeg_quality: int
     owner: NDArray[np.int16] = field(init=False)
     things: list[tuple[int, NDArray[np.float64], int]] = field(default_factory=list)
-    image: Image.Image = field(init=False)
+    jpeg_quality: ClassVar[int] = 95
 
     def __post_init__(self) -> None:
         self.owner = np.zeros(self.pixels.shape[:2], np.int16)
+
+    @property
+    def image(self) -> Image.Image:
+        """RGB, (W, H)."""
+        return Image.fromarray(np.rint(self.pixels.clip(0, 1) * 255).astype(np.uint8))
 
     def annotations(self) -> list[dict[str, Any]]:
         """COCO's fields of each thing: category_id, iscrowd, bbox (xywh, px), area (visible px^2)."""
@@ -112,31 +107,22 @@ class RichScene:
 
 
 def paint_rich_scene(rng: Rng, longer_side_px: int) -> RichScene:
-    """One image: ground, clutter, things with some clutter over them, and the camera."""
+    """One image: ground and things."""
     longer = round(longer_side_px * rng.uniform(0.8, 1.0))
     shorter = round(longer / (1.0, 5 / 4, 4 / 3, 3 / 2, 16 / 9)[rng.integers(5)])
     height, width = (shorter, longer) if rng.random() < 0.65 else (longer, shorter)
-    scene = RichScene(
-        _ground(rng, height, width), rng.uniform(0, 2 * math.pi), int(rng.integers(*JPEG_QUALITIES))
-    )
-    for _ in range(int(rng.integers(0, 12) * rng.random() ** 0.7)):
-        _clutter(rng, scene)
-    plan = PLANS[rng.choice(len(PLANS), p=[plan.share for plan in PLANS])]
-    _things(rng, scene, plan)
-    for _ in range(int(rng.integers(1, 4)) if rng.random() < 0.2 else 0):
-        _clutter(rng, scene, largest=0.12)
-    scene.image = photograph(rng, scene.pixels)
+    scene = RichScene(_ground(rng, height, width))
+    _things(rng, scene, PLANS[rng.choice(len(PLANS), p=[plan.share for plan in PLANS])])
     return scene
 
 
 def _ground(rng: Rng, height: int, width: int) -> Pixels:
-    """One surface, two with a border (floor and wall), or several laid over each other."""
+    """One tone, two with a border (floor and wall), or several laid over each other."""
 
-    def cover() -> Pixels:
-        colour = any_colour(rng, vivid=rng.random() < 0.15)
-        return surface(rng, (height, width), colour, contrast=rng.uniform(0, 0.35))
+    def tone() -> Pixels:
+        return _any_colour(rng, vivid=rng.random() < 0.15).astype(np.float32)
 
-    ground = np.array(cover())
+    ground = np.tile(tone(), (height, width, 1))
     kind = rng.random()
     if kind < 0.45:
         return ground
@@ -145,54 +131,36 @@ def _ground(rng: Rng, height: int, width: int) -> Pixels:
         angle = rng.normal(0, 0.1) if kind < 0.75 else rng.uniform(0, 2 * math.pi)
         edge = (y - rng.uniform(0.25, 0.75)) * math.cos(angle) + (x - 0.5) * math.sin(angle)
         blend = np.clip(edge * rng.uniform(20, 200), 0, 1)[..., None].astype(np.float32)
-        ground += blend * (cover() - ground)
+        ground += blend * (tone() - ground)
     return ground
 
 
-def _clutter(rng: Rng, scene: RichScene, largest: float = 0.5) -> None:
-    """A thing that belongs to no class: a blob, a bar, a crooked line, a few specks."""
-    height, width = scene.pixels.shape[:2]
-    centre = rng.random(2) * (width, height)
-    radius = min(height, width) * 0.03 * (largest / 0.03) ** rng.random()
-    kind = rng.integers(4)
-    if kind == 0:
-        angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
-        lobes = sum(rng.uniform(0, 0.3) * np.cos(k * angle + rng.uniform(0, 6.3)) for k in (1, 2, 3, 5))
-        outlines = [centre + (radius * (1 + lobes) * [np.cos(angle), np.sin(angle)]).T]
-    elif kind == 1:
-        bar = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * (1.5, rng.uniform(0.03, 0.3))
-        outlines = [centre + bar @ _turn(rng, math.pi) * radius]
-    elif kind == 2:
-        path = centre + np.cumsum(
-            rng.normal(0, 0.35 * radius, (10, 2)) + rng.normal(0, 0.25 * radius, 2), axis=0
-        )
-        across = np.array([rng.uniform(0.7, 3), rng.uniform(0.7, 3)])
-        outlines = [np.concatenate([path, (path + across)[::-1]])]
-    else:
-        corners = np.array([(-1, 0), (0, -1), (1, 0), (0, 1)]) * rng.uniform(0.8, 2.5)
-        outlines = [corners + centre + rng.normal(0, radius, 2) for _ in range(rng.integers(3, 15))]
-    look = _look(rng, vivid=rng.random() < 0.3)
-    _paint(rng, scene, _Figure.draw(outlines, [], [], scene), look, None)
+def _any_colour(rng: Rng, *, vivid: bool) -> Colour:
+    """Any hue; vivid ones with much saturation."""
+    saturation = rng.uniform(0.35, 1) if vivid else rng.uniform(0, 0.45)
+    value = rng.uniform(0.35, 1) if vivid else rng.uniform(0.08, 0.95)
+    return np.array(colorsys.hsv_to_rgb(rng.random(), saturation, value))
+
+
+def _apart(rng: Rng, ground: Colour, *, vivid: bool, distance: float) -> Colour:
+    """A colour that differs from `ground`: the first of a few that is `distance` away, else the farthest."""
+    colours = [_any_colour(rng, vivid=vivid) for _ in range(4)]
+    away = [float(np.abs(colour - ground).sum()) for colour in colours]
+    return next(
+        (c for c, a in zip(colours, away, strict=True) if a >= distance), colours[int(np.argmax(away))]
+    )
 
 
 def _look(rng: Rng, *, vivid: bool) -> _Look:
-    return _Look(
-        vivid=vivid,
-        distance=rng.uniform(0.25, 0.9),
-        contrast=rng.uniform(0.05, 0.5) if rng.random() < 0.7 else 0.0,
-        relief=rng.uniform(0, 0.8) if rng.random() < 0.6 else 0.0,
-        turn=rng.uniform(0, 0.5) if rng.random() < 0.5 else 0.0,
-        rim=rng.uniform(-0.3, 0.6) if rng.random() < 0.4 else 0.0,
-        shadow=rng.uniform(0.1, 0.6) if rng.random() < 0.5 else 0.0,
-        opacity=rng.uniform(0.6, 0.9) if rng.random() < 0.12 else 1.0,
-    )
+    opacity = rng.uniform(0.6, 0.9) if rng.random() < 0.12 else 1.0
+    return _Look(vivid=vivid, distance=rng.uniform(0.25, 0.9), opacity=opacity)
 
 
 def _things(rng: Rng, scene: RichScene, plan: Plan) -> None:
     """Paint the objects of a scene."""
     height, width = scene.pixels.shape[:2]
     chosen = rng.integers(len(SILHOUETTES), size=plan.classes)
-    colours = [any_colour(rng, vivid=rng.random() < 0.5) for _ in chosen]
+    colours = [_any_colour(rng, vivid=rng.random() < 0.5) for _ in chosen]
     low, high = plan.diameter
     common = low * (high / low) ** rng.random()
     look, upright = _look(rng, vivid=rng.random() < 0.7), rng.random() < 0.5
@@ -228,7 +196,7 @@ class _Figure(NamedTuple):
     """Mode L: share of each pixel that is covered."""
     detail: Image.Image | None
     corner: tuple[int, int]
-    """x, y of the mask's corner, px of the image; may be negative."""
+    """x, y of the mask's corner, px of the image."""
     box: NDArray[np.float64]
     """xyxy of the outline, px."""
 
@@ -240,12 +208,8 @@ class _Figure(NamedTuple):
         height, width = scene.pixels.shape[:2]
         corners = np.concatenate(outlines)
         low, high = corners.min(axis=0), corners.max(axis=0)
-        margin = 2 + int(0.06 * float((high - low).max()))
-        x0, y0 = (max(-margin, math.floor(v) - margin) for v in low)
-        x1, y1 = (
-            min(width + margin, math.ceil(high[0]) + margin),
-            min(height + margin, math.ceil(high[1]) + margin),
-        )
+        x0, y0 = (max(0, math.floor(v)) for v in low)
+        x1, y1 = min(width, math.ceil(high[0])), min(height, math.ceil(high[1]))
         size = max(1, x1 - x0), max(1, y1 - y0)
         scale = 4 if max(size) < 64 else 2
 
@@ -278,28 +242,22 @@ def _thing(
     return _Figure.draw(put(silhouette.parts), put(silhouette.holes), details, scene)
 
 
-def _paint(rng: Rng, scene: RichScene, figure: _Figure, look: _Look, category_id: int | None) -> bool:
+def _paint(rng: Rng, scene: RichScene, figure: _Figure, look: _Look, category_id: int) -> bool:
     """Paint `figure` on top, unless too little of it or of a thing below would be left in sight."""
     height, width = scene.pixels.shape[:2]
     box = figure.box.clip(0, (width, height, width, height))
-    (x0, y0), (w, h) = figure.corner, figure.alpha.size
-    inside = (slice(max(0, -y0), min(h, height - y0)), slice(max(0, -x0), min(w, width - x0)))
-    alpha = np.asarray(figure.alpha)
-    mask = alpha[inside] > 127
+    mask = np.asarray(figure.alpha) > 127
     visible = int(np.count_nonzero(mask))
     whole = visible * _area(figure.box) / max(1e-6, _area(box))
-    if category_id is not None and min(box[2:] - box[:2]) < SMALLEST_PX:
+    if min(box[2:] - box[:2]) < SMALLEST_PX or visible < max(4, MIN_VISIBLE * whole):
         return False
-    if visible < 4 or (category_id is not None and visible < MIN_VISIBLE * whole):
-        return False
-    window = (slice(max(0, y0), y0 + inside[0].stop), slice(max(0, x0), x0 + inside[1].stop))
-    owner = scene.owner[window]
+    (x0, y0), (w, h) = figure.corner, figure.alpha.size
+    window = slice(y0, y0 + h), slice(x0, x0 + w)
     if not _may_hide(scene, window, mask):
         return False
-    if category_id is not None:
-        scene.things.append((category_id, box, int(whole)))
-    owner[mask] = len(scene.things) if category_id is not None else 0
-    _blend(rng, scene, figure, look, window, inside)
+    scene.things.append((category_id, box, int(whole)))
+    scene.owner[window][mask] = len(scene.things)
+    _blend(rng, scene, figure, look, window)
     return True
 
 
@@ -320,56 +278,21 @@ def _may_hide(scene: RichScene, window: tuple[slice, slice], mask: NDArray[np.bo
     return True
 
 
-def _blend(
-    rng: Rng,
-    scene: RichScene,
-    figure: _Figure,
-    look: _Look,
-    window: tuple[slice, slice],
-    inside: tuple[slice, slice],
-) -> None:
-    """Shadow, pattern, details, relief and rim of a figure onto the pixels of its window."""
+def _blend(rng: Rng, scene: RichScene, figure: _Figure, look: _Look, window: tuple[slice, slice]) -> None:
+    """Paint a figure and its details onto the pixels of its window."""
     below = scene.pixels[window]
-    share = np.asarray(figure.alpha)[inside].astype(np.float32)[..., None] / np.float32(255)
     height, width = below.shape[:2]
     ground = below[:: max(1, height // 8), :: max(1, width // 8)].mean(axis=(0, 1)).astype(np.float64)
     colour = look.colour
     if colour is None or np.abs(colour - ground).sum() < 0.15:
-        colour = apart(rng, ground, vivid=look.vivid, distance=look.distance)
-    cover = surface(rng, (height, width), colour, look.contrast)
+        colour = _apart(rng, ground, vivid=look.vivid, distance=look.distance)
+    cover = colour.astype(np.float32)
     if figure.detail is not None:
-        tone = apart(rng, colour, vivid=look.vivid, distance=0.4).astype(np.float32)
-        cover = cover + (
-            np.asarray(figure.detail)[inside].astype(np.float32)[..., None] / np.float32(255)
-        ) * (tone - cover)
-    if look.relief or look.rim or look.shadow:
-        radius = max(1.0, 0.04 * max(figure.alpha.size))
-        soft = np.asarray(figure.alpha.filter(ImageFilter.BoxBlur(radius)))[inside].astype(
-            np.float32
-        ) / np.float32(255)
-        dx, dy = (max(1, round(radius)) * v for v in (math.cos(scene.light), math.sin(scene.light)))
-        moved = _moved(soft, round(dx), round(dy))
-        if look.shadow:
-            below = below * (1 - np.float32(look.shadow) * moved[..., None])
-        shade = 1 + np.float32(look.relief) * (soft - moved) - np.float32(look.rim) * (1 - soft)
-        cover = cover * shade[..., None]
-    if look.turn:  # darker on the side that looks away from the light
-        along = np.linspace(-look.turn, look.turn, width, dtype=np.float32) * np.float32(
-            math.cos(scene.light)
-        )
-        down = np.linspace(-look.turn, look.turn, height, dtype=np.float32) * np.float32(
-            math.sin(scene.light)
-        )
-        cover = cover * (1 + along + down[:, None])[..., None]
-    scene.pixels[window] = below + share * np.float32(look.opacity) * (cover - below)
+        tone = _apart(rng, colour, vivid=look.vivid, distance=0.4).astype(np.float32)
+        cover = cover + _share(figure.detail) * (tone - cover)
+    scene.pixels[window] = below + np.float32(look.opacity) * _share(figure.alpha) * (cover - below)
 
 
-def _moved(values: NDArray[np.float32], dx: int, dy: int) -> NDArray[np.float32]:
-    """Values from (-dx, -dy) px away, 0 from outside."""
-    height, width = values.shape
-    moved = np.zeros_like(values)
-    if abs(dx) < width and abs(dy) < height:
-        to_y, to_x = (slice(max(0, d), n + min(0, d)) for d, n in ((dy, height), (dx, width)))
-        from_y, from_x = (slice(max(0, -d), n + min(0, -d)) for d, n in ((dy, height), (dx, width)))
-        moved[to_y, to_x] = values[from_y, from_x]
-    return moved
+def _share(mask: Image.Image) -> Pixels:
+    """(H, W, 1) in 0..1."""
+    return np.asarray(mask).astype(np.float32)[..., None] / np.float32(255)

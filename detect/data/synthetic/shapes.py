@@ -22,7 +22,6 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from detect.data.synthetic.rich import paint_rich_scene
 from detect.data.synthetic.silhouettes import SILHOUETTES, Points
-from detect.data.synthetic.surfaces import SIDE
 from detect.data.synthetic.textures import Rng, grainy, muted_colour, textured, vivid_colour
 from detect.errors import InputError
 
@@ -103,15 +102,13 @@ def make_shapes(
         unseen: images in `unseen/`, without annotations, to try a trained detector on.
         seed: the same seed gives the same files, byte for byte, with the same version of Pillow.
         longer_side_px: the longest side of the largest image; sizes and aspect ratios vary.
-        style: "plain" for six shapes of vivid colours; "rich" for some 50 silhouettes of any size, patterned,
-            cluttered, and as a camera shows them: a harder set, to start other trainings from.
+        style: "plain" for six shapes of vivid colours; "rich" for some 50 silhouettes of any size and
+            colour: a harder set, to start other trainings from.
 
     Raises:
         InputError: `output` holds files, or a number is out of range.
     """
     _check_numbers(train, val, unseen, seed, longer_side_px)
-    if style == "rich" and longer_side_px > SIDE:
-        raise InputError(f"longer_side_px is {longer_side_px}; of style rich it must be {SIDE} or less")
     output = output.resolve()
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise InputError(f"{output} exists and is not an empty folder; give another place or move it away")
@@ -146,7 +143,7 @@ every object is in sight. Some images hold no object; boxes with `iscrowd` 1 hol
 Objects are vivid; background, scribbles and blobs, which belong to no class, are dull.
 """,
     "rich": """At least 40 %
-of every object is in sight. Some images hold no object. Blobs, bars, lines and specks belong to no class.
+of every object is in sight. Some images hold no object.
 """,
 }
 

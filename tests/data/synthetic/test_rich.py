@@ -10,12 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detect.data.synthetic.optics import photograph
 from detect.data.synthetic.rich import MIN_VISIBLE, PLANS, RichScene, _Figure, _look, _paint, paint_rich_scene
 from detect.data.synthetic.shapes import make_shapes
 from detect.data.synthetic.silhouettes import SILHOUETTES
-from detect.data.synthetic.surfaces import SIDE, atlas, surface
-from detect.errors import InputError
 
 LEAST_PER_S = 30
 """Of 320 px on a core."""
@@ -28,10 +25,10 @@ def scenes() -> list[RichScene]:
 
 
 def empty_scene() -> RichScene:
-    return RichScene(np.full((80, 100, 3), 0.5, np.float32), light=0.0, jpeg_quality=90)
+    return RichScene(np.full((80, 100, 3), 0.5, np.float32))
 
 
-def paint(scene: RichScene, points: np.ndarray, category_id: int | None) -> bool:
+def paint(scene: RichScene, points: np.ndarray, category_id: int) -> bool:
     rng = np.random.default_rng(0)
     return _paint(rng, scene, _Figure.draw([points], [], [], scene), _look(rng, vivid=True), category_id)
 
@@ -69,7 +66,7 @@ def test_box__turned_square__exact_and_clipped_to_the_image() -> None:
 def test_box__half_covered__ends_where_the_other_begins() -> None:
     scene = empty_scene()
     assert paint(scene, 20 * SQUARE + (50, 40), 1)
-    assert paint(scene, SQUARE * (30, 10) + (50, 50), None)
+    assert paint(scene, SQUARE * (30, 10) + (50, 50), 2)
     x, y, w, h = scene.annotations()[0]["bbox"]
     assert [x, y, x + w, y + h] == pytest.approx([30, 20, 70, 40], abs=1)
 
@@ -78,7 +75,7 @@ def test_paint__hides_too_much__refused_and_pixels_untouched() -> None:
     scene = empty_scene()
     assert paint(scene, 20 * SQUARE + (50, 40), 1)
     before, boxes = scene.pixels.copy(), scene.annotations()
-    assert not paint(scene, 18 * SQUARE + (50, 40), None)
+    assert not paint(scene, 18 * SQUARE + (50, 40), 2)
     assert not paint(scene, 20 * SQUARE + (-15, 40), 2)
     assert (scene.pixels == before).all()
     assert scene.annotations() == boxes
@@ -106,32 +103,10 @@ def test_scenes__vary(scenes: list[RichScene]) -> None:
     assert any(not scene.things for scene in scenes)
     assert max(len(scene.things) for scene in scenes) > 10
     assert len({scene.image.size for scene in scenes}) > 20
-    assert len({scene.jpeg_quality for scene in scenes}) > 20
 
 
 def test_plans__shares_are_a_whole() -> None:
     assert sum(plan.share for plan in PLANS) == pytest.approx(1)
-
-
-def test_atlas__patterns_use_their_range() -> None:
-    assert atlas().shape[1:] == (SIDE, SIDE)
-    spread = atlas().max(axis=(1, 2)) - atlas().min(axis=(1, 2))
-    assert spread.min() > 0.5
-    colour = np.array([0.2, 0.5, 0.8])
-    assert np.allclose(surface(np.random.default_rng(0), (5, 7), colour, 0.0), colour)
-
-
-def test_photograph__keeps_geometry() -> None:
-    scene = np.zeros((40, 60, 3), np.float32)
-    scene[:, 30:] = 0.8
-    for seed in range(30):
-        taken = np.asarray(photograph(np.random.default_rng(seed), scene)).mean(axis=(0, 2))
-        assert abs(int(np.abs(np.diff(taken)).argmax()) - 29) <= 4  # a smear is 8 px long
-
-
-def test_longer_side__beyond_the_patterns__refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="of style rich it must be 640 or less"):
-        make_shapes(tmp_path / "a", longer_side_px=641, style="rich")
 
 
 def test_speed__a_core() -> None:
