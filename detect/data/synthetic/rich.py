@@ -68,7 +68,7 @@ class RichScene:
     Attributes:
         pixels: (H, W, 3).
         owner: (H, W); n where thing n - 1 is on top, 0 where none is.
-        things: painted so far: category id, outline's box (clipped), pixels of the whole, pixels in sight.
+        things: painted so far: category id, outline's box (clipped), pixels of the whole.
     """
 
     pixels: Pixels

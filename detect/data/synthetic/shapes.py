@@ -180,8 +180,9 @@ def _write_split(
             paint_scene(rng, longer_side_px) if style == "plain" else paint_rich_scene(rng, longer_side_px)
         )
         image_id, file_name = index + 1, f"{index + 1:06d}.jpg"
-        scene.image.save(folder / file_name, quality=scene.jpeg_quality)
-        width, height = scene.image.size
+        image = scene.image
+        image.save(folder / file_name, quality=scene.jpeg_quality)
+        width, height = image.size
         images.append({"id": image_id, "file_name": file_name, "width": width, "height": height})
         for annotation in scene.annotations():
             annotations.append({"id": len(annotations) + 1, "image_id": image_id, **annotation})
